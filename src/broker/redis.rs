@@ -1,0 +1,1 @@
+//! The broker that makes any number of nodes one hall: one Redis server.

@@ -1,0 +1,157 @@
+//! Names that were checked: a value of these types can be trusted, whoever sent it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use unicode_normalization::UnicodeNormalization;
+
+/// A room's name: `[a-z0-9][a-z0-9._-]{0,63}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct RoomName(Arc<str>);
+
+impl RoomName {
+    pub const RULE: &'static str =
+        "a room is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit";
+
+    /// `None` where the name breaks [`RoomName::RULE`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let valid = text.len() <= 64
+            && text.as_bytes().first().is_some_and(plain)
+            && text
+                .bytes()
+                .all(|byte| plain(&byte) || matches!(byte, b'.' | b'_' | b'-'));
+        valid.then(|| RoomName(text.into()))
+    }
+
+    /// The room of doors and people that name none.
+    pub fn lobby() -> Self {
+        RoomName("lobby".into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RoomName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who somebody is, for good: `guest-…` for guests. Opaque to clients.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct UserId(Arc<str>);
+
+impl UserId {
+    pub fn new(id: String) -> Self {
+        UserId(id.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How somebody is called: 1 to 32 characters, NFC, trimmed, without control characters and `:`, and not beginning with
+/// `!`, `/` or `~`. Need not be unique. Guests without a name are called by their `ip:port`, which no one can choose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct DisplayName(Arc<str>);
+
+impl DisplayName {
+    pub const RULE: &'static str = "a name is 1 to 32 characters, without control characters and `:`, and does not begin with `!`, `/` or `~`";
+    const MAX_CHARS: usize = 32;
+
+    /// `None` where the name breaks [`DisplayName::RULE`].
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > 16 * Self::MAX_CHARS {
+            return None;
+        }
+        let name: String = text.trim().nfc().collect();
+        let valid = (1..=Self::MAX_CHARS).contains(&name.chars().count())
+            && !name.starts_with(['!', '/', '~'])
+            && !name.contains(|c: char| c == ':' || c.is_control() || breaks_lines(c));
+        valid.then(|| DisplayName(name.into()))
+    }
+
+    /// The name of somebody who gave none.
+    pub fn of_address(address: std::net::SocketAddr) -> Self {
+        DisplayName(address.to_string().into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DisplayName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Unicode's own line and paragraph separators: not control characters, but they could begin a line that looks like
+/// somebody else's.
+pub fn breaks_lines(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_are_short_and_plain() {
+        for good in ["lobby", "0", "a.b_c-d", &"x".repeat(64)] {
+            assert!(RoomName::parse(good).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "Lobby",
+            ".a",
+            "-a",
+            "a b",
+            "ä",
+            "a{b}",
+            "a\n",
+            &"x".repeat(65),
+        ] {
+            assert!(RoomName::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_be_mistaken_for_notices_commands_guests_or_lines_of_others() {
+        for bad in [
+            "",
+            "  ",
+            "!x",
+            "/x",
+            "~x",
+            "a:b",
+            "a\nb",
+            "a\u{0}b",
+            "a\u{2028}b",
+            &"x".repeat(33),
+        ] {
+            assert!(DisplayName::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_trimmed_and_composed() {
+        assert_eq!(
+            DisplayName::parse("  Zoe\u{308} ").unwrap().as_str(),
+            "Zo\u{eb}"
+        );
+        assert_eq!(
+            DisplayName::parse(&"大".repeat(32)).unwrap().as_str(),
+            "大".repeat(32)
+        );
+    }
+}
