@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod config;
+pub mod measure;
 pub mod names;
 pub mod position;
 pub mod ws {
