@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Sleep, sleep, sleep_until, timeout};
+use serde_json::value::RawValue;
+use tokio::time::{Sleep, sleep, timeout};
 use tracing::info;
 
-use crate::broker::{BrokerError, History, Publication};
-use crate::door::{Codec, Incoming};
+use crate::broker::{BrokerError, Entry, History, Publication};
+use crate::door::{Codec, Incoming, write_close, write_ping, write_pong, write_refusal, write_reply};
 use crate::drain::{Leaving, Slot};
-use crate::encoding::{Encoding, lost_notice};
+use crate::encoding::{Encoding, Event, lost_notice, notice};
 use crate::hub::Hub;
 use crate::metrics::METRICS;
 use crate::names::RoomName;
@@ -693,4 +694,10 @@ fn history_reply(room: RoomName, reference: Option<Ref>, history: &History, limi
     let more = first.is_some_and(|first| first > history.head.oldest);
     let epoch = history.head.lineage.epoch.clone();
     Reply::History { room, reference, epoch, messages: messages.into(), more }
+}
+
+fn stored_json(room: &RoomName, entry: &Entry) -> Option<Box<RawValue>> {
+    let mut json = Vec::new();
+    Event::parse(entry.event.clone())?.write_json(room, entry.offset, entry.at_ms, &mut json);
+    RawValue::from_string(String::from_utf8(json).ok()?).ok()
 }

@@ -38,7 +38,8 @@ impl Codec {
     }
 }
 
-fn broken(error: FrameError) -> CloseReason {
+/// The close that a broken frame is answered with.
+pub fn broken(error: FrameError) -> CloseReason {
     let words = match error {
         FrameError::Protocol(words) => words,
         FrameError::NotUtf8 => "a text is UTF-8",
@@ -76,6 +77,16 @@ pub fn write_refusal(refusal: Refusal, encoding: Encoding, out: &mut Vec<u8>) {
         Encoding::Json => write_reply(&Reply::Error(refusal), out),
         Encoding::Plain | Encoding::Line => notice(&refusal_notice(&refusal), encoding, out),
     }
+}
+
+/// Appends a question for a sign of life.
+pub fn write_ping(out: &mut Vec<u8>) {
+    frame::write_frame(Opcode::Ping, b"", out);
+}
+
+/// Appends the answer to a client's ping.
+pub fn write_pong(payload: &[u8], out: &mut Vec<u8>) {
+    frame::write_frame(Opcode::Pong, payload, out);
 }
 
 /// Appends the last words, where the door has any.

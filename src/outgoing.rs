@@ -145,8 +145,8 @@ impl Outgoing {
         self.wake.notified().await;
     }
 
-    /// When anything was written last.
-    pub fn wrote_at(&self) -> Instant {
+    /// When something was written last, be it a text or a control frame.
+    pub fn wrote_text_at(&self) -> Instant {
         self.state().wrote_at
     }
 

@@ -70,6 +70,8 @@ impl ErrorCode {
 pub enum CloseReason {
     /// The client closed, or said `/quit`.
     Left,
+    /// `/echo` sends the client's own close code back.
+    Echoed(u16),
     /// The client's line ended without a word.
     Lost,
     /// The client broke RFC 6455: 1002, 1007 or 1009.
@@ -89,6 +91,7 @@ impl CloseReason {
     pub fn code_and_text(self) -> (u16, &'static str) {
         match self {
             CloseReason::Left | CloseReason::Lost => (1000, "good-bye"),
+            CloseReason::Echoed(code) => (code, ""),
             CloseReason::BadFrame(code, text) => (code, text),
             CloseReason::Restart => (1012, "this replica is leaving; come back at once"),
             CloseReason::NoSignOfLife => (4102, "no sign of life"),
@@ -100,7 +103,7 @@ impl CloseReason {
     /// The label of `connections_closed_total`.
     pub fn label(self) -> &'static str {
         match self {
-            CloseReason::Left => "left",
+            CloseReason::Left | CloseReason::Echoed(_) => "left",
             CloseReason::Lost => "lost",
             CloseReason::BadFrame(..) => "bad_frame",
             CloseReason::Restart => "restart",

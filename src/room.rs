@@ -108,6 +108,8 @@ pub struct Place {
     /// Where its next record is; `None`: before the window, to be read in pages.
     pub seq: Option<Seq>,
     pub generation: u32,
+    /// How many messages that the client had are not in the room any more.
+    pub lost: u64,
 }
 
 /// How a client comes into a room.
@@ -316,13 +318,16 @@ impl Room {
             Some(after) => Some(state.continues(after, entrance.encoding, asked)?),
         };
         let head = state.log.head();
-        let from = match (&entrance.after, recovered) {
-            (Some(after), Some(true)) => after.offset,
-            _ => head.saturating_sub(entrance.last).max(state.oldest.saturating_sub(1)).min(head),
+        let newest = head.saturating_sub(entrance.last).max(state.oldest.saturating_sub(1)).min(head);
+        let (from, lost) = match (&entrance.after, recovered) {
+            (Some(after), Some(true)) => (after.offset, 0),
+            (Some(after), Some(false)) => state.after_loss(after, entrance.encoding, newest),
+            _ => (newest, 0),
         };
-        let joined =
-            Joined { epoch: state.lineage.epoch.clone(), offset: head, backlog: head - from, recovered };
-        Some(Place { seq: state.log.place(from, entrance.encoding), generation: state.log.generation(), joined })
+        let epoch = state.lineage.epoch.clone();
+        let joined = Joined { epoch, offset: head, backlog: head - from, recovered };
+        let seq = state.log.place(from, entrance.encoding);
+        Some(Place { seq, generation: state.log.generation(), lost, joined })
     }
 
     // --- bells ------------------------------------------------------------------------------------------------------
@@ -445,6 +450,17 @@ impl State {
             next += 1;
         }
         self.append(&records, room);
+    }
+
+    /// Where somebody goes on whose place is no more, and how many messages that they had are gone. A JSON client replaces
+    /// its view by the newest events; the other doors only add to theirs, so they get what is new since their branch ended.
+    fn after_loss(&self, after: &Position, encoding: Encoding, newest: Offset) -> (Offset, u64) {
+        let shared = self.lineage.shared_until(&after.epoch, self.log.head());
+        let lost = after.offset.saturating_sub(shared.unwrap_or(0));
+        match (encoding, shared) {
+            (Encoding::Json, _) | (_, None) => (newest, lost),
+            (_, Some(shared)) => (shared.min(after.offset).max(self.oldest.saturating_sub(1)).min(self.log.head()), lost),
+        }
     }
 
     /// Whether a client at `after` can go on from there; `None` where only the broker can tell.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::broker::Publication;
 use crate::config::{Config, Limits, Rooms};
-use crate::encoding::{Encoding, visible};
+use crate::encoding::visible;
 use crate::limits::Rate;
 use crate::names::{DisplayName, RoomName};
 use crate::position::{Offset, Position};
@@ -313,9 +313,4 @@ const HELP: &str = "help /name NAME · /room ROOM · /quit · //x says /x · any
 /// A refusal as the doors without JSON show it.
 pub fn refusal_notice(refusal: &Refusal) -> String {
     format!("! {} {}", refusal.code.as_str(), visible(&refusal.message))
-}
-
-/// A client's wire form decides how its answers look.
-pub fn shows_replies(encoding: Encoding) -> bool {
-    encoding == Encoding::Json
 }
