@@ -58,9 +58,9 @@ const CHINESE = {
 const chinese = navigator.language.toLowerCase().startsWith("zh");
 const words = chinese ? CHINESE : ENGLISH;
 
-const at = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
-const view = at("view"), older = at("older"), log = at("log"), unsent = at("outbox");
-const more = at("more"), newest = at("newest"), text = at("text"), name = at("name");
+const part = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
+const view = part("view"), older = part("older"), log = part("log"), unsent = part("outbox");
+const more = part("more"), newest = part("newest"), text = part("text"), name = part("name");
 
 /** What the browser keeps for us; one that keeps nothing is no reason to fail. */
 const kept = {
@@ -234,7 +234,7 @@ function paint() {
   }
   for (const row of gone) row.remove();
   for (const { row, quiet } of rows) grow(row, quiet ? older : log);
-  at("empty").hidden = rowCount() > 0 || hall.position(room) === null;
+  part("empty").hidden = rowCount() > 0 || hall.position(room) === null;
   if (following) showEnd();
   drawNewest();
 }
@@ -322,7 +322,7 @@ function say(content) {
   row.append(element("p", "fate"));
   outbox.set(id, { room, id, text: content, state: "pending", offset: 0, row });
   unsent.append(row);
-  at("empty").hidden = true;
+  part("empty").hidden = true;
   send(id);
   toNewest();
 }
@@ -378,7 +378,7 @@ function drawFate(message, why) {
 // --- Rooms ---
 
 function enter() {
-  let wanted = decodeURIComponentOr(location.hash.slice(1)) || "lobby";
+  const wanted = decodeURIComponentOr(location.hash.slice(1)) || "lobby";
   if (wanted === room) return;
   if (room) drafts.set(room, text.value);
   const left = room;
@@ -388,8 +388,8 @@ function enter() {
   resize();
   begin(1);
   unsent.replaceChildren(...[...outbox.values()].filter((message) => message.room === room).map(({ row }) => row));
-  at("room").textContent = wanted;
-  at("room").href = `#${wanted}`;
+  part("room").textContent = wanted;
+  part("room").href = `#${wanted}`;
   document.title = `#${wanted} · Townhall`;
   notice(room ? "" : words.badRoom);
   if (room) hall.join(room);
@@ -420,22 +420,22 @@ function drawRooms() {
     if (other === room) link.setAttribute("aria-current", "page");
     return link;
   });
-  at("rooms").replaceChildren(...links);
-  at("rooms").hidden = !rooms.some((other) => other !== room);
+  part("rooms").replaceChildren(...links);
+  part("rooms").hidden = !rooms.some((other) => other !== room);
 }
 
 // --- Notices and the connection ---
 
 /** @param {string} content */
 function notice(content) {
-  at("notice").textContent = content;
-  at("notice").hidden = content === "";
+  part("notice").textContent = content;
+  part("notice").hidden = content === "";
 }
 
 /** @param {"connecting" | "open" | "offline" | "ended"} state @param {string} [why] */
 function showState(state, why) {
   document.body.dataset.state = state;
-  at("state").textContent = why ? `${words[state]}: ${why}` : words[state];
+  part("state").textContent = why ? `${words[state]}: ${why}` : words[state];
 }
 
 /** @type {any} */
@@ -493,17 +493,15 @@ on("error", (error) => notice(error.message));
 
 // --- The reader ---
 
+let scrollTop = 0;
 view.addEventListener("scroll", () => {
+  const upwards = view.scrollTop < scrollTop;
+  scrollTop = view.scrollTop;
   following = live && toEnd_px() < NEAR_PX;
   if (following) unseen = 0;
   drawNewest();
+  if (!following && upwards && scrollTop < TOP_PX) showOlder();
 });
-view.addEventListener("wheel", (/** @type {WheelEvent} */ { deltaY }) => {
-  if (deltaY < 0 && view.scrollTop < TOP_PX) showOlder();
-}, { passive: true });
-view.addEventListener("touchmove", () => {
-  if (view.scrollTop < TOP_PX) showOlder();
-}, { passive: true });
 new ResizeObserver(() => following && showEnd()).observe(view);
 more.addEventListener("click", showOlder);
 newest.addEventListener("click", toNewest);
@@ -524,7 +522,7 @@ function rename() {
 }
 name.addEventListener("change", rename);
 name.addEventListener("input", () => name.setCustomValidity(""));
-at("who").addEventListener("submit", (/** @type {Event} */ event) => {
+part("who").addEventListener("submit", (/** @type {Event} */ event) => {
   event.preventDefault();
   rename();
   text.focus();
@@ -542,9 +540,9 @@ text.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
   // The Enter that ends a composition is not ours. Safari ends the composition first; 229 is what tells it there.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
-  at("say").requestSubmit();
+  part("say").requestSubmit();
 });
-at("say").addEventListener("submit", (/** @type {Event} */ event) => {
+part("say").addEventListener("submit", (/** @type {Event} */ event) => {
   event.preventDefault();
   const content = text.value.trimEnd();
   const most = hall.welcome?.limits?.text_bytes ?? Infinity;
