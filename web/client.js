@@ -300,6 +300,7 @@ export class Townhall extends EventTarget {
     /** @type {any} */
     const say = { room, id, text, data, made: Date.now(), sent: false };
     say.promise = new Promise((resolve, reject) => Object.assign(say, { resolve, reject }));
+    say.promise.catch(() => {}); // `failed` tells it, too: who listens there need not look at the promise.
     this.#pending.set(id, say);
     this.#flush();
     return say.promise;
@@ -564,7 +565,7 @@ export class Townhall extends EventTarget {
 
   /** Why a message cannot even wait. @param {string} room @returns {[string, string] | null} */
   #refusal(room) {
-    if (this.#state === "closed") return ["closed", "connect first"];
+    if (this.#state === "closed") return ["closed", "the connection is closed"];
     if (!this.#rooms.has(room)) return ["not_joined", "join the room first"];
     if (this.#pending.size >= PENDING_CAPACITY) return ["too_many", `${PENDING_CAPACITY} messages wait already`];
     return null;

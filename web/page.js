@@ -31,7 +31,7 @@ const BAD_NAME = /^[!/~]|[:\p{Cc}\u2028\u2029]/u;
 const ENGLISH = {
   name: "Name", guest: "Guest", send: "Send", say: "Say something", you: "you", more: "Show older messages",
   newest: "Jump to newest", retry: "Retry", discard: "Discard", pending: "sending…", empty: "Nobody has said anything here yet.",
-  connecting: "connecting…", open: "connected", offline: "offline, trying to reconnect…", ended: "disconnected",
+  connecting: "connecting…", open: "connected", offline: "offline, reconnecting…", ended: "disconnected",
   broken: "Some messages before this point may be lost",
   badName: "1 to 32 characters, no colon, and not beginning with ! / or ~",
   badRoom: "A room is 1 to 64 of a–z 0–9 . _ - and begins with a letter or a digit.",
@@ -45,7 +45,7 @@ const ENGLISH = {
 const CHINESE = {
   name: "名字", guest: "访客", send: "发送", say: "说点什么", you: "我", more: "显示更早的消息",
   newest: "回到最新消息", retry: "重试", discard: "丢弃", pending: "发送中…", empty: "这里还没有人说话。",
-  connecting: "正在连接…", open: "已连接", offline: "已离线，正在重新连接…", ended: "连接已断开",
+  connecting: "正在连接…", open: "已连接", offline: "离线，重连中…", ended: "连接已断开",
   broken: "此处之前的部分消息可能已丢失",
   badName: "1 到 32 个字符，不含冒号，且不以 ! / ~ 开头",
   badRoom: "房间名为 1 到 64 个字符，可用 a–z 0–9 . _ -，以字母或数字开头。",
@@ -59,7 +59,7 @@ const chinese = navigator.language.toLowerCase().startsWith("zh");
 const words = chinese ? CHINESE : ENGLISH;
 
 const part = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
-const view = part("view"), older = part("older"), log = part("log"), unsent = part("outbox");
+const view = part("view"), older = part("older"), log = part("log"), unsent = part("unsent");
 const more = part("more"), newest = part("newest"), text = part("text"), name = part("name");
 
 /** What the browser keeps for us; one that keeps nothing is no reason to fail. */
@@ -185,7 +185,7 @@ function stretch(events, end) {
 /** Leaves out the heading of a row that only continues the one above. @param {any} row */
 function head(row) {
   if (!row) return;
-  const above = row.previousElementSibling ?? (row.parentElement === log ? older.lastElementChild : null);
+  const above = row.previousElementSibling ?? { unsent: last(), log: older.lastElementChild }[row.parentElement.id] ?? null;
   const continues = above !== null && row.dataset.speaker !== undefined && above.dataset.speaker === row.dataset.speaker
     && row.dataset.at - above.dataset.at < TOGETHER_MS;
   row.classList.toggle("continued", continues);
@@ -234,6 +234,7 @@ function paint() {
   }
   for (const row of gone) row.remove();
   for (const { row, quiet } of rows) grow(row, quiet ? older : log);
+  for (const row of unsent.children) head(row);
   part("empty").hidden = rowCount() > 0 || hall.position(room) === null;
   if (following) showEnd();
   drawNewest();
@@ -322,6 +323,7 @@ function say(content) {
   row.append(element("p", "fate"));
   outbox.set(id, { room, id, text: content, state: "pending", offset: 0, row });
   unsent.append(row);
+  head(row);
   part("empty").hidden = true;
   send(id);
   toNewest();
@@ -392,6 +394,7 @@ function enter() {
   part("room").href = `#${wanted}`;
   document.title = `#${wanted} · Townhall`;
   notice(room ? "" : words.badRoom);
+  text.disabled = !room;
   if (room) hall.join(room);
   drawRooms();
 }
