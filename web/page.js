@@ -182,12 +182,19 @@ function stretch(events, end) {
   return rows;
 }
 
+/** @param {Element} row @returns {any} the row above, over the seams between history, log and outbox */
+function above(row) {
+  if (row.previousElementSibling) return row.previousElementSibling;
+  if (row.parentElement === unsent) return last();
+  return row.parentElement === log ? older.lastElementChild : null;
+}
+
 /** Leaves out the heading of a row that only continues the one above. @param {any} row */
 function head(row) {
   if (!row) return;
-  const above = row.previousElementSibling ?? { unsent: last(), log: older.lastElementChild }[row.parentElement.id] ?? null;
-  const continues = above !== null && row.dataset.speaker !== undefined && above.dataset.speaker === row.dataset.speaker
-    && row.dataset.at - above.dataset.at < TOGETHER_MS;
+  const begun = above(row);
+  const continues = begun !== null && row.dataset.speaker !== undefined && begun.dataset.speaker === row.dataset.speaker
+    && row.dataset.at - begun.dataset.at < TOGETHER_MS;
   row.classList.toggle("continued", continues);
 }
 
@@ -460,6 +467,7 @@ on("state", ({ state, reason }) => {
 });
 
 on("welcome", ({ user }) => {
+  if (room) notice("");
   name.placeholder = user.name;
   drawRooms();
 });
