@@ -31,6 +31,10 @@ pub mod redis;
 /// How long anything asked of a broker may take before it is reported as unavailable.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
+/// The longest event that is taken from a broker's server. Whoever publishes must stay below: a longer one would be stored,
+/// and dropped by everyone who reads it.
+pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+
 /// How many deliveries may wait between the broker and the hub; more are dropped, and repaired from history.
 const FEED_CAPACITY: usize = 16 * 1024;
 
