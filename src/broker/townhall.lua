@@ -135,6 +135,9 @@ local function open_room(keys, candidate, now)
   if meta[1] and meta[1] ~= FORMAT then
     refuse(string.sub(meta[1], 1, 20) .. ', and this is format ' .. FORMAT)
   end
+  if meta[2] and (#meta[2] > 64 or not string.match(meta[2], '^[%w._-]+$')) then
+    refuse('its epoch is none that we write')
+  end
   local offset = count(meta[3])
   if not (meta[1] and meta[2] and offset) then
     return nil
