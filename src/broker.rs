@@ -122,23 +122,13 @@ pub enum Status {
 /// See the module documentation for the contract.
 pub trait Broker: Send + Sync + 'static {
     /// Takes its place in the room's order at the call, not at the first poll. An error is retryable with the same id.
-    fn publish(
-        &self,
-        publication: Publication,
-    ) -> BoxFuture<'static, Result<Position, BrokerError>>;
+    fn publish(&self, publication: Publication) -> BoxFuture<'static, Result<Position, BrokerError>>;
 
     /// Reads a part of a room's log and its head in one atomic step.
-    fn history(
-        &self,
-        room: &RoomName,
-        range: Range,
-    ) -> BoxFuture<'static, Result<History, BrokerError>>;
+    fn history(&self, room: &RoomName, range: Range) -> BoxFuture<'static, Result<History, BrokerError>>;
 
     /// The heads of many rooms in one round trip, in the order asked. A room that cannot be read is an error of its own.
-    fn heads(
-        &self,
-        rooms: Vec<RoomName>,
-    ) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>>;
+    fn heads(&self, rooms: Vec<RoomName>) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>>;
 
     /// From its return on, what is published in the room is delivered to this node's [`Feed`].
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>>;
@@ -182,16 +172,7 @@ struct Gap {
 pub fn feed() -> (Feed, FeedReceiver) {
     let (sender, receiver) = mpsc::channel(FEED_CAPACITY);
     let gap = Arc::new(Gap::default());
-    (
-        Feed {
-            queue: sender,
-            gap: gap.clone(),
-        },
-        FeedReceiver {
-            queue: receiver,
-            gap,
-        },
-    )
+    (Feed { queue: sender, gap: gap.clone() }, FeedReceiver { queue: receiver, gap })
 }
 
 impl Feed {
@@ -240,10 +221,7 @@ mod tests {
         let (feed, mut receiver) = feed();
         let delivery = Delivery {
             room: RoomName::lobby(),
-            position: Position {
-                epoch: "e".into(),
-                offset: 1,
-            },
+            position: Position { epoch: "e".into(), offset: 1 },
             at_ms: 0,
             event: Bytes::from_static(b"{}"),
         };
@@ -262,10 +240,7 @@ mod tests {
         let (feed, mut receiver) = feed();
         let delivery = |offset| Delivery {
             room: RoomName::lobby(),
-            position: Position {
-                epoch: "e".into(),
-                offset,
-            },
+            position: Position { epoch: "e".into(), offset },
             at_ms: 0,
             event: Bytes::new(),
         };

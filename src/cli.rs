@@ -16,9 +16,7 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser};
 
-use crate::config::{
-    self, AllowedOrigins, Config, ConfigError, HistorySettings, Limits, RedisSettings, Rooms,
-};
+use crate::config::{self, AllowedOrigins, Config, ConfigError, HistorySettings, Limits, RedisSettings, Rooms};
 use crate::measure::{Zero, count, duration, size};
 use crate::names::RoomName;
 
@@ -257,9 +255,8 @@ fn command() -> clap::Command {
     CommandLine::command().mut_subcommands(|sub| {
         sub.mut_args(|option| {
             // `--beat -5s` is a wrong duration, not an unknown flag `-5`; never for what could swallow the next option.
-            let measured = option
-                .get_value_names()
-                .is_some_and(|names| matches!(names[0].as_str(), "N" | "SIZE" | "DURATION"));
+            let measured =
+                option.get_value_names().is_some_and(|names| matches!(names[0].as_str(), "N" | "SIZE" | "DURATION"));
             option.hide_env_values(true).allow_hyphen_values(measured)
         })
     })
@@ -277,11 +274,9 @@ fn without_empty_variable(option: Arg) -> Arg {
 fn one_line(error: &clap::Error, grammar: &clap::Command, words: &[OsString]) -> String {
     let context = |kind| error.get(kind).map(ToString::to_string);
     let cause = std::error::Error::source(error).map(ToString::to_string);
-    if let (Some(option), Some(value), Some(allowed)) = (
-        context(ContextKind::InvalidArg),
-        context(ContextKind::InvalidValue),
-        cause,
-    ) {
+    if let (Some(option), Some(value), Some(allowed)) =
+        (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue), cause)
+    {
         let flag = option.split(' ').next().unwrap_or_default();
         let origin = variable_behind(flag, grammar, words).unwrap_or(flag.to_owned());
         return ConfigError::new(origin, &value, allowed).to_string();
@@ -289,18 +284,14 @@ fn one_line(error: &clap::Error, grammar: &clap::Command, words: &[OsString]) ->
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
     let first = first.trim_start_matches("error: ");
-    let suggestion =
-        context(ContextKind::SuggestedArg).or(context(ContextKind::SuggestedSubcommand));
+    let suggestion = context(ContextKind::SuggestedArg).or(context(ContextKind::SuggestedSubcommand));
     match suggestion {
         Some(suggestion) => format!("{first}; did you mean {suggestion}?"),
         None => {
             let sub = words.get(1).and_then(|word| word.to_str());
             let sub = sub.filter(|sub| grammar.find_subcommand(sub).is_some());
             let space = if sub.is_some() { " " } else { "" };
-            format!(
-                "{first}; see `townhall{space}{} --help`",
-                sub.unwrap_or_default()
-            )
+            format!("{first}; see `townhall{space}{} --help`", sub.unwrap_or_default())
         }
     }
 }
@@ -372,18 +363,11 @@ impl Broker {
             (None, Some(path)) => ("--redis-file", secret_in(&path)?),
             (Some(_), Some(path)) => {
                 let allowed = "--redis is given, too; allowed is one of the two";
-                return Err(ConfigError::new(
-                    "--redis-file",
-                    &path.to_string_lossy(),
-                    allowed,
-                ));
+                return Err(ConfigError::new("--redis-file", &path.to_string_lossy(), allowed));
             }
         };
         RedisSettings::check_url(option, &url)?;
-        Ok(Some(RedisSettings {
-            url,
-            prefix: self.redis_prefix,
-        }))
+        Ok(Some(RedisSettings { url, prefix: self.redis_prefix }))
     }
 }
 
@@ -411,8 +395,7 @@ fn which_rooms(mut names: Vec<RoomName>) -> Result<Rooms, ConfigError> {
     let given = names.len();
     if open || given > MAX_NAMED_ROOMS {
         let text: Vec<&str> = names.iter().take(8).map(RoomName::as_str).collect();
-        let allowed =
-            format!("allowed is `open` alone, or a list of at most {MAX_NAMED_ROOMS} rooms");
+        let allowed = format!("allowed is `open` alone, or a list of at most {MAX_NAMED_ROOMS} rooms");
         return Err(ConfigError::new("--rooms", &text.join(","), allowed));
     }
     let mut seen = std::collections::HashSet::new();
@@ -431,18 +414,12 @@ fn base_path(text: &str) -> Result<String, &'static str> {
 }
 
 fn redis_prefix(text: &str) -> Result<String, &'static str> {
-    RedisSettings::is_prefix(text)
-        .then(|| text.to_owned())
-        .ok_or(RedisSettings::PREFIX_RULE)
+    RedisSettings::is_prefix(text).then(|| text.to_owned()).ok_or(RedisSettings::PREFIX_RULE)
 }
 
 fn room(text: &str) -> Result<RoomName, String> {
-    RoomName::parse(text.trim()).ok_or_else(|| {
-        format!(
-            "allowed is `open`, or a list like lobby,help: {}",
-            RoomName::RULE
-        )
-    })
+    RoomName::parse(text.trim())
+        .ok_or_else(|| format!("allowed is `open`, or a list like lobby,help: {}", RoomName::RULE))
 }
 
 /// The line door's address. A variable cannot stand alone as a flag can, hence `true`, and with it `false`.
@@ -478,9 +455,7 @@ impl Origin {
     fn parse(text: &str) -> Result<Self, &'static str> {
         match text.trim() {
             "*" => Ok(Origin::Any),
-            origin => AllowedOrigins::authority(origin)
-                .map(Origin::Authority)
-                .ok_or(AllowedOrigins::RULE),
+            origin => AllowedOrigins::authority(origin).map(Origin::Authority).ok_or(AllowedOrigins::RULE),
         }
     }
 
@@ -489,8 +464,7 @@ impl Origin {
             Origin::Any => None,
             Origin::Authority(authority) => Some(authority),
         });
-        only.collect::<Option<Vec<String>>>()
-            .map_or(AllowedOrigins::Any, AllowedOrigins::Only)
+        only.collect::<Option<Vec<String>>>().map_or(AllowedOrigins::Any, AllowedOrigins::Only)
     }
 }
 
@@ -499,18 +473,11 @@ pub fn options_table() -> String {
     let grammar = command();
     let mut table = String::new();
     let mut group = "";
-    for option in grammar
-        .find_subcommand("serve")
-        .into_iter()
-        .flat_map(clap::Command::get_arguments)
-    {
+    for option in grammar.find_subcommand("serve").into_iter().flat_map(clap::Command::get_arguments) {
         let heading = option.get_help_heading().unwrap_or_default();
         if heading != group {
             let gap = if group.is_empty() { "" } else { "\n" };
-            let _ = writeln!(
-                table,
-                "{gap}**{heading}**\n\n| option | variable | default | |\n|---|---|---|---|"
-            );
+            let _ = writeln!(table, "{gap}**{heading}**\n\n| option | variable | default | |\n|---|---|---|---|");
             group = heading;
         }
         let _ = writeln!(table, "{}", row(option));
@@ -520,9 +487,7 @@ pub fn options_table() -> String {
 
 fn row(option: &Arg) -> String {
     let name = option.get_long().unwrap_or_default();
-    let value = option
-        .get_value_names()
-        .map_or(String::new(), |names| names.join(" "));
+    let value = option.get_value_names().map_or(String::new(), |names| names.join(" "));
     let value = match option.get_num_args() {
         Some(range) if range.min_values() == 0 => format!("[{value}]"),
         _ => value,
@@ -543,8 +508,7 @@ mod tests {
 
     /// As in a process without variables, and with 1,024 files.
     fn config(options: &[&str]) -> Result<Config, String> {
-        let grammar =
-            command().mut_subcommands(|sub| sub.mut_args(|option| option.env(Resettable::Reset)));
+        let grammar = command().mut_subcommands(|sub| sub.mut_args(|option| option.env(Resettable::Reset)));
         let words = ["townhall"].iter().chain(options).map(OsString::from);
         match interpret(grammar, words.collect()) {
             Ok(Command::Serve(args)) => args.into_config(1024).map_err(|error| error.to_string()),
@@ -590,10 +554,7 @@ mod tests {
     fn every_option_is_a_variable_too() {
         let grammar = command();
         for sub in grammar.get_subcommands() {
-            for option in sub
-                .get_arguments()
-                .filter(|option| option.get_id() != "ready")
-            {
+            for option in sub.get_arguments().filter(|option| option.get_id() != "ready") {
                 let long = option.get_long().unwrap();
                 let variable = format!("TOWNHALL_{}", long.replace('-', "_").to_uppercase());
                 assert_eq!(option.get_env(), Some(OsStr::new(&variable)));
@@ -641,10 +602,7 @@ mod tests {
             ops: everywhere(2),
             tcp: Some(everywhere(3)),
             base_path: "/gin".into(),
-            redis: Some(RedisSettings {
-                url: "redis://:pw@h/3".into(),
-                prefix: "hall".into(),
-            }),
+            redis: Some(RedisSettings { url: "redis://:pw@h/3".into(), prefix: "hall".into() }),
             origins: AllowedOrigins::Only(origins.map(String::from).into()),
             rooms: Rooms::Only(rooms.into()),
             limits: Limits {
@@ -662,26 +620,14 @@ mod tests {
                 window_budget: 100 * 1024,
                 drain: 20 * SECOND,
             },
-            history: HistorySettings {
-                messages: 4,
-                room_ttl: 6 * HOUR,
-                dedupe: 7 * SECOND,
-                budget: 5 * 1024 * 1024,
-            },
+            history: HistorySettings { messages: 4, room_ttl: 6 * HOUR, dedupe: 7 * SECOND, budget: 5 * 1024 * 1024 },
         };
         assert_eq!(config, expected);
     }
 
     #[test]
     fn zero_is_taken_where_it_means_something() {
-        for option in [
-            "history-budget",
-            "room-ttl",
-            "rate",
-            "beat",
-            "write-timeout",
-            "drain",
-        ] {
+        for option in ["history-budget", "room-ttl", "rate", "beat", "write-timeout", "drain"] {
             with(&[&format!("--{option}=0")]);
         }
         assert_eq!(with(&["--max-connections=0"]), Config::default());
@@ -735,11 +681,7 @@ mod tests {
     #[test]
     fn what_cannot_be_together_is_refused() {
         refused(&["--ops", "127.0.0.1:8080"], "--ops", "\"127.0.0.1:8080\"");
-        refused(
-            &["--max-connections", "1024"],
-            "--max-connections",
-            "\"1024\"",
-        );
+        refused(&["--max-connections", "1024"], "--max-connections", "\"1024\"");
         refused(&["--max-text=64KiB"], "--max-frame", "\"64KiB\"");
     }
 
@@ -787,60 +729,31 @@ mod tests {
         };
         let good = file("good", "redis://:hush@h/1\n");
         let redis = with(&["--redis-file", &good]).redis.unwrap();
-        assert_eq!(
-            (redis.url.as_str(), redis.prefix.as_str()),
-            ("redis://:hush@h/1", "townhall")
-        );
+        assert_eq!((redis.url.as_str(), redis.prefix.as_str()), ("redis://:hush@h/1", "townhall"));
 
         let quoted = format!("{good:?}");
-        let line = refused(
-            &["--redis=redis://:hush@h", "--redis-file", &good],
-            "--redis-file",
-            &quoted,
-        );
+        let line = refused(&["--redis=redis://:hush@h", "--redis-file", &good], "--redis-file", &quoted);
         assert!(!line.contains("hush"), "{line}");
         let bad = file("bad", "hush");
         let line = refused(&["--redis-file", &bad], "--redis-file", "(not shown)");
         assert!(!line.contains("hush"), "{line}");
-        let line = refused(
-            &["--redis", "rediss://:hush@h"],
-            "--redis",
-            "\"rediss://…\"",
-        );
+        let line = refused(&["--redis", "rediss://:hush@h"], "--redis", "\"rediss://…\"");
         assert!(!line.contains("hush"), "{line}");
 
         let missing = folder.path().join("missing");
         let missing = missing.to_str().unwrap();
-        refused(
-            &["--redis-file", missing],
-            "--redis-file",
-            &format!("{missing:?}"),
-        );
+        refused(&["--redis-file", missing], "--redis-file", &format!("{missing:?}"));
     }
 
     #[test]
     fn the_table_has_a_row_for_every_option() {
         let table = options_table();
-        assert!(
-            table.contains("| `--beat DURATION` | `TOWNHALL_BEAT` | `25s` | "),
-            "{table}"
-        );
-        assert!(
-            table.contains("| `--tcp [ADDR]` | `TOWNHALL_TCP` | none | "),
-            "{table}"
-        );
+        assert!(table.contains("| `--beat DURATION` | `TOWNHALL_BEAT` | `25s` | "), "{table}");
+        assert!(table.contains("| `--tcp [ADDR]` | `TOWNHALL_TCP` | none | "), "{table}");
         let serve = command().find_subcommand("serve").unwrap().clone();
-        assert_eq!(
-            table.matches("| `--").count(),
-            serve.get_arguments().count(),
-            "{table}"
-        );
+        assert_eq!(table.matches("| `--").count(), serve.get_arguments().count(), "{table}");
         for group in ["Doors", "Broker", "Rooms and history", "Limits", "Leaving"] {
-            assert_eq!(
-                table.matches(&format!("**{group}**\n")).count(),
-                1,
-                "{table}"
-            );
+            assert_eq!(table.matches(&format!("**{group}**\n")).count(), 1, "{table}");
         }
     }
 }

@@ -23,20 +23,12 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub fn new(option: impl Into<String>, value: &str, allowed: impl Into<String>) -> Self {
-        ConfigError {
-            option: option.into(),
-            value: format!("{value:?}"),
-            allowed: allowed.into(),
-        }
+        ConfigError { option: option.into(), value: format!("{value:?}"), allowed: allowed.into() }
     }
 
     /// For values that nobody may read in a log.
     pub fn secret(option: impl Into<String>, allowed: impl Into<String>) -> Self {
-        ConfigError {
-            option: option.into(),
-            value: "(not shown)".into(),
-            allowed: allowed.into(),
-        }
+        ConfigError { option: option.into(), value: "(not shown)".into(), allowed: allowed.into() }
     }
 }
 
@@ -213,19 +205,14 @@ impl Config {
     }
 
     fn check_addresses(&self) -> Result<(), ConfigError> {
-        let doors = [
-            ("--listen", Some(self.listen)),
-            ("--ops", Some(self.ops)),
-            ("--tcp", self.tcp),
-        ];
+        let doors = [("--listen", Some(self.listen)), ("--ops", Some(self.ops)), ("--tcp", self.tcp)];
         for (at, (option, address)) in doors.iter().enumerate() {
             for (earlier, taken) in &doors[..at] {
                 if let (Some(address), Some(taken)) = (address, taken)
                     && collide(*address, *taken)
                 {
-                    let allowed = format!(
-                        "{earlier} {taken} has that port; allowed is another one, or 0 for any that is free"
-                    );
+                    let allowed =
+                        format!("{earlier} {taken} has that port; allowed is another one, or 0 for any that is free");
                     return Err(ConfigError::new(*option, &address.to_string(), allowed));
                 }
             }
@@ -240,9 +227,7 @@ impl Config {
         let at_least = |option, value: usize, least: usize, why: String| {
             let least_text = size_text(least as u64);
             let allowed = format!("allowed is {least_text} or more, {why}");
-            (value >= least)
-                .then_some(())
-                .ok_or_else(|| ConfigError::new(option, &size_text(value as u64), allowed))
+            (value >= least).then_some(()).ok_or_else(|| ConfigError::new(option, &size_text(value as u64), allowed))
         };
         at_least(
             "--max-frame",
@@ -266,9 +251,7 @@ impl Config {
 
     /// A room that is forgotten forgets its ids, too.
     fn check_dedupe(&self) -> Result<(), ConfigError> {
-        let HistorySettings {
-            room_ttl, dedupe, ..
-        } = self.history;
+        let HistorySettings { room_ttl, dedupe, .. } = self.history;
         if room_ttl.is_zero() || dedupe <= room_ttl {
             return Ok(());
         }
@@ -276,11 +259,7 @@ impl Config {
             "allowed is at most --room-ttl {}, after which a silent room is forgotten with its ids",
             duration_text(room_ttl)
         );
-        Err(ConfigError::new(
-            "--dedupe",
-            &duration_text(dedupe),
-            allowed,
-        ))
+        Err(ConfigError::new("--dedupe", &duration_text(dedupe), allowed))
     }
 
     fn check_connections(&self, nofile: u64) -> Result<(), ConfigError> {
@@ -293,11 +272,7 @@ impl Config {
         let allowed = format!(
             "allowed is at most {most}, since this process may open {nofile} files (nofile); 0 takes 90% of them"
         );
-        Err(ConfigError::new(
-            "--max-connections",
-            &connections.to_string(),
-            allowed,
-        ))
+        Err(ConfigError::new("--max-connections", &connections.to_string(), allowed))
     }
 }
 
@@ -330,9 +305,7 @@ pub fn base_path(text: &str) -> Option<String> {
     const OURS: [&str; 6] = ["api", "chatroom", "client.js", "echo", "healthz", "ws"];
     let plain = |segment: &str| {
         !matches!(segment, "" | "." | "..")
-            && segment
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
     };
     if text.is_empty() {
         return Some(String::new());
@@ -346,8 +319,7 @@ pub const BASE_PATH_RULE: &str = "allowed is a path like /gin: it begins with `/
      A-Z a-z 0-9 - . _ ~ in its parts, no `.` or `..`, and does not begin like a path of the hall itself";
 
 impl AllowedOrigins {
-    pub const RULE: &'static str =
-        "allowed is scheme://host or scheme://host:port, as a browser's Origin has it, or *";
+    pub const RULE: &'static str = "allowed is scheme://host or scheme://host:port, as a browser's Origin has it, or *";
 
     /// What is compared of an `Origin`: `host` or `host:port` in lower case, without the scheme's own port. `None` for
     /// `null` and for everything else that is not `scheme://host[:port]`.
@@ -355,8 +327,7 @@ impl AllowedOrigins {
         let origin = origin.to_ascii_lowercase();
         let (scheme, authority) = origin.split_once("://")?;
         let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(in_scheme)
-        {
+        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(in_scheme) {
             return None;
         }
         let host_ends = if authority.starts_with('[') {
@@ -378,11 +349,7 @@ impl AllowedOrigins {
             Some(digits) => {
                 let digits_only = digits.bytes().all(|byte| byte.is_ascii_digit());
                 let port: u16 = digits.parse().ok().filter(|_| digits_only)?;
-                Some(if own_port == Some(port) {
-                    host.to_owned()
-                } else {
-                    format!("{host}:{port}")
-                })
+                Some(if own_port == Some(port) { host.to_owned() } else { format!("{host}:{port}") })
             }
         }
     }
@@ -391,9 +358,7 @@ impl AllowedOrigins {
 /// A name, an IPv4 address, or an IPv6 address in brackets.
 fn is_host(host: &str) -> bool {
     match host.strip_prefix('[') {
-        Some(v6) => v6
-            .strip_suffix(']')
-            .is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+        Some(v6) => v6.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
         None => {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
             (1..=253).contains(&host.len()) && host.bytes().all(plain)
@@ -461,10 +426,7 @@ fn is_scheme(text: &str) -> bool {
 /// Without the password.
 impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisSettings")
-            .field("url", &self.masked())
-            .field("prefix", &self.prefix)
-            .finish()
+        f.debug_struct("RedisSettings").field("url", &self.masked()).field("prefix", &self.prefix).finish()
     }
 }
 
@@ -483,10 +445,7 @@ mod tests {
     }
 
     fn redis(url: &str) -> RedisSettings {
-        RedisSettings {
-            url: url.into(),
-            prefix: "townhall".into(),
-        }
+        RedisSettings { url: url.into(), prefix: "townhall".into() }
     }
 
     #[test]
@@ -501,23 +460,13 @@ mod tests {
         refused("--ops", |config| config.ops = listen);
         refused("--tcp", |config| config.tcp = Some(listen));
         refused("--tcp", |config| config.tcp = Some(config.ops));
-        refused("--ops", |config| {
-            config.ops = "0.0.0.0:8080".parse().unwrap()
-        });
+        refused("--ops", |config| config.ops = "0.0.0.0:8080".parse().unwrap());
         refused("--ops", |config| config.ops = "[::]:8080".parse().unwrap());
 
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let free = Config {
-            listen: any,
-            ops: any,
-            tcp: Some(any),
-            ..Config::default()
-        };
+        let free = Config { listen: any, ops: any, tcp: Some(any), ..Config::default() };
         assert_eq!(free.check(1024), Ok(()));
-        let other_address = Config {
-            ops: "127.0.0.2:8080".parse().unwrap(),
-            ..Config::default()
-        };
+        let other_address = Config { ops: "127.0.0.2:8080".parse().unwrap(), ..Config::default() };
         assert_eq!(other_address.check(1024), Ok(()));
     }
 
@@ -525,12 +474,8 @@ mod tests {
     fn sizes_fit_into_one_another() {
         let line = refused("--max-frame", |config| config.limits.frame = 17 * 1024 - 1);
         assert!(line.contains("--max-text 4KiB"), "{line}");
-        refused("--room-window", |config| {
-            config.limits.room_window = 17 * 1024 - 1
-        });
-        refused("--window-budget", |config| {
-            config.limits.window_budget = config.limits.room_window - 1
-        });
+        refused("--room-window", |config| config.limits.room_window = 17 * 1024 - 1);
+        refused("--window-budget", |config| config.limits.window_budget = config.limits.room_window - 1);
         let mut tight = Config::default();
         tight.limits.frame = 17 * 1024;
         tight.limits.room_window = 17 * 1024;
@@ -549,9 +494,7 @@ mod tests {
 
     #[test]
     fn there_are_no_more_connections_than_files() {
-        refused("--max-connections", |config| {
-            config.limits.connections = 993
-        });
+        refused("--max-connections", |config| config.limits.connections = 993);
         let mut config = Config::default();
         config.limits.connections = 992;
         assert_eq!(config.check(1024), Ok(()));
@@ -630,12 +573,7 @@ mod tests {
 
     #[test]
     fn a_redis_url_is_refused_without_showing_it() {
-        for good in [
-            "redis://localhost",
-            "redis://127.0.0.1:6380/2",
-            "redis://:secret@h:1",
-            "redis://u:p%23@[::1]/0",
-        ] {
+        for good in ["redis://localhost", "redis://127.0.0.1:6380/2", "redis://:secret@h:1", "redis://u:p%23@[::1]/0"] {
             assert_eq!(RedisSettings::check_url("--redis", good), Ok(()), "{good}");
         }
         for bad in [
@@ -653,18 +591,13 @@ mod tests {
             "redis-sentinel://secret/x",
             "secret\n://h",
         ] {
-            let line = RedisSettings::check_url("--redis", bad)
-                .unwrap_err()
-                .to_string();
+            let line = RedisSettings::check_url("--redis", bad).unwrap_err().to_string();
             assert!(!line.contains("secret"), "{line}");
             assert!(!line.contains('\n'), "{line}");
             assert!(line.contains("allowed is redis://"), "{line}");
         }
         let line = RedisSettings::check_url("--redis", "rediss://h").unwrap_err();
-        assert!(
-            line.to_string()
-                .starts_with("--redis \"rediss://…\": only redis://")
-        );
+        assert!(line.to_string().starts_with("--redis \"rediss://…\": only redis://"));
     }
 
     #[test]
@@ -674,20 +607,13 @@ mod tests {
         assert_eq!(redis("redis://:hush@h").masked(), "redis://:***@h:6379/0");
         assert_eq!(redis("redis://hush@h").masked(), "redis://***@h:6379/0");
         assert_eq!(redis("redis://h").masked(), "redis://h:6379/0");
-        let config = Config {
-            redis: Some(settings),
-            ..Config::default()
-        };
+        let config = Config { redis: Some(settings), ..Config::default() };
         assert!(!format!("{config:?}").contains("hush"));
     }
 
     #[test]
     fn a_listener_for_everybody_is_reached_on_loopback() {
-        for (address, expected) in [
-            ("0.0.0.0:1", "127.0.0.1:1"),
-            ("[::]:1", "[::1]:1"),
-            ("10.0.0.1:1", "10.0.0.1:1"),
-        ] {
+        for (address, expected) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")] {
             let address = reachable(address.parse().unwrap());
             assert_eq!(address.to_string(), expected);
         }

@@ -338,14 +338,7 @@ impl Connection {
         self.out.tell(|out| notice(&format!("! {words}"), encoding, out));
     }
 
-    fn join(
-        &mut self,
-        room: RoomName,
-        after: Option<Position>,
-        last: u64,
-        reference: Option<Ref>,
-        moved: bool,
-    ) {
+    fn join(&mut self, room: RoomName, after: Option<Position>, last: u64, reference: Option<Ref>, moved: bool) {
         let (hub, encoding) = (self.hub.clone(), self.out.encoding);
         self.waiting = Some(Box::pin(async move {
             loop {
@@ -642,25 +635,25 @@ impl Connection {
         if reason != CloseReason::Lost {
             let encoding = self.out.encoding;
             self.out.tell(|out| write_close(reason, encoding, out));
-            let _ = timeout(GOODBYE, self.say_goodbye()).await;
+            let _ = timeout(GOODBYE, say_goodbye(&self.out)).await;
         }
     }
+}
 
-    /// Writes what is left, then reads until the client has closed, so that it sees the last words.
-    async fn say_goodbye(&self) -> io::Result<()> {
-        while !matches!(self.out.flush()?, Flushed::UpToDate) {
-            self.out.socket().writable().await?;
-        }
-        socket2::SockRef::from(self.out.socket()).shutdown(std::net::Shutdown::Write)?;
-        loop {
-            self.out.socket().readable().await?;
-            let read = READ_BUFFER.with_borrow_mut(|buffer| self.out.socket().try_read(buffer));
-            match read {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+/// Writes what is left, then reads until the client has closed, so that it sees the last words.
+async fn say_goodbye(out: &Outgoing) -> io::Result<()> {
+    while !matches!(out.flush()?, Flushed::UpToDate) {
+        out.socket().writable().await?;
+    }
+    socket2::SockRef::from(out.socket()).shutdown(std::net::Shutdown::Write)?;
+    loop {
+        out.socket().readable().await?;
+        let read = READ_BUFFER.with_borrow_mut(|buffer| out.socket().try_read(buffer));
+        match read {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }

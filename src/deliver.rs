@@ -50,7 +50,7 @@ impl Worker {
     pub fn start(index: usize, stop: CancellationToken) -> Self {
         let (changes, receiver) = mpsc::channel(CHANGES);
         let rung = Arc::new(Rung::default());
-        let mut delivery = Loop { index, changes: receiver, rung: rung.clone(), rooms: HashMap::new() };
+        let mut delivery = Loop { index, changes: receiver, rung: rung.clone(), audiences: HashMap::new() };
         tokio::spawn(async move {
             tokio::select! {
                 () = delivery.run() => {}
@@ -151,7 +151,8 @@ impl Audience {
     async fn serve(&mut self) {
         let news = self.room.with_log(|log| log.snapshot(self.served));
         let slices = Encoding::ALL.map(|encoding| news.slices(encoding, news.from));
-        let vectors = slices.each_ref().map(|slices| slices.iter().map(|slice| IoSlice::new(slice)).collect::<Vec<_>>());
+        let vectors =
+            slices.each_ref().map(|slices| slices.iter().map(|slice| IoSlice::new(slice)).collect::<Vec<_>>());
         let now = Instant::now();
         let mut sent = Sent::default();
         for (i, member) in self.members.values().enumerate() {

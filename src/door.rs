@@ -19,7 +19,7 @@ pub enum Incoming {
 }
 
 /// A door's inbound half; holds nothing while nothing is unfinished.
-#[derive(Debug)]
+
 pub enum Codec {
     Frames(Decoder),
     Lines(Lines),

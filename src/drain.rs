@@ -53,7 +53,8 @@ impl Leaving {
 
     /// Waits for the leaving to begin; for ever if it never does. Gives this client a slot of its own.
     pub async fn slot(&mut self) -> Slot {
-        match self.0.wait_for(Option::is_some).await.as_deref() {
+        let begun = self.0.wait_for(Option::is_some).await.map(|departure| *departure);
+        match begun {
             Ok(Some(departure)) => departure.slot(rand::random()),
             _ => std::future::pending().await,
         }

@@ -93,7 +93,9 @@ impl Echo {
     async fn answer(&mut self, mut input: &mut [u8]) -> Result<(), End> {
         while let Some(message) = self.decoder.next(&mut input).map_err(refused)? {
             match message {
-                Incoming::Text(text) => self.write(|out| frame::write_frame(Opcode::Text, text.as_bytes(), out)).await?,
+                Incoming::Text(text) => {
+                    self.write(|out| frame::write_frame(Opcode::Text, text.as_bytes(), out)).await?
+                }
                 Incoming::Binary(bytes) => self.write(|out| frame::write_frame(Opcode::Binary, &bytes, out)).await?,
                 Incoming::Ping(payload) => self.write(|out| frame::write_frame(Opcode::Pong, &payload, out)).await?,
                 Incoming::Pong => {}

@@ -22,16 +22,9 @@ pub fn greeting(config: &Config, bound: &Bound, broker: &str) -> String {
     let mut text = String::new();
     let page = page_url(config, bound);
     // Writing to a String cannot fail.
-    let _ = writeln!(
-        text,
-        "Townhall {} is open: {page}{}",
-        env!("CARGO_PKG_VERSION"),
-        reach(bound.listen)
-    );
-    let _ = writeln!(
-        text,
-        "大厅已开门：用浏览器打开 {page} 即可进来；无论走哪扇门，听到的都是同样的话、同样的顺序。\n"
-    );
+    let _ = writeln!(text, "Townhall {} is open: {page}{}", env!("CARGO_PKG_VERSION"), reach(bound.listen));
+    let _ =
+        writeln!(text, "大厅已开门：用浏览器打开 {page} 即可进来；无论走哪扇门，听到的都是同样的话、同样的顺序。\n");
     for (what, how) in doors(config, bound) {
         let _ = writeln!(text, "  {what:<11}{how}");
     }
@@ -78,29 +71,16 @@ fn reach(listen: SocketAddr) -> &'static str {
 fn doors(config: &Config, bound: &Bound) -> Vec<(&'static str, String)> {
     let page = page_url(config, bound);
     let room = first_room(config);
-    let socket = format!(
-        "ws://{}{}/ws?room={room}&name=lewin",
-        reachable(bound.listen),
-        config.base_path
-    );
+    let socket = format!("ws://{}{}/ws?room={room}&name=lewin", reachable(bound.listen), config.base_path);
     let lines = match bound.tcp.map(reachable) {
         Some(tcp) if room.as_str() == "lobby" => format!("nc {} {}", tcp.ip(), tcp.port()),
         Some(tcp) => format!("nc {} {}   then /room {room}", tcp.ip(), tcp.port()),
         None => "closed; --tcp opens it".into(),
     };
     vec![
-        (
-            "browser",
-            format!("{page}   as in the tutorial: {page}chatroom"),
-        ),
-        (
-            "console",
-            format!("ws = new WebSocket('{socket}'); ws.onmessage = e => console.log(e.data)"),
-        ),
-        (
-            "",
-            "then ws.send('hello'), in the console of that page".into(),
-        ),
+        ("browser", format!("{page}   as in the tutorial: {page}chatroom")),
+        ("console", format!("ws = new WebSocket('{socket}'); ws.onmessage = e => console.log(e.data)")),
+        ("", "then ws.send('hello'), in the console of that page".into()),
         ("websocat", format!("websocat '{socket}'")),
         ("nc", lines),
     ]
@@ -150,10 +130,7 @@ fn facts(config: &Config, bound: &Bound) -> Vec<(&'static str, String)> {
         rate => format!("{rate} commands a second",),
     };
     vec![
-        (
-            "operations",
-            format!("http://{ops}/metrics   /healthz   /readyz"),
-        ),
+        ("operations", format!("http://{ops}/metrics   /healthz   /readyz")),
         ("rooms", rooms(config)),
         ("origins", origins(config, bound)),
         (
@@ -165,13 +142,7 @@ fn facts(config: &Config, bound: &Bound) -> Vec<(&'static str, String)> {
                 limits.connections
             ),
         ),
-        (
-            "leaving",
-            format!(
-                "Ctrl-C sends everybody on within {}; twice leaves at once",
-                duration_text(limits.drain)
-            ),
-        ),
+        ("leaving", format!("Ctrl-C sends everybody on within {}; twice leaves at once", duration_text(limits.drain))),
     ]
 }
 
@@ -186,11 +157,7 @@ fn rooms(config: &Config) -> String {
 }
 
 fn origins(config: &Config, bound: &Bound) -> String {
-    let loopback = if bound.listen.ip().is_loopback() {
-        ", and any of this machine"
-    } else {
-        ""
-    };
+    let loopback = if bound.listen.ip().is_loopback() { ", and any of this machine" } else { "" };
     match &config.origins {
         AllowedOrigins::Any => "pages of every origin may come in".into(),
         AllowedOrigins::Only(others) if others.is_empty() => format!("the hall's own{loopback}"),
@@ -205,19 +172,12 @@ mod tests {
     use super::*;
 
     fn bound() -> Bound {
-        Bound {
-            listen: "127.0.0.1:8080".parse().unwrap(),
-            ops: "127.0.0.1:8081".parse().unwrap(),
-            tcp: None,
-        }
+        Bound { listen: "127.0.0.1:8080".parse().unwrap(), ops: "127.0.0.1:8081".parse().unwrap(), tcp: None }
     }
 
     fn with_redis() -> Config {
         Config {
-            redis: Some(RedisSettings {
-                url: "redis://:hush@h:1/2".into(),
-                prefix: "hall".into(),
-            }),
+            redis: Some(RedisSettings { url: "redis://:hush@h:1/2".into(), prefix: "hall".into() }),
             ..Config::default()
         }
     }
@@ -226,58 +186,30 @@ mod tests {
     fn the_first_lines_say_where_the_hall_is_in_two_languages() {
         let text = greeting(&Config::default(), &bound(), "");
         let mut lines = text.lines();
-        assert!(
-            lines
-                .next()
-                .unwrap()
-                .contains("is open: http://127.0.0.1:8080/ (this machine only")
-        );
-        assert!(
-            lines
-                .next()
-                .unwrap()
-                .contains("用浏览器打开 http://127.0.0.1:8080/ ")
-        );
+        assert!(lines.next().unwrap().contains("is open: http://127.0.0.1:8080/ (this machine only"));
+        assert!(lines.next().unwrap().contains("用浏览器打开 http://127.0.0.1:8080/ "));
         assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
     }
 
     #[test]
     fn every_door_is_named_with_what_to_type() {
         let closed = greeting(&Config::default(), &bound(), "");
-        assert!(
-            closed.contains("websocat 'ws://127.0.0.1:8080/ws?room=lobby&name=lewin'"),
-            "{closed}"
-        );
-        assert!(
-            closed.contains("new WebSocket('ws://127.0.0.1:8080/ws?"),
-            "{closed}"
-        );
-        assert!(
-            closed.contains("http://127.0.0.1:8080/chatroom"),
-            "{closed}"
-        );
+        assert!(closed.contains("websocat 'ws://127.0.0.1:8080/ws?room=lobby&name=lewin'"), "{closed}");
+        assert!(closed.contains("new WebSocket('ws://127.0.0.1:8080/ws?"), "{closed}");
+        assert!(closed.contains("http://127.0.0.1:8080/chatroom"), "{closed}");
         assert!(closed.contains("--tcp opens it"), "{closed}");
 
-        let everywhere = Bound {
-            listen: "[::]:80".parse().unwrap(),
-            tcp: Some("0.0.0.0:9999".parse().unwrap()),
-            ..bound()
-        };
+        let everywhere =
+            Bound { listen: "[::]:80".parse().unwrap(), tcp: Some("0.0.0.0:9999".parse().unwrap()), ..bound() };
         let config = Config {
             base_path: "/gin".into(),
             rooms: Rooms::Only(vec![RoomName::parse("help").unwrap()]),
             ..Config::default()
         };
         let open = greeting(&config, &everywhere, "");
-        assert!(
-            open.contains("http://[::1]:80/gin/ (and at every address"),
-            "{open}"
-        );
+        assert!(open.contains("http://[::1]:80/gin/ (and at every address"), "{open}");
         assert!(open.contains("ws://[::1]:80/gin/ws?room=help&"), "{open}");
-        assert!(
-            open.contains("nc 127.0.0.1 9999   then /room help"),
-            "{open}"
-        );
+        assert!(open.contains("nc 127.0.0.1 9999   then /room help"), "{open}");
         assert!(!open.contains("0.0.0.0"), "{open}");
     }
 
@@ -285,23 +217,14 @@ mod tests {
     fn memory_is_said_loudly() {
         let text = greeting(&Config::default(), &bound(), "memory");
         assert!(text.contains("IN MEMORY ONLY"), "{text}");
-        assert!(
-            text.contains("other replicas will not hear this one"),
-            "{text}"
-        );
-        assert!(
-            text.contains("10000 messages a room, until 30d after the last"),
-            "{text}"
-        );
+        assert!(text.contains("other replicas will not hear this one"), "{text}");
+        assert!(text.contains("10000 messages a room, until 30d after the last"), "{text}");
     }
 
     #[test]
     fn redis_is_named_without_its_password() {
         let text = greeting(&with_redis(), &bound(), "Redis 7.0.15");
-        assert!(
-            text.contains("redis://:***@h:1/2 (Redis 7.0.15), prefix hall;"),
-            "{text}"
-        );
+        assert!(text.contains("redis://:***@h:1/2 (Redis 7.0.15), prefix hall;"), "{text}");
         assert!(!text.contains("hush") && !text.contains("MEMORY"), "{text}");
     }
 

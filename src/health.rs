@@ -41,12 +41,9 @@ pub async fn ask(ops: SocketAddr, ready: bool) -> Verdict {
 /// Whether the answer's status is a success, and the status with the first line of the body.
 async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(bool, String)> {
     let stream = TcpStream::connect(address).await?;
-    let (mut requests, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
-        .header(HOST, address.to_string())
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
+    let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request =
+        Request::get(path).header(HOST, address.to_string()).header(CONNECTION, "close").body(Empty::<Bytes>::new())?;
     tokio::spawn(connection); // its errors reach us through the answer
     let answer = requests.send_request(request).await?;
     let status = answer.status();
@@ -90,10 +87,7 @@ mod tests {
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nok\nmore\n";
         let (verdict, question) = hear(answer, false).await;
         assert!(verdict.unwrap().ends_with("/healthz: 200 ok"));
-        assert!(
-            question.starts_with("GET /healthz HTTP/1.1\r\n"),
-            "{question}"
-        );
+        assert!(question.starts_with("GET /healthz HTTP/1.1\r\n"), "{question}");
         assert!(question.contains("host: 127.0.0.1:"), "{question}");
     }
 
@@ -118,19 +112,14 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let line = ask(address, false).await.unwrap_err();
-        assert!(
-            line.starts_with(&format!("http://{address}/healthz: ")),
-            "{line}"
-        );
+        assert!(line.starts_with(&format!("http://{address}/healthz: ")), "{line}");
         assert!(line.contains("refused"), "{line}");
     }
 
     #[tokio::test]
     async fn silence_is_not_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let line = ask(listener.local_addr().unwrap(), false)
-            .await
-            .unwrap_err();
+        let line = ask(listener.local_addr().unwrap(), false).await.unwrap_err();
         assert!(line.ends_with("no answer within 2s"), "{line}");
     }
 }

@@ -205,8 +205,9 @@ fn open_plain(hall: Hall, caller: Caller, handshake: Handshake, wishes: &Wishes)
     let user = guest(wishes, &caller)?;
     let room = match &wishes.room {
         None => RoomName::lobby(),
-        Some(name) => RoomName::parse(name)
-            .ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "room", RoomName::RULE))?,
+        Some(name) => {
+            RoomName::parse(name).ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "room", RoomName::RULE))?
+        }
     };
     if !hall.rules.admits(&room) {
         return Err(Refused::new(StatusCode::FORBIDDEN, "room", format!("there is no room {room} here")));

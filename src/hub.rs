@@ -116,11 +116,7 @@ impl Hub {
     ///
     /// # Errors
     /// When neither the room's window nor the broker can tell where the client belongs.
-    pub async fn join(
-        self: Arc<Self>,
-        name: RoomName,
-        entrance: Entrance,
-    ) -> Result<(Membership, Place), BrokerError> {
+    pub async fn join(self: Arc<Self>, name: RoomName, entrance: Entrance) -> Result<(Membership, Place), BrokerError> {
         let (open, membership) = self.enter(name);
         let mut asked = false;
         for round in 0.. {
@@ -170,7 +166,12 @@ impl Hub {
     ///
     /// # Errors
     /// When the broker cannot tell now.
-    pub fn history(&self, room: &RoomName, before: Offset, limit: usize) -> BoxFuture<'static, Result<History, BrokerError>> {
+    pub fn history(
+        &self,
+        room: &RoomName,
+        before: Offset,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<History, BrokerError>> {
         self.broker.history(room, Range::Before { before, limit })
     }
 

@@ -127,9 +127,8 @@ impl Log {
             self.push(Chunk {
                 first: self.end,
                 offsets: part.iter().map(Record::offset).collect(),
-                lanes: Encoding::ALL.map(|encoding| {
-                    self.lanes[encoding as usize].map(|_| Lane::of(part, encoding, room, epoch))
-                }),
+                lanes: Encoding::ALL
+                    .map(|encoding| self.lanes[encoding as usize].map(|_| Lane::of(part, encoding, room, epoch))),
             });
         }
         if let Some(Record::Event { at_ms, .. }) = records.last() {

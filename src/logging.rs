@@ -46,9 +46,7 @@ fn subscriber<W>(filter: EnvFilter, terminal: bool, writer: W) -> Box<dyn Subscr
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     if terminal {
         Box::new(lines.with_target(false).finish())
     } else {
@@ -81,10 +79,7 @@ mod tests {
     fn a_terminal_shows_connections_as_text() {
         for wanted in [None, Some(""), Some("info")] {
             let text = written(wanted, true);
-            assert!(
-                text.contains("connected") && text.contains("10.0.0.1:5"),
-                "{text}"
-            );
+            assert!(text.contains("connected") && text.contains("10.0.0.1:5"), "{text}");
             assert!(text.contains("open") && !text.contains("detail"), "{text}");
         }
     }
@@ -92,10 +87,7 @@ mod tests {
     #[test]
     fn a_collector_gets_json_without_connections() {
         let text = written(None, false);
-        let lines: Vec<serde_json::Value> = text
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 1, "{text}");
         assert_eq!(lines[0]["message"], "open");
         assert_eq!(lines[0]["level"], "INFO");
@@ -103,11 +95,7 @@ mod tests {
 
     #[test]
     fn rust_log_is_respected() {
-        for (wanted, lines) in [
-            ("townhall=debug", 3),
-            ("townhall::door=info", 1),
-            ("off", 0),
-        ] {
+        for (wanted, lines) in [("townhall=debug", 3), ("townhall::door=info", 1), ("off", 0)] {
             let text = written(Some(wanted), false);
             assert_eq!(text.lines().count(), lines, "{wanted}: {text}");
         }
@@ -115,12 +103,7 @@ mod tests {
 
     #[test]
     fn a_wrong_rust_log_is_refused() {
-        let line = filter(Some("town hall=loud"), true)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            line.starts_with("RUST_LOG \"town hall=loud\": allowed is"),
-            "{line}"
-        );
+        let line = filter(Some("town hall=loud"), true).unwrap_err().to_string();
+        assert!(line.starts_with("RUST_LOG \"town hall=loud\": allowed is"), "{line}");
     }
 }

@@ -27,11 +27,7 @@ fn serve(args: ServeArgs) -> ExitCode {
 
 fn run(config: Config, nofile: u64) -> anyhow::Result<()> {
     let connections = config.limits.connections;
-    tracing::info!(
-        nofile,
-        connections,
-        "files and connections at the same time"
-    );
+    tracing::info!(nofile, connections, "files and connections at the same time");
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { server::run(config, server::Shutdown::on_signals()?).await })
 }
@@ -41,11 +37,7 @@ fn health(args: HealthArgs) -> ExitCode {
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| {
-            runtime
-                .block_on(health::ask(args.ops, args.ready))
-                .map_err(anyhow::Error::msg)
-        });
+        .and_then(|runtime| runtime.block_on(health::ask(args.ops, args.ready)).map_err(anyhow::Error::msg));
     outcome(asked.map(|line| println!("{line}")))
 }
 

@@ -21,37 +21,27 @@ where
 {
     move |text| {
         let count = within(text.parse().ok(), &range, Zero::Refused);
-        count
-            .and_then(|count| T::try_from(count).ok())
-            .ok_or_else(|| {
-                let (least, most) = (range.start(), range.end());
-                format!("allowed is a whole number from {least} to {most}")
-            })
+        count.and_then(|count| T::try_from(count).ok()).ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            format!("allowed is a whole number from {least} to {most}")
+        })
     }
 }
 
 /// Reads a size of `range`, in bytes; the error says what is allowed.
-pub fn size(
-    zero: Zero,
-    range: RangeInclusive<u64>,
-) -> impl Fn(&str) -> Result<usize, String> + Clone {
+pub fn size(zero: Zero, range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<usize, String> + Clone {
     move |text| {
         let bytes = ByteSize::from_str(text).ok().map(|size| size.as_u64());
-        within(bytes, &range, zero)
-            .and_then(|bytes| usize::try_from(bytes).ok())
-            .ok_or_else(|| {
-                let [least, most] = [range.start(), range.end()].map(|size| size_text(*size));
-                let kind = "in bytes, or like 4KiB or 1MiB";
-                format!("allowed is {}{least} to {most}, {kind}", or_zero(zero))
-            })
+        within(bytes, &range, zero).and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(|| {
+            let [least, most] = [range.start(), range.end()].map(|size| size_text(*size));
+            let kind = "in bytes, or like 4KiB or 1MiB";
+            format!("allowed is {}{least} to {most}, {kind}", or_zero(zero))
+        })
     }
 }
 
 /// Reads a duration of `range`; the error says what is allowed.
-pub fn duration(
-    zero: Zero,
-    range: RangeInclusive<Duration>,
-) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+pub fn duration(zero: Zero, range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> + Clone {
     move |text| {
         within(humantime::parse_duration(text).ok(), &range, zero).ok_or_else(|| {
             let [least, most] = [range.start(), range.end()].map(|span| duration_text(*span));
@@ -78,12 +68,8 @@ fn or_zero(zero: Zero) -> &'static str {
 
 /// Bytes in the largest unit that needs no fraction: `4KiB`, `1500B`.
 pub fn size_text(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [
-        (bytesize::TIB, "TiB"),
-        (bytesize::GIB, "GiB"),
-        (bytesize::MIB, "MiB"),
-        (bytesize::KIB, "KiB"),
-    ];
+    const UNITS: [(u64, &str); 4] =
+        [(bytesize::TIB, "TiB"), (bytesize::GIB, "GiB"), (bytesize::MIB, "MiB"), (bytesize::KIB, "KiB")];
     let fits = |(unit, _): &&(u64, &str)| bytes >= *unit && bytes.is_multiple_of(*unit);
     match UNITS.iter().find(fits) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
@@ -93,12 +79,7 @@ pub fn size_text(bytes: u64) -> String {
 
 /// A duration in the largest unit that needs no fraction: `20s`, `30d`, `1500ms`. Less than a millisecond is left out.
 pub fn duration_text(duration: Duration) -> String {
-    const UNITS: [(u128, &str); 4] = [
-        (86_400_000, "d"),
-        (3_600_000, "h"),
-        (60_000, "m"),
-        (1_000, "s"),
-    ];
+    const UNITS: [(u128, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     let ms = duration.as_millis();
     let fits = |(unit, _): &&(u128, &str)| ms >= *unit && ms.is_multiple_of(*unit);
     match UNITS.iter().find(fits) {
@@ -143,10 +124,7 @@ mod tests {
         assert_eq!(duration("0"), Ok(Duration::ZERO));
         assert_eq!(duration("0s"), Ok(Duration::ZERO));
         assert_eq!(duration("1m"), Ok(60 * SECOND));
-        assert_eq!(
-            duration("20"),
-            Err("allowed is 0, or 1s to 1m, with its unit, like 500ms, 20s, 10m or 30d".into())
-        );
+        assert_eq!(duration("20"), Err("allowed is 0, or 1s to 1m, with its unit, like 500ms, 20s, 10m or 30d".into()));
         for bad in ["999ms", "61s", "-1s", "", "99999999999999999999y"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

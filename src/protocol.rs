@@ -491,9 +491,7 @@ mod tests {
     #[test]
     fn data_that_would_break_a_readers_parser_is_refused() {
         let deep = format!("{{\"a\":{}1{}}}", "[".repeat(40), "]".repeat(40));
-        let text = format!(
-            r#"{{"type":"say","room":"a","id":"5f0b6c6e-8c2c-4a53-a3a5-000000000000","data":{deep}}}"#
-        );
+        let text = format!(r#"{{"type":"say","room":"a","id":"5f0b6c6e-8c2c-4a53-a3a5-000000000000","data":{deep}}}"#);
         assert_eq!(refused(&text).code, ErrorCode::BadFrame);
     }
 }

@@ -459,7 +459,9 @@ impl State {
         let lost = after.offset.saturating_sub(shared.unwrap_or(0));
         match (encoding, shared) {
             (Encoding::Json, _) | (_, None) => (newest, lost),
-            (_, Some(shared)) => (shared.min(after.offset).max(self.oldest.saturating_sub(1)).min(self.log.head()), lost),
+            (_, Some(shared)) => {
+                (shared.min(after.offset).max(self.oldest.saturating_sub(1)).min(self.log.head()), lost)
+            }
         }
     }
 

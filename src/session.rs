@@ -59,7 +59,7 @@ impl Rules {
 }
 
 /// What is to be done about a command.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub enum Action {
     /// Tell this client alone.
     Refuse(Refusal),
@@ -164,9 +164,7 @@ impl Session {
     fn decide(&self, command: Command, tag: Tag) -> Result<Action, Refusal> {
         match command {
             Command::Join { room, after, last } => self.join(&room, after, last, tag),
-            Command::Leave { room } => {
-                Ok(Action::Leave { room: self.joined(&room, &tag)?, reference: tag.reference })
-            }
+            Command::Leave { room } => Ok(Action::Leave { room: self.joined(&room, &tag)?, reference: tag.reference }),
             Command::Say { room, id, text, data } => {
                 let room = self.joined(&room, &tag)?;
                 let publication = self.publication(room, id, &text, data.as_deref(), &tag)?;

@@ -80,7 +80,10 @@ mod tests {
     #[test]
     fn lines_end_with_lf_or_cr_lf_however_they_arrive() {
         for step in [1, 2, 3, 100] {
-            assert_eq!(lines("a\r\n\nb\rc\n大\nrest".as_bytes(), step), [text("a"), text(""), text("b\rc"), text("大")]);
+            assert_eq!(
+                lines("a\r\n\nb\rc\n大\nrest".as_bytes(), step),
+                [text("a"), text(""), text("b\rc"), text("大")]
+            );
         }
     }
 

@@ -96,7 +96,8 @@ impl Handshake {
         log(request);
         let headers = request.headers();
         if !has_token(headers, &UPGRADE, "websocket") {
-            let words = "this address is for WebSockets: connect with ws:// or wss://, through proxies that pass Upgrade on";
+            let words =
+                "this address is for WebSockets: connect with ws:// or wss://, through proxies that pass Upgrade on";
             let refused = Refused::new(StatusCode::UPGRADE_REQUIRED, "no_upgrade", words);
             return Err(refused.with(UPGRADE, "websocket"));
         }
@@ -182,7 +183,8 @@ fn check_origin(headers: &HeaderMap, origins: &Origins) -> Result<(), Refused> {
     if is_let_in(origin, host, origins) {
         return Ok(());
     }
-    let words = format!("a page of {origin:?} may not connect to {host:?}; the option --allow-origin {origin} lets it in");
+    let words =
+        format!("a page of {origin:?} may not connect to {host:?}; the option --allow-origin {origin} lets it in");
     Err(Refused::new(StatusCode::FORBIDDEN, "origin", words))
 }
 

@@ -10,8 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use townhall::broker::memory::MemoryBroker;
 use townhall::broker::redis::RedisBroker;
 use townhall::broker::{
-    Broker, BrokerError, DEADLINE, Delivery, Entry, FeedReceiver, Head, History, Notice,
-    Publication, Range, Status, feed,
+    Broker, BrokerError, DEADLINE, Delivery, Entry, FeedReceiver, Head, History, Notice, Publication, Range, Status,
+    feed,
 };
 use townhall::config::{HistorySettings, RedisSettings};
 use townhall::names::{RoomName, UserId};
@@ -77,10 +77,7 @@ async fn the_same_id_is_stored_once_with_its_first_text(kind: Kind) {
     let first = message("lobby", 1);
     let position = hall.publish(first.clone()).await;
     hall.say("lobby", 2).await;
-    let again = Publication {
-        event: event(99),
-        ..first
-    };
+    let again = Publication { event: event(99), ..first };
     // Two at once: they may well travel together.
     let twice = [again.clone(), again].map(|again| hall.broker.publish(again));
     for answer in join_all(twice).await {
@@ -93,14 +90,8 @@ async fn the_same_id_of_another_user_or_in_another_room_is_another_message(kind:
     let hall = Hall::open(kind).await;
     let mine = message("lobby", 1);
     let others = [
-        Publication {
-            user: UserId::new("somebody else".into()),
-            ..mine.clone()
-        },
-        Publication {
-            room: room("kitchen"),
-            ..mine.clone()
-        },
+        Publication { user: UserId::new("somebody else".into()), ..mine.clone() },
+        Publication { room: room("kitchen"), ..mine.clone() },
     ];
     assert_eq!(hall.publish(mine).await.offset, 1);
     let [elsewho, elsewhere] = others.map(|other| hall.publish(other));
@@ -136,10 +127,7 @@ async fn history_is_oldest_first_from_either_end(kind: Kind) {
 }
 
 async fn at_least_as_many_messages_are_kept_as_asked_and_older_ones_go(kind: Kind) {
-    let settings = HistorySettings {
-        messages: 10,
-        ..settings()
-    };
+    let settings = HistorySettings { messages: 10, ..settings() };
     let hall = Hall::open_with(kind, settings).await;
     hall.fill("lobby", 500).await;
     let log = hall.whole("lobby").await;
@@ -151,11 +139,7 @@ async fn at_least_as_many_messages_are_kept_as_asked_and_older_ones_go(kind: Kin
 
 async fn a_silent_room_is_at_the_beginning_of_everything(kind: Kind) {
     let hall = Hall::open(kind).await;
-    let silence = Head {
-        lineage: Lineage::silent(),
-        offset: 0,
-        oldest: 1,
-    };
+    let silence = Head { lineage: Lineage::silent(), offset: 0, oldest: 1 };
     assert_eq!(hall.head("lobby").await, silence);
     let history = hall.whole("lobby").await;
     assert_eq!((history.head, history.entries), (silence, vec![]));
@@ -167,9 +151,7 @@ async fn a_silent_room_is_at_the_beginning_of_everything(kind: Kind) {
 async fn the_first_message_forks_from_silence(kind: Kind) {
     let hall = Hall::open(kind).await;
     let position = hall.say("lobby", 1).await;
-    let Head {
-        lineage, offset, ..
-    } = hall.head("lobby").await;
+    let Head { lineage, offset, .. } = hall.head("lobby").await;
     assert!(!position.epoch.is_silent());
     assert_eq!(lineage.epoch, position.epoch);
     assert_eq!(lineage.forks.len(), 1);
@@ -217,10 +199,7 @@ async fn a_message_that_was_stored_before_is_not_delivered_again(kind: Kind) {
 }
 
 async fn a_room_lives_while_somebody_speaks_and_is_forgotten_after(kind: Kind) {
-    let settings = HistorySettings {
-        room_ttl: Duration::from_millis(1000),
-        ..settings()
-    };
+    let settings = HistorySettings { room_ttl: Duration::from_millis(1000), ..settings() };
     let hall = Hall::open_with(kind, settings).await;
     let first = hall.say("lobby", 1).await;
     // Three times as long as silence may last, said at a pace that keeps it alive.
@@ -230,10 +209,7 @@ async fn a_room_lives_while_somebody_speaks_and_is_forgotten_after(kind: Kind) {
         assert_eq!(hall.say("lobby", n).await.offset, n);
     }
     let silence = Instant::now();
-    eventually("the room is forgotten", async || {
-        hall.head("lobby").await.lineage == Lineage::silent()
-    })
-    .await;
+    eventually("the room is forgotten", async || hall.head("lobby").await.lineage == Lineage::silent()).await;
     assert!(silence.elapsed() >= Duration::from_millis(900));
     let again = hall.say("lobby", 1).await;
     assert_eq!(again.offset, 1);
@@ -322,10 +298,7 @@ async fn after_a_restart_that_kept_everything_old_positions_stay_valid() {
     let new = hall.head("lobby").await;
     assert_ne!(new.lineage.epoch, old.lineage.epoch);
     assert_eq!((new.offset, new.oldest), (5, 1));
-    let position = |offset| Position {
-        epoch: old.lineage.epoch.clone(),
-        offset,
-    };
+    let position = |offset| Position { epoch: old.lineage.epoch.clone(), offset };
     assert!(new.lineage.holds(&position(5), new.offset));
     assert_eq!(hall.say("lobby", 6).await.offset, 6);
     let head = hall.head("lobby").await;
@@ -343,11 +316,7 @@ async fn a_log_remembers_its_last_sixteen_forks() {
     }
     let lineage = hall.head("lobby").await.lineage;
     assert_eq!(lineage.epoch, epochs[19]);
-    let forks: Vec<_> = lineage
-        .forks
-        .iter()
-        .map(|fork| (&fork.epoch, fork.until))
-        .collect();
+    let forks: Vec<_> = lineage.forks.iter().map(|fork| (&fork.epoch, fork.until)).collect();
     let expected: Vec<_> = (4..=19).map(|n| (&epochs[n - 1], n as Offset)).collect();
     assert_eq!(forks.len(), Lineage::MAX_FORKS.min(19));
     assert_eq!(forks, expected);
@@ -363,10 +332,7 @@ async fn after_a_restart_that_lost_everything_no_old_position_is_valid() {
     assert_eq!(hall.say("lobby", 6).await.offset, 1);
     let head = hall.head("lobby").await;
     for offset in 0..=6 {
-        let position = Position {
-            epoch: old.clone(),
-            offset,
-        };
+        let position = Position { epoch: old.clone(), offset };
         assert!(!head.lineage.holds(&position, head.offset));
     }
 }
@@ -425,11 +391,7 @@ async fn order_and_uniqueness_survive_cuts_and_a_lost_library_in_mid_run() {
             tokio::task::yield_now().await;
         }
     }
-    let offsets: Vec<Offset> = join_all(answers)
-        .await
-        .into_iter()
-        .map(|position| position.unwrap().offset)
-        .collect();
+    let offsets: Vec<Offset> = join_all(answers).await.into_iter().map(|position| position.unwrap().offset).collect();
     assert_eq!(offsets, (1..=3000).collect::<Vec<_>>());
     let log = hall.whole("lobby").await;
     assert_eq!(texts(&log.entries), (1..=3000).collect::<Vec<_>>());
@@ -461,19 +423,10 @@ async fn while_redis_hangs_everything_fails_within_the_deadline_and_a_retry_is_s
         hall.broker.subscribe(&room("kitchen")),
     );
     let took = start.elapsed();
-    assert!(
-        matches!(stored, Err(BrokerError::Unavailable(_))),
-        "{stored:?}"
-    );
+    assert!(matches!(stored, Err(BrokerError::Unavailable(_))), "{stored:?}");
     assert!(matches!(read, Err(BrokerError::Unavailable(_))), "{read:?}");
-    assert!(
-        matches!(heads, Err(BrokerError::Unavailable(_))),
-        "{heads:?}"
-    );
-    assert!(
-        matches!(subscribed, Err(BrokerError::Unavailable(_))),
-        "{subscribed:?}"
-    );
+    assert!(matches!(heads, Err(BrokerError::Unavailable(_))), "{heads:?}");
+    assert!(matches!(subscribed, Err(BrokerError::Unavailable(_))), "{subscribed:?}");
     assert!(took < DEADLINE + Duration::from_millis(500), "{took:?}");
     hall.wait_for(Status::Away).await;
     hall.server().resume();
@@ -496,24 +449,16 @@ async fn what_waits_for_redis_is_bounded_and_refused_at_once_beyond() {
     let hall = Hall::on(RedisServer::start()).await;
     hall.server.as_ref().unwrap().pause();
     let start = Instant::now();
-    let answers: Vec<_> = (1..=20_000)
-        .map(|n| hall.broker.publish(message("lobby", n)))
-        .collect();
-    let refused = answers
-        .into_iter()
-        .rev()
-        .take(100)
-        .map(|answer| tokio::time::timeout(Duration::from_millis(1), answer));
+    let answers: Vec<_> = (1..=20_000).map(|n| hall.broker.publish(message("lobby", n))).collect();
+    let refused =
+        answers.into_iter().rev().take(100).map(|answer| tokio::time::timeout(Duration::from_millis(1), answer));
     for answer in join_all(refused).await {
         let answer = answer.expect("refused at once");
         assert!(matches!(answer, Err(BrokerError::Unavailable(_))));
     }
     assert!(start.elapsed() < DEADLINE);
     hall.server.as_ref().unwrap().resume();
-    eventually("there is room again", async || {
-        hall.broker.publish(message("lobby", 1)).await.is_ok()
-    })
-    .await;
+    eventually("there is room again", async || hall.broker.publish(message("lobby", 1)).await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -563,11 +508,7 @@ async fn a_wrong_password_is_one_clear_line_that_does_not_show_it() {
             format!("redis://:***@127.0.0.1:{port}"),
             "wrong user or password",
         ),
-        (
-            format!("redis://127.0.0.1:{port}"),
-            format!("redis://127.0.0.1:{port}"),
-            "Redis wants a password",
-        ),
+        (format!("redis://127.0.0.1:{port}"), format!("redis://127.0.0.1:{port}"), "Redis wants a password"),
     ] {
         let said = refusal(&url).await;
         assert!(said.contains("--redis") && said.contains(&shown), "{said}");
@@ -586,17 +527,7 @@ async fn a_database_that_is_not_there_is_one_clear_line() {
 #[tokio::test]
 async fn a_user_who_may_not_use_functions_is_told_what_is_needed() {
     let server = RedisServer::start();
-    server.cli(&[
-        "ACL",
-        "SETUSER",
-        "weak",
-        "on",
-        ">pw",
-        "~*",
-        "&*",
-        "+@all",
-        "-function",
-    ]);
+    server.cli(&["ACL", "SETUSER", "weak", "on", ">pw", "~*", "&*", "+@all", "-function"]);
     let url = format!("redis://weak:pw@127.0.0.1:{}", server.port());
     let said = refusal(&url).await;
     assert!(said.contains("may not do what townhall needs"), "{said}");
@@ -639,11 +570,7 @@ async fn a_newer_format_refuses_its_room_and_no_other() {
     assert!(published.as_ref().is_err_and(refused), "{published:?}");
     let read = hall.broker.history(&lobby, ALL).await;
     assert!(read.as_ref().is_err_and(refused), "{read:?}");
-    let heads = hall
-        .broker
-        .heads(vec![lobby, room("kitchen")])
-        .await
-        .unwrap();
+    let heads = hall.broker.heads(vec![lobby, room("kitchen")]).await.unwrap();
     assert!(heads[0].as_ref().is_err_and(refused), "{heads:?}");
     assert!(heads[1].is_ok());
 
@@ -651,10 +578,8 @@ async fn a_newer_format_refuses_its_room_and_no_other() {
     hall.cli(&["PUBLISH", "townhall:0:{lobby}", &line]);
     assert_eq!(hall.hear().await.position.offset, 3);
     // Another room in the same round is stored all the same.
-    let (bad, good) = tokio::join!(
-        hall.broker.publish(message("lobby", 4)),
-        hall.broker.publish(message("kitchen", 1)),
-    );
+    let (bad, good) =
+        tokio::join!(hall.broker.publish(message("lobby", 4)), hall.broker.publish(message("kitchen", 1)),);
     assert!(bad.as_ref().is_err_and(refused));
     assert_eq!(good.unwrap().offset, 1);
 }
@@ -688,46 +613,16 @@ async fn a_room_whose_keys_are_something_else_is_refused_and_comes_to_no_harm() 
     for (name, command) in [
         ("a", vec!["SET", "townhall:{a}:log", "x"]),
         ("b", vec!["SET", "townhall:{b}:meta", "x"]),
-        (
-            "c",
-            vec![
-                "XADD",
-                "townhall:{c}:log",
-                "18446744073709551615-1",
-                "a",
-                "b",
-            ],
-        ),
-        (
-            "d",
-            vec![
-                "HSET",
-                "townhall:{d}:meta",
-                "format",
-                "1",
-                "epoch",
-                "e\u{301}",
-                "offset",
-                "0",
-            ],
-        ),
+        ("c", vec!["XADD", "townhall:{c}:log", "18446744073709551615-1", "a", "b"]),
+        ("d", vec!["HSET", "townhall:{d}:meta", "format", "1", "epoch", "e\u{301}", "offset", "0"]),
     ] {
         hall.cli(&command);
         let read = hall.broker.history(&room(name), ALL).await;
-        assert!(
-            matches!(read, Err(BrokerError::Format(_))),
-            "{name}: {read:?}"
-        );
+        assert!(matches!(read, Err(BrokerError::Format(_))), "{name}: {read:?}");
         let head = &hall.broker.heads(vec![room(name)]).await.unwrap()[0];
-        assert!(
-            matches!(head, Err(BrokerError::Format(_))),
-            "{name}: {head:?}"
-        );
+        assert!(matches!(head, Err(BrokerError::Format(_))), "{name}: {head:?}");
         let stored = hall.broker.publish(message(name, 1)).await;
-        assert!(
-            matches!(stored, Err(BrokerError::Format(_))),
-            "{name}: {stored:?}"
-        );
+        assert!(matches!(stored, Err(BrokerError::Format(_))), "{name}: {stored:?}");
     }
     assert_eq!(hall.say("lobby", 1).await.offset, 1);
 }
@@ -736,14 +631,7 @@ async fn a_room_whose_keys_are_something_else_is_refused_and_comes_to_no_harm() 
 async fn lines_that_nobody_of_ours_published_are_dropped() {
     let mut hall = Hall::on(RedisServer::start()).await;
     hall.broker.subscribe(&room("lobby")).await.unwrap();
-    for line in [
-        "",
-        "hello",
-        "1 a b c d",
-        "1 abc 1 1 {]",
-        "\n\n",
-        "1 abc 1 1 {}\r",
-    ] {
+    for line in ["", "hello", "1 a b c d", "1 abc 1 1 {]", "\n\n", "1 abc 1 1 {}\r"] {
         assert_eq!(hall.cli(&["PUBLISH", "townhall:0:{lobby}", line]), "1");
     }
     hall.say("lobby", 1).await;
@@ -761,10 +649,7 @@ enum Kind {
 
 const META: &str = "townhall:{lobby}:meta";
 const AOF: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
-const ALL: Range = Range::From {
-    first: 1,
-    limit: 100_000,
-};
+const ALL: Range = Range::From { first: 1, limit: 100_000 };
 
 /// A broker with the ears of its node.
 struct Hall {
@@ -782,31 +667,19 @@ impl Hall {
         match kind {
             Kind::Memory => {
                 let (sender, feed) = feed();
-                Hall {
-                    broker: Box::new(MemoryBroker::new(&settings, sender)),
-                    feed,
-                    server: None,
-                }
+                Hall { broker: Box::new(MemoryBroker::new(&settings, sender)), feed, server: None }
             }
             Kind::Redis => {
                 let server = RedisServer::start();
                 let (broker, feed) = open_with(&server.url(), &settings).await.unwrap();
-                Hall {
-                    broker: Box::new(broker),
-                    feed,
-                    server: Some(server),
-                }
+                Hall { broker: Box::new(broker), feed, server: Some(server) }
             }
         }
     }
 
     async fn on(server: RedisServer) -> Self {
         let (broker, feed) = open(&server.url()).await;
-        Hall {
-            broker: Box::new(broker),
-            feed,
-            server: Some(server),
-        }
+        Hall { broker: Box::new(broker), feed, server: Some(server) }
     }
 
     fn server(&mut self) -> &mut RedisServer {
@@ -877,15 +750,9 @@ async fn open(url: &str) -> (RedisBroker, FeedReceiver) {
     open_with(url, &settings()).await.expect("a broker")
 }
 
-async fn open_with(
-    url: &str,
-    settings: &HistorySettings,
-) -> Result<(RedisBroker, FeedReceiver), String> {
+async fn open_with(url: &str, settings: &HistorySettings) -> Result<(RedisBroker, FeedReceiver), String> {
     let (sender, mut feed) = feed();
-    let redis = RedisSettings {
-        url: url.to_owned(),
-        prefix: "townhall".to_owned(),
-    };
+    let redis = RedisSettings { url: url.to_owned(), prefix: "townhall".to_owned() };
     let broker = RedisBroker::open(&redis, settings, sender).await;
     let broker = broker.map_err(|error| error.to_string())?;
     if *broker.status().borrow() == Status::Up {
@@ -936,12 +803,7 @@ fn room(name: &str) -> RoomName {
 }
 
 fn message(name: &str, n: u64) -> Publication {
-    Publication {
-        room: room(name),
-        user: UserId::new("guest-1".into()),
-        id: Uuid::new_v4(),
-        event: event(n),
-    }
+    Publication { room: room(name), user: UserId::new("guest-1".into()), id: Uuid::new_v4(), event: event(n) }
 }
 
 fn event(n: u64) -> Bytes {

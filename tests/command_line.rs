@@ -26,41 +26,23 @@ fn line(output: Output, code: i32) -> String {
 #[test]
 fn a_wrong_option_is_one_line_and_exit_code_2() {
     let said = line(townhall(&["--beat", "soon"], &[]), 2);
-    assert!(
-        said.starts_with("townhall: --beat \"soon\": allowed is 0, or 1s to 1h"),
-        "{said}"
-    );
+    assert!(said.starts_with("townhall: --beat \"soon\": allowed is 0, or 1s to 1h"), "{said}");
     let said = line(townhall(&["serve", "--baet", "1s"], &[]), 2);
     assert!(said.contains("did you mean --beat?"), "{said}");
     let said = line(townhall(&["--ops", "127.0.0.1:8080"], &[]), 2);
-    assert!(
-        said.starts_with("townhall: --ops \"127.0.0.1:8080\": --listen"),
-        "{said}"
-    );
+    assert!(said.starts_with("townhall: --ops \"127.0.0.1:8080\": --listen"), "{said}");
 }
 
 #[test]
 fn a_wrong_variable_is_called_by_its_name() {
     let said = line(townhall(&[], &[("TOWNHALL_ROOM_WINDOW", "big")]), 2);
-    assert!(
-        said.starts_with("townhall: TOWNHALL_ROOM_WINDOW \"big\": "),
-        "{said}"
-    );
+    assert!(said.starts_with("townhall: TOWNHALL_ROOM_WINDOW \"big\": "), "{said}");
     let said = line(townhall(&[], &[("TOWNHALL_TCP", "yes")]), 2);
-    assert!(
-        said.starts_with("townhall: TOWNHALL_TCP \"yes\": "),
-        "{said}"
-    );
+    assert!(said.starts_with("townhall: TOWNHALL_TCP \"yes\": "), "{said}");
     let said = line(townhall(&[], &[("TOWNHALL_ROOMS", "lobby,Help")]), 2);
-    assert!(
-        said.starts_with("townhall: TOWNHALL_ROOMS \"Help\": "),
-        "{said}"
-    );
+    assert!(said.starts_with("townhall: TOWNHALL_ROOMS \"Help\": "), "{said}");
     let said = line(townhall(&[], &[("RUST_LOG", "a=loud")]), 2);
-    assert!(
-        said.starts_with("townhall: RUST_LOG \"a=loud\": "),
-        "{said}"
-    );
+    assert!(said.starts_with("townhall: RUST_LOG \"a=loud\": "), "{said}");
 }
 
 #[test]
@@ -78,23 +60,14 @@ fn an_empty_variable_counts_as_not_set() {
         ("TOWNHALL_DRAIN", "1y"), // so that no hall opens here
     ];
     let said = line(townhall(&[], &variables), 2);
-    assert!(
-        said.starts_with("townhall: TOWNHALL_DRAIN \"1y\": "),
-        "{said}"
-    );
+    assert!(said.starts_with("townhall: TOWNHALL_DRAIN \"1y\": "), "{said}");
 }
 
 #[test]
 fn a_redis_url_and_its_file_do_not_come_together() {
-    let variables = [
-        ("TOWNHALL_REDIS", "redis://:hush@h"),
-        ("TOWNHALL_REDIS_FILE", "/run/url"),
-    ];
+    let variables = [("TOWNHALL_REDIS", "redis://:hush@h"), ("TOWNHALL_REDIS_FILE", "/run/url")];
     let said = line(townhall(&[], &variables), 2);
-    assert!(
-        said.starts_with("townhall: --redis-file \"/run/url\": --redis is given"),
-        "{said}"
-    );
+    assert!(said.starts_with("townhall: --redis-file \"/run/url\": --redis is given"), "{said}");
     assert!(!said.contains("hush"), "{said}");
 }
 
@@ -104,25 +77,13 @@ fn help_shows_commands_and_options_but_no_secrets() {
     let help = townhall(&["--help"], &secret);
     let text = String::from_utf8(help.stdout).unwrap();
     assert!(help.status.success());
-    assert!(
-        text.contains("health") && text.contains("townhall serve --help"),
-        "{text}"
-    );
+    assert!(text.contains("health") && text.contains("townhall serve --help"), "{text}");
 
     let help = townhall(&["serve", "--help"], &secret);
     let text = String::from_utf8(help.stdout).unwrap();
     assert!(help.status.success());
-    assert!(
-        text.contains("TOWNHALL_REDIS") && !text.contains("hush"),
-        "{text}"
-    );
-    for group in [
-        "Doors:",
-        "Broker:",
-        "Rooms and history:",
-        "Limits:",
-        "Leaving:",
-    ] {
+    assert!(text.contains("TOWNHALL_REDIS") && !text.contains("hush"), "{text}");
+    for group in ["Doors:", "Broker:", "Rooms and history:", "Limits:", "Leaving:"] {
         assert!(text.contains(group), "{text}");
     }
 }
@@ -140,12 +101,6 @@ fn health_of_nobody_is_one_line_and_exit_code_1() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let everywhere = format!("0.0.0.0:{port}");
-    let said = line(
-        townhall(&["health", "--ready"], &[("TOWNHALL_OPS", &everywhere)]),
-        1,
-    );
-    assert!(
-        said.starts_with(&format!("townhall: http://127.0.0.1:{port}/readyz: ")),
-        "{said}"
-    );
+    let said = line(townhall(&["health", "--ready"], &[("TOWNHALL_OPS", &everywhere)]), 1);
+    assert!(said.starts_with(&format!("townhall: http://127.0.0.1:{port}/readyz: ")), "{said}");
 }

@@ -8,12 +8,8 @@ const END: &str = "<!-- /options -->";
 #[test]
 fn the_readme_lists_the_options_as_they_are() {
     let readme = include_str!("../README.md");
-    let (_, rest) = readme
-        .split_once(BEGIN)
-        .expect("README.md has <!-- options -->");
-    let (written, _) = rest
-        .split_once(END)
-        .expect("README.md has <!-- /options -->");
+    let (_, rest) = readme.split_once(BEGIN).expect("README.md has <!-- options -->");
+    let (written, _) = rest.split_once(END).expect("README.md has <!-- /options -->");
     let table = options_table();
     assert!(
         written.trim() == table.trim(),

@@ -25,7 +25,9 @@ pub fn admit(name: Option<&str>, key: Option<&str>, peer: SocketAddr) -> Result<
         None => DisplayName::of_address(peer),
     };
     let key = match key.filter(|key| !key.is_empty()) {
-        Some(key) => Uuid::parse_str(key).map_err(|_| "a key is a UUID that the client keeps for itself".to_string())?,
+        Some(key) => {
+            Uuid::parse_str(key).map_err(|_| "a key is a UUID that the client keeps for itself".to_string())?
+        }
         None => Uuid::new_v4(),
     };
     Ok(User { id: id_of(key), name })

@@ -16,9 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{
-    Broker, BrokerError, Delivery, Entry, Feed, Head, History, Publication, Range, Status,
-};
+use super::{Broker, BrokerError, Delivery, Entry, Feed, Head, History, Publication, Range, Status};
 use crate::config::HistorySettings;
 use crate::names::{RoomName, UserId};
 use crate::position::{Epoch, Fork, Lineage, Offset, Position};
@@ -56,27 +54,17 @@ fn lock(hall: &Mutex<Hall>) -> MutexGuard<'_, Hall> {
 }
 
 impl Broker for MemoryBroker {
-    fn publish(
-        &self,
-        publication: Publication,
-    ) -> BoxFuture<'static, Result<Position, BrokerError>> {
+    fn publish(&self, publication: Publication) -> BoxFuture<'static, Result<Position, BrokerError>> {
         let position = self.hall().publish(publication, Instant::now());
         Box::pin(future::ready(Ok(position)))
     }
 
-    fn history(
-        &self,
-        room: &RoomName,
-        range: Range,
-    ) -> BoxFuture<'static, Result<History, BrokerError>> {
+    fn history(&self, room: &RoomName, range: Range) -> BoxFuture<'static, Result<History, BrokerError>> {
         let history = self.hall().history(room, range, Instant::now());
         Box::pin(future::ready(Ok(history)))
     }
 
-    fn heads(
-        &self,
-        rooms: Vec<RoomName>,
-    ) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>> {
+    fn heads(&self, rooms: Vec<RoomName>) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>> {
         let mut hall = self.hall();
         hall.forget_silent_rooms(Instant::now());
         let heads = rooms.iter().map(|room| Ok(hall.head(room))).collect();
@@ -171,24 +159,13 @@ impl Hall {
     fn history(&mut self, room: &RoomName, range: Range, now: Instant) -> History {
         self.forget_silent_rooms(now);
         let entries = self.rooms.get(room).map(|room| room.read(range));
-        History {
-            head: self.head(room),
-            entries: entries.unwrap_or_default(),
-        }
+        History { head: self.head(room), entries: entries.unwrap_or_default() }
     }
 
     fn head(&self, room: &RoomName) -> Head {
         match self.rooms.get(room) {
-            Some(room) => Head {
-                lineage: room.lineage.clone(),
-                offset: room.head,
-                oldest: room.oldest(),
-            },
-            None => Head {
-                lineage: Lineage::silent(),
-                offset: 0,
-                oldest: 1,
-            },
+            Some(room) => Head { lineage: room.lineage.clone(), offset: room.head, oldest: room.oldest() },
+            None => Head { lineage: Lineage::silent(), offset: 0, oldest: 1 },
         }
     }
 
@@ -200,10 +177,7 @@ impl Hall {
             return;
         }
         while let Some((_, name)) = self.silence.first_key_value() {
-            let expired = self
-                .rooms
-                .get(name)
-                .is_none_or(|room| now.duration_since(room.spoken_at) >= ttl);
+            let expired = self.rooms.get(name).is_none_or(|room| now.duration_since(room.spoken_at) >= ttl);
             if !expired {
                 return;
             }
@@ -260,13 +234,7 @@ impl Room {
     /// A room whose first message is about to be stored.
     fn new(now: Instant) -> Self {
         Room {
-            lineage: Lineage {
-                epoch: Epoch::random(),
-                forks: vec![Fork {
-                    epoch: Epoch::silent(),
-                    until: 0,
-                }],
-            },
+            lineage: Lineage { epoch: Epoch::random(), forks: vec![Fork { epoch: Epoch::silent(), until: 0 }] },
             log: VecDeque::new(),
             head: 0,
             at_ms: 0,
@@ -278,10 +246,7 @@ impl Room {
     }
 
     fn position(&self, offset: Offset) -> Position {
-        Position {
-            epoch: self.lineage.epoch.clone(),
-            offset,
-        }
+        Position { epoch: self.lineage.epoch.clone(), offset }
     }
 
     fn oldest(&self) -> Offset {
@@ -291,11 +256,7 @@ impl Room {
     fn append(&mut self, event: bytes::Bytes, keep: usize) -> Entry {
         self.head += 1;
         self.at_ms = self.at_ms.max(unix_ms());
-        let entry = Entry {
-            offset: self.head,
-            at_ms: self.at_ms,
-            event,
-        };
+        let entry = Entry { offset: self.head, at_ms: self.at_ms, event };
         self.bytes += cost(&entry);
         self.log.push_back(entry.clone());
         while self.log.len() > keep.max(1) {
@@ -347,11 +308,7 @@ struct Seen {
 
 impl Seen {
     fn new(now: Instant) -> Self {
-        Seen {
-            newer: HashMap::new(),
-            older: HashMap::new(),
-            since: now,
-        }
+        Seen { newer: HashMap::new(), older: HashMap::new(), since: now }
     }
 
     fn offset_of(&self, key: &MessageKey) -> Option<Offset> {
@@ -388,9 +345,7 @@ fn seen_cost((user, _): &MessageKey) -> usize {
 }
 
 fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -404,12 +359,7 @@ mod tests {
     }
 
     fn settings() -> HistorySettings {
-        HistorySettings {
-            messages: 1_000_000,
-            room_ttl: Duration::ZERO,
-            dedupe: Duration::from_secs(600),
-            budget: 0,
-        }
+        HistorySettings { messages: 1_000_000, room_ttl: Duration::ZERO, dedupe: Duration::from_secs(600), budget: 0 }
     }
 
     fn room(name: &str) -> RoomName {
@@ -446,10 +396,7 @@ mod tests {
     #[test]
     fn over_budget_the_longest_silent_room_gives_first() {
         let budget = 100_000;
-        let mut hall = hall(HistorySettings {
-            budget,
-            ..settings()
-        });
+        let mut hall = hall(HistorySettings { budget, ..settings() });
         let now = Instant::now();
         for _ in 0..20 {
             say(&mut hall, "old", now);
@@ -469,10 +416,7 @@ mod tests {
 
     #[test]
     fn the_last_room_is_trimmed_but_keeps_its_newest_message() {
-        let mut hall = hall(HistorySettings {
-            budget: 3_000,
-            ..settings()
-        });
+        let mut hall = hall(HistorySettings { budget: 3_000, ..settings() });
         let now = Instant::now();
         for n in 1..=50 {
             assert_eq!(say(&mut hall, "only", now).offset, n);
@@ -488,9 +432,7 @@ mod tests {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let ids: Vec<Uuid> = (0..3).map(|_| Uuid::new_v4()).collect();
         let mut publish = |id: usize, after: u32| {
-            let offset = hall
-                .publish(publication("lobby", ids[id]), start + second * after)
-                .offset;
+            let offset = hall.publish(publication("lobby", ids[id]), start + second * after).offset;
             assert_books(&hall);
             offset
         };
@@ -506,10 +448,7 @@ mod tests {
     #[test]
     fn a_silent_room_is_forgotten_and_begins_a_new_epoch() {
         let ttl = Duration::from_secs(60);
-        let mut hall = hall(HistorySettings {
-            room_ttl: ttl,
-            ..settings()
-        });
+        let mut hall = hall(HistorySettings { room_ttl: ttl, ..settings() });
         let start = Instant::now();
         let first = say(&mut hall, "quiet", start);
         say(&mut hall, "loud", start + ttl / 2);

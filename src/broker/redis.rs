@@ -79,8 +79,7 @@ impl RedisBroker {
         let info = address::connection_info(&settings.url).map_err(OpenError)?;
         let database = info.redis_settings().db();
         let shown = display_url(&settings.url);
-        let client = Client::open(info)
-            .map_err(|error| OpenError(format!("--redis {shown}: {}", error.category())))?;
+        let client = Client::open(info).map_err(|error| OpenError(format!("--redis {shown}: {}", error.category())))?;
         let library = Arc::new(Library::new(&settings.prefix, database, history));
         let shared = Arc::new(Shared {
             client,
@@ -106,10 +105,7 @@ impl RedisBroker {
 }
 
 impl Broker for RedisBroker {
-    fn publish(
-        &self,
-        publication: Publication,
-    ) -> BoxFuture<'static, Result<Position, BrokerError>> {
+    fn publish(&self, publication: Publication) -> BoxFuture<'static, Result<Position, BrokerError>> {
         let deadline = Instant::now() + DEADLINE;
         match self.shared.queue.push(publication) {
             Ok(receiver) => publisher::answer(receiver, deadline).boxed(),
@@ -117,11 +113,7 @@ impl Broker for RedisBroker {
         }
     }
 
-    fn history(
-        &self,
-        room: &RoomName,
-        range: Range,
-    ) -> BoxFuture<'static, Result<History, BrokerError>> {
+    fn history(&self, room: &RoomName, range: Range) -> BoxFuture<'static, Result<History, BrokerError>> {
         let (shared, room) = (self.shared.clone(), room.clone());
         within_deadline(async move {
             let call = [shared.library.history(&room, range)];
@@ -131,10 +123,7 @@ impl Broker for RedisBroker {
         })
     }
 
-    fn heads(
-        &self,
-        rooms: Vec<RoomName>,
-    ) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>> {
+    fn heads(&self, rooms: Vec<RoomName>) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>> {
         let shared = self.shared.clone();
         within_deadline(async move {
             let calls: Vec<Cmd> = rooms.iter().map(|room| shared.library.head(room)).collect();
@@ -195,15 +184,11 @@ impl Shared {
 
     /// Loads the library again after Redis lost it. Whether that worked.
     async fn load(&self) -> bool {
-        let loaded = timeout(ATTEMPT, async {
-            functions::load(&mut self.connection().await).await
-        });
+        let loaded = timeout(ATTEMPT, async { functions::load(&mut self.connection().await).await });
         match loaded.await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                tracing::warn!(
-                    "Redis has lost townhall's functions and does not take them again: {error}"
-                );
+                tracing::warn!("Redis has lost townhall's functions and does not take them again: {error}");
                 false
             }
             Err(_) => false,

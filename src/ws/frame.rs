@@ -61,6 +61,7 @@ impl FrameError {
 }
 
 /// Makes messages of bytes; the module documentation says what it promises.
+
 pub struct Decoder {
     max_message_bytes: usize,
     stage: Stage,
@@ -73,17 +74,8 @@ pub struct Decoder {
 /// What the next byte belongs to.
 enum Stage {
     Header(PartialHeader),
-    Data {
-        mask: [u8; 4],
-        left: usize,
-        last: bool,
-    },
-    Control {
-        kind: Control,
-        mask: [u8; 4],
-        left: usize,
-        payload: Vec<u8>,
-    },
+    Data { mask: [u8; 4], left: usize, last: bool },
+    Control { kind: Control, mask: [u8; 4], left: usize, payload: Vec<u8> },
     Closed,
     Failed(FrameError),
 }
@@ -91,12 +83,7 @@ enum Stage {
 impl Decoder {
     /// Messages may have `max_message_bytes`, all their fragments together.
     pub fn new(max_message_bytes: usize) -> Self {
-        Decoder {
-            max_message_bytes,
-            stage: Stage::between_frames(),
-            in_message: false,
-            message: Message::default(),
-        }
+        Decoder { max_message_bytes, stage: Stage::between_frames(), in_message: false, message: Message::default() }
     }
 
     /// Takes bytes from the front of `input`, which are unmasked where they are, until a message or control frame is whole
@@ -147,12 +134,7 @@ impl Decoder {
                         return std::mem::take(&mut self.message).finish().map(Some);
                     }
                 }
-                Stage::Control {
-                    kind,
-                    mask,
-                    left,
-                    payload,
-                } => {
+                Stage::Control { kind, mask, left, payload } => {
                     let piece = take_unmasked(input, left, mask);
                     if *kind != Control::Pong {
                         payload.extend_from_slice(piece);
@@ -175,18 +157,11 @@ impl Decoder {
 
     /// What to do with a frame's payload, now that its header is whole.
     fn begin(&mut self, frame: Header) -> Result<Stage, FrameError> {
-        let too_big = FrameError::TooBig {
-            limit: self.max_message_bytes,
-        };
+        let too_big = FrameError::TooBig { limit: self.max_message_bytes };
         let left = usize::try_from(frame.payload_len).map_err(|_| too_big)?;
         match (frame.kind, self.in_message) {
             (Kind::Control(kind), _) => {
-                return Ok(Stage::Control {
-                    kind,
-                    mask: frame.mask,
-                    left,
-                    payload: Vec::new(),
-                });
+                return Ok(Stage::Control { kind, mask: frame.mask, left, payload: Vec::new() });
             }
             (Kind::Text, false) => self.message = Message::Text(PartialText::default()),
             (Kind::Binary, false) => self.message = Message::Binary(Vec::new()),
@@ -200,11 +175,7 @@ impl Decoder {
             return Err(too_big);
         }
         self.in_message = true;
-        Ok(Stage::Data {
-            mask: frame.mask,
-            left,
-            last: frame.last,
-        })
+        Ok(Stage::Data { mask: frame.mask, left, last: frame.last })
     }
 
     /// Nothing follows, so nothing is kept.
@@ -278,12 +249,7 @@ impl PartialHeader {
             0 => u64::from(short_len),
             _ => read_extended_len(&self.bytes[2..][..extended])?,
         };
-        Ok(Some(Header {
-            kind,
-            last,
-            mask,
-            payload_len,
-        }))
+        Ok(Some(Header { kind, last, mask, payload_len }))
     }
 
     fn fill_to(&mut self, need: usize, input: &mut &mut [u8]) -> bool {
@@ -334,9 +300,7 @@ fn read_second_byte(byte: u8, kind: Kind, last: bool) -> Result<u8, FrameError> 
 
 /// A length of two or eight bytes, that would not fit into fewer.
 fn read_extended_len(bytes: &[u8]) -> Result<u64, FrameError> {
-    let len = bytes
-        .iter()
-        .fold(0, |len, byte| len << 8 | u64::from(*byte));
+    let len = bytes.iter().fold(0, |len, byte| len << 8 | u64::from(*byte));
     let needs = match len {
         0..=125 => 0,
         126..=0xffff => 2,
@@ -500,11 +464,7 @@ fn take<'i>(input: &mut &'i mut [u8], most: usize) -> &'i mut [u8] {
 }
 
 /// What is here of a payload of which `left` bytes are to come. Turns the mask, so that it fits the next byte.
-fn take_unmasked<'i>(
-    input: &mut &'i mut [u8],
-    left: &mut usize,
-    mask: &mut [u8; 4],
-) -> &'i mut [u8] {
+fn take_unmasked<'i>(input: &mut &'i mut [u8], left: &mut usize, mask: &mut [u8; 4]) -> &'i mut [u8] {
     let piece = take(input, *left);
     unmask(piece, *mask);
     mask.rotate_left(piece.len() % 4);

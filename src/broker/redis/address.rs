@@ -72,9 +72,7 @@ pub(super) fn connection_info(url: &str) -> Result<ConnectionInfo, String> {
     // Without NODELAY, Nagle's algorithm costs about half of the throughput. The rest notices a peer that is gone without a
     // word; the probe is quicker, but both must end.
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(15));
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive);
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
     Ok(info.set_redis_settings(redis).set_tcp_settings(tcp))
 }
 

@@ -9,9 +9,7 @@ use ::redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::broker::{
-    BrokerError, DEADLINE, Delivery, Entry, Head, History, MAX_EVENT_BYTES, Publication, Range,
-};
+use crate::broker::{BrokerError, DEADLINE, Delivery, Entry, Head, History, MAX_EVENT_BYTES, Publication, Range};
 use crate::config::HistorySettings;
 use crate::names::RoomName;
 use crate::position::{Epoch, Fork, Lineage, Offset, Position};
@@ -27,10 +25,8 @@ const LEAST_DEDUPE: Duration = DEADLINE.saturating_mul(5);
 pub(super) type MessageKey = [u8; 16];
 
 pub(super) fn message_key(publication: &Publication) -> MessageKey {
-    let digest = Sha256::new()
-        .chain_update(publication.id.as_bytes())
-        .chain_update(publication.user.as_str())
-        .finalize();
+    let digest =
+        Sha256::new().chain_update(publication.id.as_bytes()).chain_update(publication.user.as_str()).finalize();
     let mut key = MessageKey::default();
     key.copy_from_slice(&digest[..16]);
     key
@@ -47,11 +43,7 @@ pub(super) struct Library {
 
 impl Library {
     pub fn new(prefix: &str, database: i64, history: &HistorySettings) -> Self {
-        let ms = |time: Duration| {
-            u64::try_from(time.as_millis())
-                .unwrap_or(u64::MAX)
-                .min(MAX_MS)
-        };
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(MAX_MS);
         Library {
             prefix: prefix.to_owned(),
             database,
@@ -82,17 +74,9 @@ impl Library {
     }
 
     /// Stores messages of one room in one step, in this order.
-    pub fn publish<'a>(
-        &self,
-        room: &RoomName,
-        messages: impl Iterator<Item = (&'a MessageKey, &'a Bytes)>,
-    ) -> Cmd {
+    pub fn publish<'a>(&self, room: &RoomName, messages: impl Iterator<Item = (&'a MessageKey, &'a Bytes)>) -> Cmd {
         let mut call = self.call("publish", room);
-        call.arg(self.channel(room))
-            .arg(Epoch::random().as_str())
-            .arg(self.keep)
-            .arg(self.ttl_ms)
-            .arg(self.dedupe_ms);
+        call.arg(self.channel(room)).arg(Epoch::random().as_str()).arg(self.keep).arg(self.ttl_ms).arg(self.dedupe_ms);
         for (key, event) in messages {
             call.arg(key).arg(event.as_ref());
         }
@@ -106,11 +90,7 @@ impl Library {
     pub fn history(&self, room: &RoomName, range: Range) -> Cmd {
         let mut call = self.read("history", room);
         match range {
-            Range::Before { before, limit } => call
-                .arg("XREVRANGE")
-                .arg(before.saturating_sub(1))
-                .arg("-")
-                .arg(limit),
+            Range::Before { before, limit } => call.arg("XREVRANGE").arg(before.saturating_sub(1)).arg("-").arg(limit),
             Range::From { first, limit } => call.arg("XRANGE").arg(first).arg("+").arg(limit),
         };
         call
@@ -147,12 +127,7 @@ pub(super) async fn load(connection: &mut MultiplexedConnection) -> Result<(), R
     if mentions(&listed, SOURCE.as_bytes()) {
         return Ok(());
     }
-    ::redis::cmd("FUNCTION")
-        .arg("LOAD")
-        .arg("REPLACE")
-        .arg(SOURCE)
-        .exec_async(connection)
-        .await
+    ::redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(SOURCE).exec_async(connection).await
 }
 
 fn mentions(value: &Value, text: &[u8]) -> bool {
@@ -212,12 +187,7 @@ pub(super) fn positions(answer: Value, count: usize) -> Result<Vec<Position>, Ca
     let mut values = items(answer)?.into_iter();
     let epoch = epoch(values.next())?;
     let positions: Vec<Position> = values
-        .map(|value| {
-            Ok(Position {
-                epoch: epoch.clone(),
-                offset: number(Some(value))?,
-            })
-        })
+        .map(|value| Ok(Position { epoch: epoch.clone(), offset: number(Some(value))? }))
         .collect::<Result<_, CallError>>()?;
     if positions.len() != count {
         return Err(unreadable("not an offset for every message"));
@@ -260,19 +230,12 @@ fn head_of(values: &mut impl Iterator<Item = Value>) -> Result<Head, CallError> 
         .collect::<Option<Vec<Fork>>>()
         .filter(|forks| forks.len() <= Lineage::MAX_FORKS)
         .ok_or_else(|| unreadable("the forks are not ours"))?;
-    Ok(Head {
-        lineage: Lineage { epoch, forks },
-        offset,
-        oldest,
-    })
+    Ok(Head { lineage: Lineage { epoch, forks }, offset, oldest })
 }
 
 fn fork(text: &str) -> Option<Fork> {
     let (epoch, until) = text.rsplit_once(':')?;
-    Some(Fork {
-        epoch: parse_epoch(epoch)?,
-        until: until.parse().ok()?,
-    })
+    Some(Fork { epoch: parse_epoch(epoch)?, until: until.parse().ok()? })
 }
 
 fn entry(value: Value) -> Option<Entry> {
@@ -283,11 +246,7 @@ fn entry(value: Value) -> Option<Entry> {
     if at_name? != "at" || event_name? != "e" {
         return None;
     }
-    Some(Entry {
-        offset,
-        at_ms: std::str::from_utf8(&at?).ok()?.parse().ok()?,
-        event: checked_event(event?)?,
-    })
+    Some(Entry { offset, at_ms: std::str::from_utf8(&at?).ok()?.parse().ok()?, event: checked_event(event?)? })
 }
 
 /// What was wrong with a line of a delivery.
@@ -309,11 +268,7 @@ pub(super) fn delivery(room: &RoomName, line: Bytes) -> Result<Delivery, BadLine
     let format = next()?;
     if format != FORMAT {
         let newer = !format.is_empty() && format.bytes().all(|byte| byte.is_ascii_digit());
-        return Err(if newer {
-            BadLine::Format
-        } else {
-            BadLine::Garbage
-        });
+        return Err(if newer { BadLine::Format } else { BadLine::Garbage });
     }
     let epoch = parse_epoch(next()?).filter(|epoch| !epoch.is_silent());
     let offset: Offset = next()?.parse().map_err(|_| BadLine::Garbage)?;
@@ -321,10 +276,7 @@ pub(super) fn delivery(room: &RoomName, line: Bytes) -> Result<Delivery, BadLine
     let event = parts.next().map(|event| line.slice_ref(event));
     Ok(Delivery {
         room: room.clone(),
-        position: Position {
-            epoch: epoch.ok_or(BadLine::Garbage)?,
-            offset,
-        },
+        position: Position { epoch: epoch.ok_or(BadLine::Garbage)?, offset },
         at_ms,
         event: event.and_then(checked_event).ok_or(BadLine::Garbage)?,
     })
@@ -350,9 +302,7 @@ fn parse_epoch(text: &str) -> Option<Epoch> {
 }
 
 fn epoch(value: Option<Value>) -> Result<Epoch, CallError> {
-    text(value)
-        .and_then(|text| parse_epoch(&text))
-        .ok_or_else(|| unreadable("the epoch is not ours"))
+    text(value).and_then(|text| parse_epoch(&text)).ok_or_else(|| unreadable("the epoch is not ours"))
 }
 
 fn number(value: Option<Value>) -> Result<Offset, CallError> {
@@ -395,10 +345,7 @@ pub(super) fn is_final(error: &RedisError) -> bool {
         ErrorKind::Server(ServerErrorKind::ResponseError) => {
             detail.contains("DB index") || detail.contains("unknown command")
         }
-        _ => matches!(
-            error.code(),
-            Some("WRONGPASS" | "NOAUTH" | "DENIED" | "NOPERM")
-        ),
+        _ => matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "DENIED" | "NOPERM")),
     }
 }
 
@@ -457,12 +404,7 @@ mod tests {
 
     #[test]
     fn channels_carry_the_database_and_nothing_of_others_is_taken_for_a_room() {
-        let history = HistorySettings {
-            messages: 1,
-            room_ttl: Duration::ZERO,
-            dedupe: Duration::ZERO,
-            budget: 0,
-        };
+        let history = HistorySettings { messages: 1, room_ttl: Duration::ZERO, dedupe: Duration::ZERO, budget: 0 };
         let library = Library::new("townhall", 3, &history);
         assert_eq!(library.channel(&room()), "townhall:3:{lobby}");
         assert_eq!(library.room_of(b"townhall:3:{lobby}"), Some(room()));

@@ -72,13 +72,7 @@ enum Lost {
 impl Link {
     /// The first attempt, which alone can be refused for good.
     pub async fn begin(shared: Arc<Shared>) -> Result<Self, OpenError> {
-        let mut link = Link {
-            shared,
-            commands: None,
-            subscription: None,
-            said: None,
-            backoff: BACKOFF.0,
-        };
+        let mut link = Link { shared, commands: None, subscription: None, said: None, backoff: BACKOFF.0 };
         match link.establish().await {
             Ok(subscription) => {
                 link.say_up();
@@ -259,9 +253,7 @@ fn trouble(error: RedisError) -> Trouble {
         (RESP3NotSupported, _) => return Trouble::Refused(too_old("6 or older")),
         (Parse, _) => "what answers there does not speak Redis' protocol; check host and port",
         (_, Some("WRONGPASS")) => "wrong user or password; check redis://user:password@…",
-        (_, Some("NOAUTH")) => {
-            "Redis wants a password; give it as redis://:password@… or redis://user:password@…"
-        }
+        (_, Some("NOAUTH")) => "Redis wants a password; give it as redis://:password@… or redis://user:password@…",
         (_, Some("NOPERM")) => {
             "this Redis user may not do what townhall needs; allow it FCALL, FUNCTION, INFO, PUBLISH, SUBSCRIBE and its keys and channels"
         }
@@ -293,36 +285,24 @@ async fn connect(
             Ok::<(), ::redis::aio::SendError>(())
         });
     let client = &shared.client;
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
+    client.get_multiplexed_async_connection_with_config(&config).await
 }
 
 /// Whether the server is one that we can live with.
 async fn check_server(redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
-    let info: String = ::redis::cmd("INFO")
-        .query_async(redis)
-        .await
-        .map_err(trouble)?;
+    let info: String = ::redis::cmd("INFO").query_async(redis).await.map_err(trouble)?;
     let field = |name: &str| {
         let mut lines = info.lines().filter_map(|line| line.split_once(':'));
-        lines
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value.trim())
+        lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
     };
     if let Some(version) = field("redis_version") {
-        let major = version
-            .split('.')
-            .next()
-            .and_then(|major| major.parse().ok());
+        let major = version.split('.').next().and_then(|major| major.parse().ok());
         if major.is_some_and(|major: u32| major < OLDEST_SERVER) {
             return Err(Trouble::Refused(too_old(version)));
         }
     }
     if field("role") == Some("slave") {
-        return Err(Trouble::Away(
-            "it is a replica, which takes no messages".to_owned(),
-        ));
+        return Err(Trouble::Away("it is a replica, which takes no messages".to_owned()));
     }
     if let Some(policy) = field("maxmemory_policy").filter(|policy| *policy != "noeviction") {
         tracing::warn!(
@@ -352,12 +332,7 @@ async fn subscribe(shared: &Shared) -> Result<Subscription, Trouble> {
     redis.subscribe(&channel).await.map_err(trouble)?;
     shared.rooms.deaf();
     follow(shared, &mut redis).await?;
-    Ok(Subscription {
-        redis,
-        gone,
-        channel,
-        probes,
-    })
+    Ok(Subscription { redis, gone, channel, probes })
 }
 
 /// Brings the connection in line with what is wanted.
@@ -369,19 +344,11 @@ async fn follow(shared: &Shared, redis: &mut MultiplexedConnection) -> Result<()
             return Ok(());
         }
         if !changes.close.is_empty() {
-            let channels: Vec<String> = changes
-                .close
-                .iter()
-                .map(|room| rooms.channel(room))
-                .collect();
+            let channels: Vec<String> = changes.close.iter().map(|room| rooms.channel(room)).collect();
             redis.unsubscribe(channels).await.map_err(trouble)?;
         }
         if !changes.open.is_empty() {
-            let channels: Vec<String> = changes
-                .open
-                .iter()
-                .map(|room| rooms.channel(room))
-                .collect();
+            let channels: Vec<String> = changes.open.iter().map(|room| rooms.channel(room)).collect();
             redis.subscribe(channels).await.map_err(trouble)?;
             rooms.confirm(&changes.open);
         }
@@ -391,11 +358,7 @@ async fn follow(shared: &Shared, redis: &mut MultiplexedConnection) -> Result<()
 /// Publishes a word of our own and waits until it is heard.
 async fn probe(commands: &mut Connection, subscription: &mut Subscription) -> Result<(), Trouble> {
     let word = format!("{:032x}", rand::random::<u128>());
-    let sent = ::redis::cmd("PUBLISH")
-        .arg(&subscription.channel)
-        .arg(&word)
-        .exec_async(&mut commands.redis)
-        .await;
+    let sent = ::redis::cmd("PUBLISH").arg(&subscription.channel).arg(&word).exec_async(&mut commands.redis).await;
     sent.map_err(trouble)?;
     let heard = subscription.probes.wait_for(|heard| *heard == word);
     match timeout(PROBE_HEARD, heard).await {

@@ -77,12 +77,7 @@ impl Queue {
     pub fn push(&self, publication: Publication) -> Result<oneshot::Receiver<Answer>, BrokerError> {
         let key = functions::message_key(&publication);
         let (answer, receiver) = oneshot::channel();
-        let pending = Pending {
-            publication,
-            key,
-            deadline: Instant::now() + DEADLINE,
-            answer,
-        };
+        let pending = Pending { publication, key, deadline: Instant::now() + DEADLINE, answer };
         let mut waiting = self.waiting();
         let bytes = waiting.bytes + pending.bytes();
         if waiting.messages >= QUEUE_MESSAGES || bytes > QUEUE_BYTES {

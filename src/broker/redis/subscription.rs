@@ -61,13 +61,7 @@ impl Changes {
 
 impl Rooms {
     pub fn new(library: Arc<Library>, feed: Feed) -> Self {
-        Rooms {
-            library,
-            feed,
-            state: Mutex::default(),
-            changed: Notify::new(),
-            heard: watch::Sender::new(()),
-        }
+        Rooms { library, feed, state: Mutex::default(), changed: Notify::new(), heard: watch::Sender::new(()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -80,10 +74,7 @@ impl Rooms {
         if self.mark(room, true) {
             return;
         }
-        let mut unless_heard = Forget {
-            rooms: self,
-            room: Some(room),
-        };
+        let mut unless_heard = Forget { rooms: self, room: Some(room) };
         loop {
             // The sender lives as long as `self`.
             let _ = heard.changed().await;

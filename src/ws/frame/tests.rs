@@ -46,10 +46,7 @@ fn decode_with(
                 Err(error) => return (heard, Some(error)),
             }
         }
-        assert!(
-            input.is_empty(),
-            "the decoder asks for more with input left"
-        );
+        assert!(input.is_empty(), "the decoder asks for more with input left");
     }
     (heard, None)
 }
@@ -70,13 +67,9 @@ fn text(text: &str) -> Incoming {
 
 #[test]
 fn the_examples_of_the_rfc_are_understood() {
-    let masked_hello = [
-        0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-    ];
+    let masked_hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     assert_eq!(decode(&masked_hello), (vec![text("Hello")], None));
-    let masked_pong = [
-        0x8a, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-    ];
+    let masked_pong = [0x8a, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     assert_eq!(decode(&masked_pong), (vec![Incoming::Pong], None));
     let fragments = [frame(0x01, b"Hel"), frame(0x80, b"lo")].concat();
     assert_eq!(decode(&fragments), (vec![text("Hello")], None));
@@ -136,10 +129,7 @@ fn what_the_rfc_forbids_a_client_is_refused_as_a_protocol_error() {
         ("a fragmented binary inside a text", unfinished_then(0x02)),
         ("the highest bit of the length", len64(1 << 63)),
         ("all bits of the length", len64(u64::MAX)),
-        (
-            "125 in two bytes",
-            [&[0x81, 0xfe, 0, 125], &MASK[..]].concat(),
-        ),
+        ("125 in two bytes", [&[0x81, 0xfe, 0, 125], &MASK[..]].concat()),
         ("65535 in eight bytes", len64(65535)),
     ] {
         assert_eq!(refusal(&bytes), 1002, "{why}");
@@ -148,12 +138,7 @@ fn what_the_rfc_forbids_a_client_is_refused_as_a_protocol_error() {
 
 #[test]
 fn a_message_begins_anew_after_the_last_fragment() {
-    let bytes = [
-        frame(0x01, b"a"),
-        frame(0x80, b"b"),
-        frame(0x82, b"c"),
-        frame(0x80, b"d"),
-    ];
+    let bytes = [frame(0x01, b"a"), frame(0x80, b"b"), frame(0x82, b"c"), frame(0x80, b"d")];
     let heard = vec![text("ab"), Incoming::Binary(b"c".to_vec())];
     let error = FrameError::Protocol("there is no message to continue");
     assert_eq!(decode(&bytes.concat()), (heard, Some(error)));
@@ -177,10 +162,7 @@ fn a_message_may_have_just_the_limit() {
     let over = [frame(0x01, b"01234567"), frame(0x80, b"89x")];
     assert_eq!(decode(&over).1, too_big);
     // The bytes of a character that was cut count, too.
-    let over = [
-        frame(0x01, "01234567大".as_bytes()[..10].into()),
-        frame(0x80, b"x"),
-    ];
+    let over = [frame(0x01, "01234567大".as_bytes()[..10].into()), frame(0x80, b"x")];
     assert_eq!(decode(&over).1, too_big);
     assert_eq!(FrameError::TooBig { limit: 10 }.close_code(), 1009);
 }
@@ -223,19 +205,11 @@ fn a_close_frame_says_nothing_or_a_code_that_may_travel_and_a_text() {
     let answer = |close| (vec![Incoming::Close(close)], None);
     assert_eq!(close(b""), answer(None));
     let longest = "x".repeat(123);
-    assert_eq!(
-        close(&with(1000, longest.as_bytes())),
-        answer(Some((1000, longest)))
-    );
-    for code in (1000..=1003)
-        .chain(1007..=1014)
-        .chain([3000, 3999, 4000, 4999])
-    {
+    assert_eq!(close(&with(1000, longest.as_bytes())), answer(Some((1000, longest))));
+    for code in (1000..=1003).chain(1007..=1014).chain([3000, 3999, 4000, 4999]) {
         assert_eq!(close(&with(code, b"")), answer(Some((code, String::new()))));
     }
-    for code in [
-        0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535,
-    ] {
+    for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
         assert_eq!(refusal(&frame(0x88, &with(code, b""))), 1002, "{code}");
     }
     assert_eq!(refusal(&frame(0x88, b"\x03")), 1002);
@@ -246,12 +220,7 @@ fn a_close_frame_says_nothing_or_a_code_that_may_travel_and_a_text() {
 #[test]
 fn nothing_is_heard_after_a_close_frame_and_nothing_is_held() {
     let mut decoder = Decoder::new(LIMIT);
-    let bytes = [
-        frame(0x01, b"a"),
-        frame(0x88, b""),
-        frame(0x89, b""),
-        vec![0xff; 99],
-    ];
+    let bytes = [frame(0x01, b"a"), frame(0x88, b""), frame(0x89, b""), vec![0xff; 99]];
     let heard = decode_with(&mut decoder, [bytes.concat(), vec![0xff; 99]]);
     assert_eq!(heard, (vec![Incoming::Close(None)], None));
     assert!(decoder.is_idle());
@@ -264,10 +233,7 @@ fn after_an_error_there_is_only_that_error() {
     let bytes = [frame(0x01, b"abc"), frame(0x83, b"")].concat();
     let (_, error) = decode_with(&mut decoder, [bytes]);
     assert_eq!(error, Some(FrameError::Protocol("a reserved opcode")));
-    assert_eq!(
-        decode_with(&mut decoder, [frame(0x81, b"abc")]),
-        (vec![], error)
-    );
+    assert_eq!(decode_with(&mut decoder, [frame(0x81, b"abc")]), (vec![], error));
     assert_eq!(decode_with(&mut decoder, [vec![]]), (vec![], error));
     assert!(!decoder.is_idle());
     assert_eq!(capacity(&decoder), 0);
@@ -275,20 +241,14 @@ fn after_an_error_there_is_only_that_error() {
 
 #[test]
 fn a_wrong_byte_in_a_text_is_refused_while_its_frame_is_unfinished() {
-    let whole = frame(
-        0x81,
-        b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited",
-    );
+    let whole = frame(0x81, b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited");
     let header_len = 6;
     let wrong_at = header_len + 12; // f4 may be followed by 90 never
     let decoder = &mut Decoder::new(LIMIT);
     let right = whole[..wrong_at].to_vec();
     assert_eq!(decode_with(decoder, [right]), (vec![], None));
     let wrong = whole[wrong_at..=wrong_at].to_vec();
-    assert_eq!(
-        decode_with(decoder, [wrong]),
-        (vec![], Some(FrameError::NotUtf8))
-    );
+    assert_eq!(decode_with(decoder, [wrong]), (vec![], Some(FrameError::NotUtf8)));
     assert_eq!(FrameError::NotUtf8.close_code(), 1007);
 }
 
@@ -369,16 +329,10 @@ fn empty_fragments_cost_no_memory() {
     let mut decoder = Decoder::new(LIMIT);
     decode_with(&mut decoder, [frame(0x01, b"")]);
     for _ in 0..10_000 {
-        assert_eq!(
-            decode_with(&mut decoder, [frame(0x00, b"")]),
-            (vec![], None)
-        );
+        assert_eq!(decode_with(&mut decoder, [frame(0x00, b"")]), (vec![], None));
     }
     assert_eq!(capacity(&decoder), 0);
-    assert_eq!(
-        decode_with(&mut decoder, [frame(0x80, b"a")]).0,
-        [text("a")]
-    );
+    assert_eq!(decode_with(&mut decoder, [frame(0x80, b"a")]).0, [text("a")]);
 }
 
 #[test]
@@ -418,11 +372,7 @@ impl Sent {
             Incoming::Binary(bytes) => (2, &bytes[..]),
             other => unreachable!("{other:?} is not a message"),
         };
-        let mut cuts: Vec<_> = self
-            .cuts
-            .iter()
-            .map(|(at, between)| (at.index(payload.len() + 1), between))
-            .collect();
+        let mut cuts: Vec<_> = self.cuts.iter().map(|(at, between)| (at.index(payload.len() + 1), between)).collect();
         cuts.sort_by_key(|(at, _)| *at);
         let mut from = 0;
         let mut opcode = opcode;
@@ -473,11 +423,7 @@ fn pieces(bytes: &[u8], lens: &[usize]) -> Vec<Vec<u8>> {
 }
 
 fn lens() -> impl Strategy<Value = Vec<usize>> {
-    prop_oneof![
-        vec(1usize..20, 1..10),
-        vec(1usize..5000, 1..10),
-        Just(vec![usize::MAX]),
-    ]
+    prop_oneof![vec(1usize..20, 1..10), vec(1usize..5000, 1..10), Just(vec![usize::MAX]),]
 }
 
 /// Bytes that are frames often enough to get past the header.
@@ -487,12 +433,9 @@ fn nearly_frames() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(0x88),
         1 => any::<u8>(),
     ];
-    let payload = prop_oneof![
-        vec(any::<u8>(), 0..140),
-        "\\PC{0,50}".prop_map(String::into_bytes),
-    ];
-    let whole = (first, payload, any::<[u8; 4]>())
-        .prop_map(|(first, payload, mask)| masked_frame(first, &payload, mask));
+    let payload = prop_oneof![vec(any::<u8>(), 0..140), "\\PC{0,50}".prop_map(String::into_bytes),];
+    let whole =
+        (first, payload, any::<[u8; 4]>()).prop_map(|(first, payload, mask)| masked_frame(first, &payload, mask));
     let piece = prop_oneof![9 => whole, 1 => vec(any::<u8>(), 0..30)];
     vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }
