@@ -174,15 +174,22 @@ fn a_server_that_never_accepts_is_found_out() {
 #[test]
 fn a_server_that_stores_a_repeated_message_twice_is_found_out() {
     let run = Run::of(Faults {
-        limits: None,
-        cuts_publisher: Some(40),
+        doubts: Some(40),
         forgets_ids: true,
-        resumes_too_late: true,
         ..Faults::default()
     });
-    assert_eq!(run.code, Some(1), "{}", run.result);
-    assert!(run.number("doubled") > 0, "{}", run.result);
-    assert!(run.number("resent") > 0, "{}", run.result);
+    run.failed_with(&[("doubled", 1), ("accepted_twice_differently", 1)]);
+}
+
+#[test]
+fn a_message_in_doubt_is_sent_again_and_stored_once() {
+    let run = Run::of(Faults {
+        doubts: Some(40),
+        ..Faults::default()
+    });
+    run.passed();
+    assert_eq!(run.number("deliveries"), 2000);
+    assert_eq!(run.number("resent"), 1);
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub struct Faults {
     pub never_delivers: Option<u64>,
     /// Refused once, to be sent again after 20 ms.
     pub limits: Option<u64>,
+    /// Stored, and answered as if that were not known.
+    pub doubts: Option<u64>,
     /// The publisher's connection ends when this is stored, before it is accepted.
     pub cuts_publisher: Option<u64>,
     /// A message that is sent again is stored again.
@@ -75,6 +77,7 @@ enum Stored {
     At(u64, u64),
     ThenCut,
     Limited,
+    InDoubt,
 }
 
 impl Room {
@@ -117,6 +120,9 @@ impl Room {
         }
         if faults.cuts_publisher == Some(next) && !std::mem::replace(&mut self.has_cut, true) {
             return Stored::ThenCut;
+        }
+        if faults.doubts == Some(next) {
+            return Stored::InDoubt;
         }
         Stored::At(epoch, next)
     }
@@ -324,6 +330,12 @@ impl Door {
             Stored::Limited => {
                 self.send(json!({
                     "type": "error", "code": "rate_limited", "room": self.room, "id": id, "retry_after_ms": 20,
+                }))
+                .await
+            }
+            Stored::InDoubt => {
+                self.send(json!({
+                    "type": "error", "code": "unavailable", "room": self.room, "id": id, "retry_after_ms": 0,
                 }))
                 .await
             }
