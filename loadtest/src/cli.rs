@@ -90,10 +90,7 @@ impl Fanout {
             self.publishers > 0 || self.seconds.is_some(),
             "--publishers 0: somebody else speaks; say with --seconds how long to listen"
         );
-        ensure!(
-            self.messages != Some(0),
-            "--messages 0: nothing would be said"
-        );
+        ensure!(self.messages != Some(0), "--messages 0: nothing would be said");
         ensure!(
             self.size >= Stamp::MAX_BYTES,
             "--size {}: at least {} bytes, since a text says when it was due",
@@ -113,11 +110,7 @@ impl Fanout {
             0.0 => Pace::Window(self.window),
             rate => Pace::Open(rate),
         };
-        Script {
-            publishers: self.publishers,
-            pace,
-            until,
-        }
+        Script { publishers: self.publishers, pace, until }
     }
 }
 
@@ -131,8 +124,7 @@ fn positive(text: &str) -> Result<usize, String> {
 fn number(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "a number".to_owned())?;
     let sane = number.is_finite() && (0.0..=1e9).contains(&number);
-    sane.then_some(number)
-        .ok_or_else(|| "a number from 0 to 1000000000".to_owned())
+    sane.then_some(number).ok_or_else(|| "a number from 0 to 1000000000".to_owned())
 }
 
 /// 0, or not so slow that a schedule outlasts all clocks.

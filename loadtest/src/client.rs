@@ -73,8 +73,7 @@ const MAX_KINDS: usize = 32;
 impl Tally {
     pub fn new() -> Self {
         // An hour at three digits; what takes longer counts as an hour.
-        let latencies =
-            || Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("these bounds are valid");
+        let latencies = || Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("these bounds are valid");
         Tally {
             ledger: Ledger::default(),
             accepted_us: latencies(),
@@ -216,21 +215,12 @@ impl Client {
     }
 
     /// The next frame to send, if one may be sent now.
-    pub fn next_command(
-        &mut self,
-        room: &Room,
-        now: Duration,
-        tally: &mut Tally,
-    ) -> Option<String> {
+    pub fn next_command(&mut self, room: &Room, now: Duration, tally: &mut Tally) -> Option<String> {
         match &mut self.stage {
             Stage::Joining { asked, at } if !*asked && *at <= now => {
                 *asked = true;
-                let join = Command::Join {
-                    room: &room.name,
-                    reference: JOIN_REF,
-                    after: self.receiver.place(),
-                    last: 0,
-                };
+                let join =
+                    Command::Join { room: &room.name, reference: JOIN_REF, after: self.receiver.place(), last: 0 };
                 Some(join.to_json())
             }
             Stage::Live => {
@@ -239,16 +229,8 @@ impl Client {
                 if let Some(lag) = lag {
                     record(&mut tally.lag_us, lag);
                 }
-                let stamp = Stamp {
-                    run: room.run,
-                    publisher: speaker.publisher(),
-                    scheduled: say.scheduled,
-                };
-                let say = Command::Say {
-                    room: &room.name,
-                    id: say.id,
-                    text: &stamp.write(room.size),
-                };
+                let stamp = Stamp { run: room.run, publisher: speaker.publisher(), scheduled: say.scheduled };
+                let say = Command::Say { room: &room.name, id: say.id, text: &stamp.write(room.size) };
                 Some(say.to_json())
             }
             _ => None,
@@ -295,9 +277,7 @@ impl Client {
             "accepted" => ours && self.accepted(&heard, now, tally),
             "error" => return self.refused(&heard, now, tally),
             "reconnect" => return Reaction::MoveAt(now + heard.reconnect_after()),
-            _ if heard.offset.is_some() && heard.at.is_some() => {
-                ours && self.event(&heard, room, now, tally)
-            }
+            _ if heard.offset.is_some() && heard.at.is_some() => ours && self.event(&heard, room, now, tally),
             kind => kind != "message",
         };
         tally.breaches += u64::from(!fits);
@@ -314,10 +294,7 @@ impl Client {
     /// Whoever waited for its backlog may have it now.
     fn look_around(&mut self) {
         if let Stage::CatchingUp(until) = self.stage
-            && self
-                .receiver
-                .place()
-                .is_some_and(|place| place.offset >= until)
+            && self.receiver.place().is_some_and(|place| place.offset >= until)
         {
             self.stage = Stage::Live;
         }
@@ -328,10 +305,7 @@ impl Client {
         self.dedupe = heard.dedupe();
         let first = self.stage == Stage::Greeting;
         if first {
-            self.stage = Stage::Joining {
-                asked: false,
-                at: now,
-            };
+            self.stage = Stage::Joining { asked: false, at: now };
         }
         first
     }
@@ -345,9 +319,7 @@ impl Client {
             return false;
         }
         let epoch = EpochKey::of(&heard.epoch);
-        let entrance = self
-            .receiver
-            .joined(&heard.epoch, offset, backlog, heard.recovered);
+        let entrance = self.receiver.joined(&heard.epoch, offset, backlog, heard.recovered);
         if let Entrance::Continued { old, at } = entrance {
             tally.ledger.share(old, epoch, at);
             tally.resumes += u64::from(asked);
@@ -387,10 +359,8 @@ impl Client {
     }
 
     fn event(&mut self, heard: &Heard, room: &Room, now: Duration, tally: &mut Tally) -> bool {
-        let Some((spot, sight)) = heard
-            .offset
-            .filter(|offset| *offset > 0)
-            .and_then(|offset| self.receiver.event(offset))
+        let Some((spot, sight)) =
+            heard.offset.filter(|offset| *offset > 0).and_then(|offset| self.receiver.event(offset))
         else {
             return false;
         };
@@ -425,10 +395,7 @@ impl Client {
             let Some(pause) = retry_after else {
                 return Reaction::GiveUp;
             };
-            self.stage = Stage::Joining {
-                asked: false,
-                at: now + pause,
-            };
+            self.stage = Stage::Joining { asked: false, at: now + pause };
         } else if let Some(speaker) = &mut self.speaker
             && !heard.id.is_empty()
         {
@@ -457,20 +424,12 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            let script = Script {
-                publishers: 1,
-                pace: Pace::Window(8),
-                until: Until::Messages(2),
-            };
+            let script = Script { publishers: 1, pace: Pace::Window(8), until: Until::Messages(2) };
             let mut speaker = Speaker::new(script, 0);
             speaker.start(NOW);
             Bench {
                 client: Client::new(0, Some(speaker)),
-                room: Room {
-                    name: "r".into(),
-                    run: 1,
-                    size: 60,
-                },
+                room: Room { name: "r".into(), run: 1, size: 60 },
                 tally: Tally::new(),
             }
         }
@@ -501,9 +460,7 @@ mod tests {
 
         fn commands(&mut self, now: Duration) -> Vec<serde_json::Value> {
             let next = || self.client.next_command(&self.room, now, &mut self.tally);
-            std::iter::from_fn(next)
-                .map(|text| serde_json::from_str(&text).unwrap())
-                .collect()
+            std::iter::from_fn(next).map(|text| serde_json::from_str(&text).unwrap()).collect()
         }
 
         fn place(&self) -> (String, u64) {
@@ -536,15 +493,11 @@ mod tests {
         bench.hears(r#"{"type":"topic","room":"r","offset":9}"#);
         bench.hears(r#"{"type":"history","room":"r","epoch":"e","messages":[{"offset":9,"at":1}],"more":false}"#);
         let id = bench.commands(NOW)[0]["id"].as_str().unwrap().to_owned();
-        bench.hears(&format!(
-            r#"{{"type":"accepted","room":"r","id":"{id}","epoch":"e","offset":9}}"#
-        ));
+        bench.hears(&format!(r#"{{"type":"accepted","room":"r","id":"{id}","epoch":"e","offset":9}}"#));
         assert_eq!(bench.place(), ("e".into(), 2));
         bench.hears(r#"{"type":"gap","room":"r","epoch":"e","from":3,"to":4}"#);
         assert_eq!(bench.place(), ("e".into(), 4));
-        bench.hears(
-            r#"{"type":"joined","room":"r","epoch":"f","offset":9,"backlog":5,"recovered":true}"#,
-        );
+        bench.hears(r#"{"type":"joined","room":"r","epoch":"f","offset":9,"backlog":5,"recovered":true}"#);
         assert_eq!(bench.place(), ("f".into(), 4));
         assert_eq!(bench.tally.breaches, 0);
     }
@@ -557,13 +510,8 @@ mod tests {
         bench.client.cut();
         bench.greets();
         let join = bench.commands(NOW);
-        assert_eq!(
-            join[0]["after"],
-            serde_json::json!({"epoch": "e", "offset": 0})
-        );
-        bench.hears(
-            r#"{"type":"joined","room":"r","epoch":"e","offset":2,"backlog":2,"recovered":true}"#,
-        );
+        assert_eq!(join[0]["after"], serde_json::json!({"epoch": "e", "offset": 0}));
+        bench.hears(r#"{"type":"joined","room":"r","epoch":"e","offset":2,"backlog":2,"recovered":true}"#);
         bench.hears_message(1, ids[0]);
         assert!(bench.commands(NOW).is_empty());
         bench.hears_message(2, "somebody else's");
@@ -579,9 +527,7 @@ mod tests {
         let mut bench = Bench::new();
         bench.greets();
         bench.commands(NOW);
-        let stay = bench.hears(
-            r#"{"type":"error","code":"unavailable","ref":"join","room":"r","retry_after_ms":300}"#,
-        );
+        let stay = bench.hears(r#"{"type":"error","code":"unavailable","ref":"join","room":"r","retry_after_ms":300}"#);
         assert_eq!(stay, Reaction::Stay);
         let later = NOW + Duration::from_millis(300);
         assert!(bench.commands(NOW).is_empty());
@@ -597,9 +543,7 @@ mod tests {
         let mut bench = Bench::live();
         let said = bench.commands(NOW);
         let id = said[0]["id"].as_str().unwrap();
-        bench.hears(&format!(
-            r#"{{"type":"error","code":"rate_limited","room":"r","id":"{id}","retry_after_ms":40}}"#
-        ));
+        bench.hears(&format!(r#"{{"type":"error","code":"rate_limited","room":"r","id":"{id}","retry_after_ms":40}}"#));
         assert!(bench.commands(NOW).is_empty());
         assert_eq!(bench.commands(NOW + Duration::from_millis(40)), said[..1]);
     }

@@ -261,11 +261,7 @@ impl Life {
     /// Sends what is to be said now, as long as the socket takes it.
     async fn speak(&mut self, wire: &mut Wire, now: Duration) -> Result<(), Error> {
         while !wire.is_busy {
-            let next = self.client.borrow_mut().next_command(
-                &self.run.room,
-                now,
-                &mut self.tally.borrow_mut(),
-            );
+            let next = self.client.borrow_mut().next_command(&self.run.room, now, &mut self.tally.borrow_mut());
             let Some(command) = next else {
                 return Ok(());
             };
@@ -278,10 +274,7 @@ impl Life {
     fn wake(&self, wire: &Wire, move_at: Option<Duration>, now: Duration) -> Option<Duration> {
         let client = self.client.borrow();
         let speak = if wire.is_busy { None } else { client.wake(now) };
-        [speak, client.dead_at(), move_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [speak, client.dead_at(), move_at].into_iter().flatten().min()
     }
 
     fn take(&self, frame: Option<Result<Message, Error>>) -> Result<Reaction, End> {
@@ -296,9 +289,9 @@ impl Life {
                 tally.breaches += 1;
                 Ok(Reaction::Stay)
             }
-            Some(Ok(Message::Close(frame))) => Err(End::closed(
-                frame.map_or(CloseCode::Status.into(), |frame| frame.code.into()),
-            )),
+            Some(Ok(Message::Close(frame))) => {
+                Err(End::closed(frame.map_or(CloseCode::Status.into(), |frame| frame.code.into())))
+            }
             Some(Ok(_)) => Ok(Reaction::Stay),
             Some(Err(error)) => Err(End::failed(&error)),
             None => Err(End::Lost("ended without a close frame".to_owned())),
@@ -308,9 +301,7 @@ impl Life {
 
 /// Full jitter: anywhere from the shortest pause to one that doubles with each failure. `dice`: 0 to 1.
 fn backoff(failures: u32, dice: f64) -> Duration {
-    let longest = SHORTEST_BACKOFF
-        .saturating_mul(1 << failures.min(16))
-        .min(LONGEST_BACKOFF);
+    let longest = SHORTEST_BACKOFF.saturating_mul(1 << failures.min(16)).min(LONGEST_BACKOFF);
     SHORTEST_BACKOFF + (longest - SHORTEST_BACKOFF).mul_f64(dice)
 }
 
@@ -325,8 +316,7 @@ async fn open(run: &Run, target: usize, number: usize, key: Uuid) -> Result<Wire
     }
     let stream = socket.connect(target.address).await?;
     stream.set_nodelay(true)?;
-    let request =
-        ClientRequestBuilder::new(target.uri_for(number, key)).with_sub_protocol(SUBPROTOCOL);
+    let request = ClientRequestBuilder::new(target.uri_for(number, key)).with_sub_protocol(SUBPROTOCOL);
     // Thousands of these: a small buffer each, and every frame goes out at once.
     let config = WebSocketConfig::default()
         .read_buffer_size(4 * 1024)
@@ -334,10 +324,7 @@ async fn open(run: &Run, target: usize, number: usize, key: Uuid) -> Result<Wire
         .max_write_buffer_size(256 * 1024)
         .max_message_size(Some(4 << 20));
     let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
-    Ok(Wire {
-        socket,
-        is_busy: false,
-    })
+    Ok(Wire { socket, is_busy: false })
 }
 
 /// A WebSocket that reads while it writes: a server that is slow to take our frames may be waiting for us to take its own.

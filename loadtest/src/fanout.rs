@@ -98,9 +98,7 @@ impl Standing {
     /// Whether every client that is in the room has everything up to `goal`.
     fn reached(&self, goal: Option<Spot>) -> bool {
         match (goal, self.lowest) {
-            (Some(goal), Some(lowest)) => {
-                !self.torn && lowest.epoch == goal.epoch && lowest.offset >= goal.offset
-            }
+            (Some(goal), Some(lowest)) => !self.torn && lowest.epoch == goal.epoch && lowest.offset >= goal.offset,
             _ => false,
         }
     }
@@ -109,12 +107,7 @@ impl Standing {
 /// Joined heads of one epoch: the furthest; of two epochs: that of the later one.
 fn head_of(standings: &[Standing]) -> Option<Spot> {
     let latest = standings.iter().filter_map(|one| one.head).max()?.1.epoch;
-    standings
-        .iter()
-        .filter_map(|one| one.head)
-        .map(|(_, spot)| spot)
-        .filter(|spot| spot.epoch == latest)
-        .max()
+    standings.iter().filter_map(|one| one.head).map(|(_, spot)| spot).filter(|spot| spot.epoch == latest).max()
 }
 
 /// A thread with its clients.
@@ -133,10 +126,7 @@ pub async fn run(options: &Fanout) -> anyhow::Result<Outcome> {
         options,
         run: run.clone(),
         phase,
-        standings: workers
-            .iter()
-            .map(|worker| worker.standing.clone())
-            .collect(),
+        standings: workers.iter().map(|worker| worker.standing.clone()).collect(),
     };
     let led = leader.lead(&script).await;
     leader.phase.send_replace(Phase::Over);
@@ -151,21 +141,10 @@ pub async fn run(options: &Fanout) -> anyhow::Result<Outcome> {
     }
     clients.sort_by_key(|client| client.number);
     let Some(course) = led? else {
-        let why: Vec<String> = tally
-            .ends
-            .keys()
-            .chain(tally.errors.keys())
-            .cloned()
-            .collect();
+        let why: Vec<String> = tally.ends.keys().chain(tally.errors.keys()).cloned().collect();
         bail!("nobody got into the room: {}", why.join(", "));
     };
-    Ok(Outcome {
-        room: run.room.name.clone(),
-        open_loop: options.rate > 0.0,
-        course,
-        tally,
-        clients,
-    })
+    Ok(Outcome { room: run.room.name.clone(), open_loop: options.rate > 0.0, course, tally, clients })
 }
 
 async fn prepare(options: &Fanout) -> anyhow::Result<Run> {
@@ -182,14 +161,7 @@ async fn prepare(options: &Fanout) -> anyhow::Result<Run> {
     let sources = machine::sources(options.connections, &addresses, machine::ephemeral_ports())?;
     let run: u32 = rand::random();
     Ok(Run {
-        room: Room {
-            name: options
-                .room
-                .clone()
-                .unwrap_or_else(|| format!("load-{run:08x}")),
-            run,
-            size: options.size,
-        },
+        room: Room { name: options.room.clone().unwrap_or_else(|| format!("load-{run:08x}")), run, size: options.size },
         targets,
         sources,
         connect_rate: options.connect_rate,
@@ -200,10 +172,7 @@ async fn prepare(options: &Fanout) -> anyhow::Result<Run> {
 
 /// Threads that carry the clients.
 fn threads(options: &Fanout) -> usize {
-    options
-        .workers
-        .unwrap_or_else(cores)
-        .min(options.connections)
+    options.workers.unwrap_or_else(cores).min(options.connections)
 }
 
 fn cores() -> usize {
@@ -218,11 +187,7 @@ fn spawn_workers(
 ) -> anyhow::Result<Vec<Worker>> {
     let count = threads(options);
     let worker = |first: usize| {
-        let publishes = |number: usize| {
-            u32::try_from(number)
-                .ok()
-                .filter(|number| *number < script.publishers)
-        };
+        let publishes = |number: usize| u32::try_from(number).ok().filter(|number| *number < script.publishers);
         let clients: Vec<Client> = (first..options.connections)
             .step_by(count)
             .map(|number| {
@@ -248,26 +213,17 @@ fn work(
     phase: watch::Receiver<Phase>,
     report: watch::Sender<Standing>,
 ) -> anyhow::Result<(Tally, Vec<Client>)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start a runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let tally = Rc::new(RefCell::new(Tally::new()));
-    let clients: Vec<Rc<RefCell<Client>>> = clients
-        .into_iter()
-        .map(|client| Rc::new(RefCell::new(client)))
-        .collect();
+    let clients: Vec<Rc<RefCell<Client>>> = clients.into_iter().map(|client| Rc::new(RefCell::new(client))).collect();
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         let lives: Vec<JoinHandle<()>> = clients
             .iter()
             .map(|client| {
-                let life = Life {
-                    client: client.clone(),
-                    tally: tally.clone(),
-                    run: run.clone(),
-                    phase: phase.clone(),
-                };
+                let life =
+                    Life { client: client.clone(), tally: tally.clone(), run: run.clone(), phase: phase.clone() };
                 tokio::task::spawn_local(life.live())
             })
             .collect();
@@ -354,12 +310,7 @@ impl Leader<'_> {
             _ = tokio::signal::ctrl_c(), if !interrupted => head,
             else => head,
         };
-        Ok(Some(Course {
-            from,
-            until: self.run.now(),
-            goal,
-            cpu_share,
-        }))
+        Ok(Some(Course { from, until: self.run.now(), goal, cpu_share }))
     }
 
     fn standings(&self) -> Vec<Standing> {
@@ -382,19 +333,13 @@ impl Leader<'_> {
         loop {
             sleep(TICK).await;
             let standing = self.standing();
-            told.now_and_then(|| {
-                format!("{} of {} are in", standing.live, self.options.connections)
-            });
-            let nobody = standing.joined == 0
-                && standing.refusals >= HOPELESS * self.run.targets.len() as u64;
+            told.now_and_then(|| format!("{} of {} are in", standing.live, self.options.connections));
+            let nobody = standing.joined == 0 && standing.refusals >= HOPELESS * self.run.targets.len() as u64;
             let all = standing.live + standing.gone >= self.options.connections;
             if all || nobody || self.run.now() > deadline {
                 return Ok(());
             }
-            ensure!(
-                self.standings.iter().all(|one| one.has_changed().is_ok()),
-                "a worker ended early"
-            );
+            ensure!(self.standings.iter().all(|one| one.has_changed().is_ok()), "a worker ended early");
         }
     }
 
@@ -461,10 +406,7 @@ struct Told {
 
 impl Told {
     fn new(quiet: bool) -> Self {
-        Told {
-            quiet,
-            last: Instant::now(),
-        }
+        Told { quiet, last: Instant::now() }
     }
 
     fn now_and_then(&mut self, words: impl FnOnce() -> String) {
@@ -481,18 +423,11 @@ mod tests {
     use crate::verdict::EpochKey;
 
     fn spot(epoch: &str, offset: u64) -> Spot {
-        Spot {
-            epoch: EpochKey::of(epoch),
-            offset,
-        }
+        Spot { epoch: EpochKey::of(epoch), offset }
     }
 
     fn standing(head: Spot, since: u64, lowest: Spot) -> Standing {
-        Standing {
-            head: Some((Duration::from_secs(since), head)),
-            lowest: Some(lowest),
-            ..Standing::default()
-        }
+        Standing { head: Some((Duration::from_secs(since), head)), lowest: Some(lowest), ..Standing::default() }
     }
 
     #[test]

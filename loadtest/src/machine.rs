@@ -33,10 +33,7 @@ pub fn sources(connections: usize, targets: &[IpAddr], ports: usize) -> anyhow::
     });
     if all_loopback && connections > CLIENTS_PER_SOURCE {
         let count = connections.div_ceil(CLIENTS_PER_SOURCE.min(ports));
-        ensure!(
-            count <= 250,
-            "--connections {connections}: more than 127.0.0.1 to 127.0.0.250 have ports for"
-        );
+        ensure!(count <= 250, "--connections {connections}: more than 127.0.0.1 to 127.0.0.250 have ports for");
         return Ok((1..=count as u8).map(loopback).collect());
     }
     let each = connections.div_ceil(targets.len().max(1));
@@ -74,10 +71,7 @@ pub struct CpuMeter {
 
 impl CpuMeter {
     pub fn start() -> Self {
-        CpuMeter {
-            since: Instant::now(),
-            used: cpu_time(),
-        }
+        CpuMeter { since: Instant::now(), used: cpu_time() }
     }
 
     /// The share of `cores` that was used since the start, 0 to 1; `None` where the system does not say.
@@ -90,8 +84,7 @@ impl CpuMeter {
 
 /// User and system time of all threads so far.
 fn cpu_time() -> Option<Duration> {
-    ticks(&std::fs::read_to_string("/proc/self/stat").ok()?)
-        .map(|ticks| Duration::from_millis(10 * ticks))
+    ticks(&std::fs::read_to_string("/proc/self/stat").ok()?).map(|ticks| Duration::from_millis(10 * ticks))
 }
 
 /// Fields 14 and 15 of `/proc/self/stat`, in hundredths of a second on every Linux. The program's name, the second field,

@@ -40,9 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Fanout) -> anyhow::Result<Report> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = Report::of(runtime.block_on(fanout::run(options))?);
     if !options.quiet {
         eprint!("{report}");

@@ -55,11 +55,7 @@ impl fmt::Display for Latencies {
         if self.count == 0 {
             return f.write_str("none");
         }
-        write!(
-            f,
-            "p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms",
-            self.p50, self.p99, self.p999, self.max
-        )
+        write!(f, "p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms", self.p50, self.p99, self.p999, self.max)
     }
 }
 
@@ -113,20 +109,10 @@ pub struct Report {
 impl Report {
     pub fn of(outcome: Outcome) -> Self {
         let verdict = judged(&outcome);
-        let Outcome {
-            room,
-            open_loop,
-            course,
-            tally,
-            clients,
-        } = outcome;
+        let Outcome { room, open_loop, course, tally, clients } = outcome;
         let speakers = || clients.iter().filter_map(|client| client.speaker.as_ref());
-        let count =
-            |which: fn(&Client) -> bool| clients.iter().filter(|one| which(one)).count() as u64;
-        let spoken = tally
-            .last_delivery
-            .saturating_sub(course.from)
-            .as_secs_f64();
+        let count = |which: fn(&Client) -> bool| clients.iter().filter(|one| which(one)).count() as u64;
+        let spoken = tally.last_delivery.saturating_sub(course.from).as_secs_f64();
         let void_reason = void_reason(&tally, course.cpu_share, open_loop);
         let mut report = Report {
             pass: false,
@@ -141,21 +127,11 @@ impl Report {
             resumes: tally.resumes,
             sent: speakers().map(|speaker| speaker.sent).sum(),
             resent: speakers().map(|speaker| speaker.resent).sum(),
-            accepted: speakers()
-                .map(|speaker| speaker.accepted.len() as u64)
-                .sum(),
-            unaccepted: speakers()
-                .map(|speaker| speaker.unaccepted(course.until))
-                .sum(),
-            accepted_twice_differently: speakers()
-                .map(|speaker| speaker.accepted_twice_differently)
-                .sum(),
+            accepted: speakers().map(|speaker| speaker.accepted.len() as u64).sum(),
+            unaccepted: speakers().map(|speaker| speaker.unaccepted(course.until)).sum(),
+            accepted_twice_differently: speakers().map(|speaker| speaker.accepted_twice_differently).sum(),
             deliveries: tally.deliveries,
-            deliveries_per_s: if spoken > 0.0 {
-                tally.deliveries as f64 / spoken
-            } else {
-                0.0
-            },
+            deliveries_per_s: if spoken > 0.0 { tally.deliveries as f64 / spoken } else { 0.0 },
             verdict,
             breaches: tally.breaches,
             accepted_ms: Latencies::of(&tally.accepted_us),
@@ -179,69 +155,40 @@ impl Report {
             (self.verdict.mismatched, "mismatched"),
             (self.verdict.accepted_unseen, "accepted and seen by nobody"),
             (self.unaccepted, "unaccepted"),
-            (
-                self.accepted_twice_differently,
-                "accepted twice, differently",
-            ),
+            (self.accepted_twice_differently, "accepted twice, differently"),
             (self.breaches, "frames against the protocol"),
-            (
-                self.connections - self.connected,
-                "clients never got into the room",
-            ),
+            (self.connections - self.connected, "clients never got into the room"),
         ];
         let counted = faults.iter().filter(|(count, _)| *count > 0);
         let nothing = (self.deliveries == 0).then(|| "nothing was received".to_owned());
-        counted
-            .map(|(count, what)| format!("{count} {what}"))
-            .chain(nothing)
-            .collect()
+        counted.map(|(count, what)| format!("{count} {what}")).chain(nothing).collect()
     }
 }
 
 fn judged(outcome: &Outcome) -> Verdict {
-    let receivers: Vec<&Receiver> = outcome
-        .clients
-        .iter()
-        .map(|client| &client.receiver)
-        .collect();
+    let receivers: Vec<&Receiver> = outcome.clients.iter().map(|client| &client.receiver).collect();
     let acceptances: Vec<Acceptance> = outcome
         .clients
         .iter()
         .filter_map(|client| client.speaker.as_ref())
         .flat_map(|speaker| speaker.accepted.iter().copied())
         .collect();
-    judge(
-        &receivers,
-        &acceptances,
-        &outcome.tally.ledger,
-        outcome.course.goal,
-    )
+    judge(&receivers, &acceptances, &outcome.tally.ledger, outcome.course.goal)
 }
 
 fn void_reason(tally: &Tally, cpu_share: Option<f64>, open_loop: bool) -> Option<String> {
     let lag = Duration::from_micros(tally.lag_us.value_at_quantile(0.99));
     if open_loop && lag > MOST_LAG {
-        return Some(format!(
-            "the generator was late: p99 {} ms",
-            lag.as_millis()
-        ));
+        return Some(format!("the generator was late: p99 {} ms", lag.as_millis()));
     }
     let share = cpu_share.filter(|share| *share > MOST_CPU)?;
-    Some(format!(
-        "the generator took {:.0}% of its processors",
-        100.0 * share
-    ))
+    Some(format!("the generator took {:.0}% of its processors", 100.0 * share))
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = &self.verdict;
-        writeln!(
-            f,
-            "{}{}",
-            if self.pass { "pass" } else { "fail: " },
-            self.reasons.join(", ")
-        )?;
+        writeln!(f, "{}{}", if self.pass { "pass" } else { "fail: " }, self.reasons.join(", "))?;
         if let Some(reason) = &self.void_reason {
             writeln!(f, "void: {reason}; the latencies say nothing")?;
         }
@@ -264,12 +211,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "lost {}, doubled {}, swapped {}, mismatched {}; told of {} lost, {} views broken",
-            verdict.lost,
-            verdict.doubled,
-            verdict.swapped,
-            verdict.mismatched,
-            verdict.told,
-            verdict.breaks
+            verdict.lost, verdict.doubled, verdict.swapped, verdict.mismatched, verdict.told, verdict.breaks
         )?;
         writeln!(f, "due → accepted:  {}", self.accepted_ms)?;
         writeln!(f, "due → delivered: {}", self.delivered_ms)?;
@@ -297,12 +239,7 @@ mod tests {
         Outcome {
             room: "r".into(),
             open_loop: true,
-            course: Course {
-                from: Duration::ZERO,
-                until: Duration::from_secs(10),
-                goal: None,
-                cpu_share: Some(0.1),
-            },
+            course: Course { from: Duration::ZERO, until: Duration::from_secs(10), goal: None, cpu_share: Some(0.1) },
             tally: Tally::new(),
             clients: Vec::new(),
         }
@@ -339,16 +276,7 @@ mod tests {
     #[test]
     fn the_json_is_one_flat_object() {
         let json = serde_json::to_value(Report::of(outcome())).unwrap();
-        for field in [
-            "pass",
-            "void",
-            "lost",
-            "doubled",
-            "swapped",
-            "mismatched",
-            "told",
-            "deliveries",
-        ] {
+        for field in ["pass", "void", "lost", "doubled", "swapped", "mismatched", "told", "deliveries"] {
             assert!(json.get(field).is_some(), "{field}");
         }
         assert!(json["delivered_ms"].get("p99").is_some());

@@ -65,9 +65,7 @@ impl Script {
     pub fn length(&self) -> Option<Duration> {
         match (self.until, self.pace) {
             (Until::After(length), _) => Some(length),
-            (Until::Messages(count), Pace::Open(rate)) => {
-                Duration::try_from_secs_f64(count as f64 / rate).ok()
-            }
+            (Until::Messages(count), Pace::Open(rate)) => Duration::try_from_secs_f64(count as f64 / rate).ok(),
             (Until::Messages(_), Pace::Window(_)) => None,
         }
     }
@@ -148,13 +146,8 @@ impl Speaker {
 
     /// The next message to send, if one may be sent now, and how late that is where only our own clock decides.
     /// `dedupe`: older ones must not be sent again, since the server would not know them.
-    pub fn next(
-        &mut self,
-        now: Duration,
-        dedupe: Option<Duration>,
-    ) -> Option<(Say, Option<Duration>)> {
-        if now < self.hold_until || self.pending.len() >= self.script.window() && self.waiting == 0
-        {
+    pub fn next(&mut self, now: Duration, dedupe: Option<Duration>) -> Option<(Say, Option<Duration>)> {
+        if now < self.hold_until || self.pending.len() >= self.script.window() && self.waiting == 0 {
             self.stalled();
             return None;
         }
@@ -168,9 +161,8 @@ impl Speaker {
     }
 
     fn again(&mut self, now: Duration, dedupe: Option<Duration>) -> Option<Say> {
-        let too_old = |pending: &Pending| {
-            !pending.under_way && dedupe.is_some_and(|kept| now - pending.first_sent > kept)
-        };
+        let too_old =
+            |pending: &Pending| !pending.under_way && dedupe.is_some_and(|kept| now - pending.first_sent > kept);
         let before = self.pending.len();
         self.pending.retain(|pending| !too_old(pending));
         let dropped = before - self.pending.len();
@@ -198,12 +190,7 @@ impl Speaker {
         }
         let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
         let say = Say { id, scheduled };
-        self.pending.push_back(Pending {
-            say,
-            first_sent: now,
-            under_way: true,
-            seen: None,
-        });
+        self.pending.push_back(Pending { say, first_sent: now, under_way: true, seen: None });
         self.next += 1;
         self.sent += 1;
         Some((say, (scheduled >= free_since).then(|| now - scheduled)))
@@ -238,16 +225,8 @@ impl Speaker {
     }
 
     /// `accepted`: how long that took since the message was due, the first time. `Err`: not a message of ours.
-    pub fn accepted(
-        &mut self,
-        id: &str,
-        spot: Spot,
-        now: Duration,
-    ) -> Result<Option<Duration>, ()> {
-        let acceptance = Acceptance {
-            spot,
-            id: IdHash::of(id),
-        };
+    pub fn accepted(&mut self, id: &str, spot: Spot, now: Duration) -> Result<Option<Duration>, ()> {
+        let acceptance = Acceptance { spot, id: IdHash::of(id) };
         let differs = |other: Spot| other.epoch == spot.epoch && other.offset != spot.offset;
         let Some(place) = self.find(id) else {
             let earlier = self.accepted.iter().find(|one| one.id == acceptance.id);
@@ -278,13 +257,7 @@ impl Speaker {
         if let Some(pending) = self.take(place)
             && let Some(spot) = pending.seen
         {
-            let id = IdHash::of(
-                pending
-                    .say
-                    .id
-                    .hyphenated()
-                    .encode_lower(&mut Uuid::encode_buffer()),
-            );
+            let id = IdHash::of(pending.say.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
             self.accepted.push(Acceptance { spot, id });
         }
     }
@@ -370,30 +343,19 @@ mod tests {
     }
 
     fn spot(offset: u64) -> Spot {
-        Spot {
-            epoch: EpochKey::of("e"),
-            offset,
-        }
+        Spot { epoch: EpochKey::of("e"), offset }
     }
 
     /// The second of two publishers, who say ten messages a second.
     fn open(until: Until) -> Speaker {
-        let script = Script {
-            publishers: 2,
-            pace: Pace::Open(10.0),
-            until,
-        };
+        let script = Script { publishers: 2, pace: Pace::Open(10.0), until };
         let mut speaker = Speaker::new(script, 1);
         speaker.start(ms(0));
         speaker
     }
 
     fn window(size: usize, until: Until) -> Speaker {
-        let script = Script {
-            publishers: 1,
-            pace: Pace::Window(size),
-            until,
-        };
+        let script = Script { publishers: 1, pace: Pace::Window(size), until };
         let mut speaker = Speaker::new(script, 0);
         speaker.start(ms(0));
         speaker
@@ -404,9 +366,7 @@ mod tests {
     }
 
     fn accept(speaker: &mut Speaker, say: Say, offset: u64, now: Duration) -> Option<Duration> {
-        speaker
-            .accepted(&say.id.to_string(), spot(offset), now)
-            .unwrap()
+        speaker.accepted(&say.id.to_string(), spot(offset), now).unwrap()
     }
 
     #[test]
@@ -414,9 +374,8 @@ mod tests {
         let mut speaker = open(Until::Messages(6));
         assert_eq!(speaker.wake(ms(0)), Some(ms(100)));
         assert_eq!(say(&mut speaker, ms(99)), None);
-        let times: Vec<Duration> = std::iter::from_fn(|| say(&mut speaker, ms(5000)))
-            .map(|say| say.scheduled)
-            .collect();
+        let times: Vec<Duration> =
+            std::iter::from_fn(|| say(&mut speaker, ms(5000))).map(|say| say.scheduled).collect();
         assert_eq!(times, [ms(100), ms(300), ms(500)]);
         assert_eq!(open(Until::After(ms(301))).unsent(ms(9000)), 2);
     }
@@ -439,10 +398,7 @@ mod tests {
         let mut speaker = window(2, Until::Messages(3));
         let first = say(&mut speaker, ms(1)).unwrap();
         assert!(say(&mut speaker, ms(2)).is_some());
-        assert_eq!(
-            (say(&mut speaker, ms(3)), speaker.wake(ms(3))),
-            (None, None)
-        );
+        assert_eq!((say(&mut speaker, ms(3)), speaker.wake(ms(3))), (None, None));
         assert_eq!(accept(&mut speaker, first, 1, ms(9)), Some(ms(8)));
         assert_eq!(say(&mut speaker, ms(9)).unwrap().scheduled, ms(9));
         assert!(!speaker.is_done(ms(9)));
@@ -528,9 +484,6 @@ mod tests {
         speaker.seen(&second.id.to_string(), spot(7));
         accept(&mut speaker, second, 8, ms(4));
         assert_eq!(speaker.accepted_twice_differently, 2);
-        assert_eq!(
-            speaker.accepted(&Uuid::nil().to_string(), spot(1), ms(1)),
-            Err(())
-        );
+        assert_eq!(speaker.accepted(&Uuid::nil().to_string(), spot(1), ms(1)), Err(()));
     }
 }

@@ -30,10 +30,7 @@ impl Target {
 
     /// The address of a client: with its name, and with the key that makes it the same guest each time it comes.
     pub fn uri_for(&self, number: usize, key: Uuid) -> Uri {
-        let given = self
-            .uri
-            .path_and_query()
-            .map_or("/ws", |path| path.as_str());
+        let given = self.uri.path_and_query().map_or("/ws", |path| path.as_str());
         let more = if given.contains('?') { '&' } else { '?' };
         let path = format!("{given}{more}name=load-{number}&key={key}");
         let mut parts = self.uri.clone().into_parts();
@@ -54,13 +51,8 @@ fn door(url: &str) -> anyhow::Result<Uri> {
     ensure!(!uri.host().unwrap_or_default().is_empty(), "{url}: no host");
     let path = uri.path().trim_end_matches('/');
     let door = if path.ends_with("/ws") { "" } else { "/ws" };
-    let query = uri
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
-    format!("ws://{authority}{path}{door}{query}")
-        .parse()
-        .with_context(|| format!("{url}: not a URL"))
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    format!("ws://{authority}{path}{door}{query}").parse().with_context(|| format!("{url}: not a URL"))
 }
 
 #[cfg(test)]
@@ -82,31 +74,16 @@ mod tests {
 
     #[test]
     fn what_is_no_door_is_refused() {
-        for url in [
-            "127.0.0.1:8080",
-            "wss://hall",
-            "tcp://hall:1",
-            "ws://",
-            "hall",
-            "",
-        ] {
+        for url in ["127.0.0.1:8080", "wss://hall", "tcp://hall:1", "ws://", "hall", ""] {
             assert!(door(url).is_err(), "{url}");
         }
     }
 
     #[tokio::test]
     async fn clients_say_who_they_are() {
-        let target = Target::resolve("ws://127.0.0.1:8080/ws?token=t")
-            .await
-            .unwrap();
+        let target = Target::resolve("ws://127.0.0.1:8080/ws?token=t").await.unwrap();
         let uri = target.uri_for(7, Uuid::nil()).to_string();
-        assert_eq!(
-            uri,
-            format!(
-                "ws://127.0.0.1:8080/ws?token=t&name=load-7&key={}",
-                Uuid::nil()
-            )
-        );
+        assert_eq!(uri, format!("ws://127.0.0.1:8080/ws?token=t&name=load-7&key={}", Uuid::nil()));
         let v6 = Target::resolve("ws://[::1]:81").await.unwrap();
         assert_eq!(v6.address, "[::1]:81".parse().unwrap());
     }

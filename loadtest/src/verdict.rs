@@ -116,27 +116,15 @@ impl Receiver {
 
     /// The greatest offset it got to, and under which epoch.
     pub fn spot(&self) -> Option<Spot> {
-        self.spans.last().map(|span| Spot {
-            epoch: span.epoch,
-            offset: self.last,
-        })
+        self.spans.last().map(|span| Spot { epoch: span.epoch, offset: self.last })
     }
 
     /// `joined`, asked for or not: the position moves at once to where the backlog begins. Without a word about recovery
     /// it claims what `recovered:true` says aloud: that nothing is missing.
-    pub fn joined(
-        &mut self,
-        epoch: &str,
-        offset: u64,
-        backlog: u64,
-        recovered: Option<bool>,
-    ) -> Entrance {
+    pub fn joined(&mut self, epoch: &str, offset: u64, backlog: u64, recovered: Option<bool>) -> Entrance {
         let start = offset.saturating_sub(backlog);
         let key = EpochKey::of(epoch);
-        self.place = Some(Place {
-            epoch: epoch.to_owned(),
-            offset: start,
-        });
+        self.place = Some(Place { epoch: epoch.to_owned(), offset: start });
         let Some(current) = self.spans.last().copied() else {
             self.begin(key, start);
             return Entrance::First;
@@ -152,15 +140,9 @@ impl Receiver {
         self.advance(start, start);
         let at = start.min(self.last);
         if current.epoch != key {
-            self.spans.push(Span {
-                epoch: key,
-                after: at,
-            });
+            self.spans.push(Span { epoch: key, after: at });
         }
-        Entrance::Continued {
-            old: current.epoch,
-            at,
-        }
+        Entrance::Continued { old: current.epoch, at }
     }
 
     fn begin(&mut self, epoch: EpochKey, after: u64) {
@@ -244,20 +226,12 @@ impl Receiver {
 
     fn misses(&self, offset: u64) -> bool {
         let hole = self.holes.partition_point(|hole| hole.1 < offset);
-        offset > self.last
-            || self
-                .holes
-                .get(hole)
-                .is_some_and(|&(from, _)| from <= offset)
+        offset > self.last || self.holes.get(hole).is_some_and(|&(from, _)| from <= offset)
     }
 
     /// Under which epoch it read an offset.
     fn epoch_at(&self, offset: u64) -> Option<EpochKey> {
-        self.spans
-            .iter()
-            .rev()
-            .find(|span| span.after < offset)
-            .map(|span| span.epoch)
+        self.spans.iter().rev().find(|span| span.after < offset).map(|span| span.epoch)
     }
 
     /// What it did not get and was not told of, of all up to `goal`.
@@ -275,9 +249,7 @@ impl Receiver {
             .events(goal.epoch)
             .filter(|(offset, _)| (self.spans[0].after + 1..=goal.offset).contains(offset))
             .filter(|&(offset, id)| {
-                let seen = self
-                    .epoch_at(offset)
-                    .and_then(|epoch| ledger.id(Spot { epoch, offset }));
+                let seen = self.epoch_at(offset).and_then(|epoch| ledger.id(Spot { epoch, offset }));
                 seen != Some(id) || self.misses(offset)
             })
             .count() as u64;
@@ -340,18 +312,14 @@ impl Ledger {
 
     fn page(&mut self, key: (EpochKey, u64)) -> usize {
         *self.index.entry(key).or_insert_with(|| {
-            self.pages
-                .push(vec![0; Self::PAGE as usize].into_boxed_slice());
+            self.pages.push(vec![0; Self::PAGE as usize].into_boxed_slice());
             self.pages.len() - 1
         })
     }
 
     /// Somebody was told that the log reaches to here.
     pub fn reach(&mut self, spot: Spot, now: Duration) {
-        let note = self.epochs.entry(spot.epoch).or_insert(EpochNote {
-            first_seen: now,
-            head: spot.offset,
-        });
+        let note = self.epochs.entry(spot.epoch).or_insert(EpochNote { first_seen: now, head: spot.offset });
         note.head = note.head.max(spot.offset);
     }
 
@@ -387,17 +355,12 @@ impl Ledger {
 
     /// What was seen under an epoch, in no order.
     fn events(&self, epoch: EpochKey) -> impl Iterator<Item = (u64, IdHash)> {
-        self.all()
-            .filter(move |(spot, _)| spot.epoch == epoch)
-            .map(|(spot, id)| (spot.offset, id))
+        self.all().filter(move |(spot, _)| spot.epoch == epoch).map(|(spot, id)| (spot.offset, id))
     }
 
     fn all(&self) -> impl Iterator<Item = (Spot, IdHash)> {
         self.index.iter().flat_map(|(&(epoch, number), &page)| {
-            let spot = move |within: usize| Spot {
-                epoch,
-                offset: number * Self::PAGE + within as u64,
-            };
+            let spot = move |within: usize| Spot { epoch, offset: number * Self::PAGE + within as u64 };
             self.pages[page]
                 .iter()
                 .enumerate()
@@ -447,20 +410,15 @@ impl Ledger {
 
     /// Whether both places are in one lineage, so that one receiver gets both.
     fn related(&self, a: Spot, b: Spot) -> bool {
-        let leads = |old: Spot, new: Spot| {
-            self.shared
-                .get(&(old.epoch, new.epoch))
-                .is_some_and(|until| old.offset <= *until)
-        };
+        let leads =
+            |old: Spot, new: Spot| self.shared.get(&(old.epoch, new.epoch)).is_some_and(|until| old.offset <= *until);
         a.epoch == b.epoch || leads(a, b) || leads(b, a)
     }
 
     /// Places of messages that have an earlier place in the same lineage: stored twice.
     fn stored_twice(&self) -> Vec<Spot> {
-        let mut all: Vec<(IdHash, u64, EpochKey)> = self
-            .all()
-            .map(|(spot, id)| (id, spot.offset, spot.epoch))
-            .collect();
+        let mut all: Vec<(IdHash, u64, EpochKey)> =
+            self.all().map(|(spot, id)| (id, spot.offset, spot.epoch)).collect();
         all.sort_unstable();
         let spot = |&(_, offset, epoch): &(IdHash, u64, EpochKey)| Spot { epoch, offset };
         all.chunk_by(|a, b| a.0 == b.0)
@@ -468,9 +426,7 @@ impl Ledger {
                 let again = |(n, place): (usize, &(IdHash, u64, EpochKey))| {
                     places[..n]
                         .iter()
-                        .any(|earlier| {
-                            earlier.1 != place.1 && self.related(spot(earlier), spot(place))
-                        })
+                        .any(|earlier| earlier.1 != place.1 && self.related(spot(earlier), spot(place)))
                         .then(|| spot(place))
                 };
                 places.iter().enumerate().filter_map(again)
@@ -518,12 +474,7 @@ impl Verdict {
 }
 
 /// Holds every receiver against `goal`, the head of the log when the run ended, and every acceptance against what was seen.
-pub fn judge(
-    receivers: &[&Receiver],
-    acceptances: &[Acceptance],
-    ledger: &Ledger,
-    goal: Option<Spot>,
-) -> Verdict {
+pub fn judge(receivers: &[&Receiver], acceptances: &[Acceptance], ledger: &Ledger, goal: Option<Spot>) -> Verdict {
     let mut verdict = Verdict::default();
     for (number, receiver) in receivers.iter().enumerate() {
         verdict.told += receiver.told;
@@ -547,12 +498,7 @@ pub fn judge(
     let twice = ledger.stored_twice();
     verdict.doubled += twice.len() as u64;
     for spot in twice.iter().take(Verdict::MAX_EXAMPLES) {
-        verdict.example(|| {
-            format!(
-                "offset {} is a message that has an earlier one",
-                spot.offset
-            )
-        });
+        verdict.example(|| format!("offset {} is a message that has an earlier one", spot.offset));
     }
     verdict
 }
@@ -563,12 +509,8 @@ fn add_faults(verdict: &mut Verdict, number: usize, receiver: &Receiver, lost: u
     verdict.swapped += receiver.swapped;
     if lost + receiver.doubled + receiver.swapped > 0 {
         verdict.example(|| {
-            let holes: Vec<String> = receiver
-                .holes
-                .iter()
-                .take(3)
-                .map(|(from, to)| format!(" {from}..={to}"))
-                .collect();
+            let holes: Vec<String> =
+                receiver.holes.iter().take(3).map(|(from, to)| format!(" {from}..={to}")).collect();
             format!(
                 "client {number} got to {}: lost {lost}{}, doubled {}, swapped {}",
                 receiver.last,
@@ -593,10 +535,7 @@ mod tests {
     const NOW: Duration = Duration::ZERO;
 
     fn spot(epoch: &str, offset: u64) -> Spot {
-        Spot {
-            epoch: EpochKey::of(epoch),
-            offset,
-        }
+        Spot { epoch: EpochKey::of(epoch), offset }
     }
 
     /// Receivers of one worker, as a test moves them.
@@ -618,14 +557,7 @@ mod tests {
             hall
         }
 
-        fn joins(
-            &mut self,
-            client: usize,
-            epoch: &str,
-            offset: u64,
-            backlog: u64,
-            recovered: Option<bool>,
-        ) {
+        fn joins(&mut self, client: usize, epoch: &str, offset: u64, backlog: u64, recovered: Option<bool>) {
             let entrance = self.receivers[client].joined(epoch, offset, backlog, recovered);
             if let Entrance::Continued { old, at } = entrance {
                 self.ledger.share(old, EpochKey::of(epoch), at);
@@ -661,14 +593,7 @@ mod tests {
     }
 
     fn faults(verdict: &Verdict) -> [u64; 6] {
-        [
-            verdict.lost,
-            verdict.doubled,
-            verdict.swapped,
-            verdict.mismatched,
-            verdict.accepted_unseen,
-            verdict.told,
-        ]
+        [verdict.lost, verdict.doubled, verdict.swapped, verdict.mismatched, verdict.accepted_unseen, verdict.told]
     }
 
     #[test]
@@ -687,10 +612,7 @@ mod tests {
         hall.sees(0, 1..=10);
         hall.sees(1, [1, 2, 5, 6, 7]);
         assert_eq!(faults(&hall.judged()), [2 + 3, 0, 0, 0, 0, 0]);
-        assert_eq!(
-            hall.judged().examples,
-            ["client 1 got to 7: lost 5 3..=4, doubled 0, swapped 0"]
-        );
+        assert_eq!(hall.judged().examples, ["client 1 got to 7: lost 5 3..=4, doubled 0, swapped 0"]);
     }
 
     #[test]

@@ -77,9 +77,7 @@ impl<'a> Heard<'a> {
     /// How often a silent server says that it is there; `None`: never.
     pub fn beat(&self) -> Option<Duration> {
         let seconds = self.beat?.min(LONGEST_WAIT.as_secs_f64());
-        Duration::try_from_secs_f64(seconds)
-            .ok()
-            .filter(|beat| !beat.is_zero())
+        Duration::try_from_secs_f64(seconds).ok().filter(|beat| !beat.is_zero())
     }
 
     /// For how long the server knows a message's id; `None` where it does not say.
@@ -142,12 +140,7 @@ impl Stamp {
 
     /// A text of `size` bytes that begins with the stamp.
     pub fn write(&self, size: usize) -> String {
-        let head = format!(
-            "{:x} {:x} {:x} ",
-            self.run,
-            self.publisher,
-            self.scheduled.as_micros()
-        );
+        let head = format!("{:x} {:x} {:x} ", self.run, self.publisher, self.scheduled.as_micros());
         format!("{head:.<size$}")
     }
 
@@ -179,10 +172,8 @@ mod tests {
     fn a_gap_says_from_where_and_a_welcome_what_it_keeps() {
         let gap = Heard::read(r#"{"type":"gap","room":"a","epoch":"e","from":3,"to":5}"#).unwrap();
         assert_eq!((gap.first_lost(), gap.to), (Some(3), Some(5)));
-        let welcome = Heard::read(
-            r#"{"type":"welcome","beat":25,"limits":{"text_bytes":4096,"dedupe_s":600}}"#,
-        )
-        .unwrap();
+        let welcome =
+            Heard::read(r#"{"type":"welcome","beat":25,"limits":{"text_bytes":4096,"dedupe_s":600}}"#).unwrap();
         assert_eq!(welcome.beat(), Some(Duration::from_secs(25)));
         assert_eq!(welcome.dedupe(), Some(Duration::from_secs(600)));
     }
@@ -202,33 +193,15 @@ mod tests {
 
     #[test]
     fn a_join_without_a_position_has_no_after() {
-        let join = |after| {
-            Command::Join {
-                room: "a",
-                reference: JOIN_REF,
-                after,
-                last: 0,
-            }
-            .to_json()
-        };
-        assert_eq!(
-            join(None),
-            r#"{"type":"join","room":"a","ref":"join","last":0}"#
-        );
-        let place = Place {
-            epoch: "e".into(),
-            offset: 3,
-        };
+        let join = |after| Command::Join { room: "a", reference: JOIN_REF, after, last: 0 }.to_json();
+        assert_eq!(join(None), r#"{"type":"join","room":"a","ref":"join","last":0}"#);
+        let place = Place { epoch: "e".into(), offset: 3 };
         assert!(join(Some(&place)).contains(r#""after":{"epoch":"e","offset":3}"#));
     }
 
     #[test]
     fn stamps_survive_the_way_and_fill_the_text() {
-        let stamp = Stamp {
-            run: u32::MAX,
-            publisher: u32::MAX,
-            scheduled: Duration::from_secs(10 * 365 * 86_400),
-        };
+        let stamp = Stamp { run: u32::MAX, publisher: u32::MAX, scheduled: Duration::from_secs(10 * 365 * 86_400) };
         assert_eq!(stamp.write(Stamp::MAX_BYTES).len(), Stamp::MAX_BYTES);
         assert_eq!(stamp.write(120).len(), 120);
         assert_eq!(Stamp::read(&stamp.write(120)), Some(stamp));

@@ -157,16 +157,8 @@ pub struct Mock {
 
 impl Mock {
     pub fn start(doors: usize, faults: Faults) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let hall = Arc::new(Hall {
-            faults,
-            room: Mutex::default(),
-            bell: watch::channel(()).0,
-        });
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let hall = Arc::new(Hall { faults, room: Mutex::default(), bell: watch::channel(()).0 });
         let urls = (0..doors)
             .map(|_| {
                 let address: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -176,10 +168,7 @@ impl Mock {
                 url
             })
             .collect();
-        Mock {
-            urls,
-            _runtime: runtime,
-        }
+        Mock { urls, _runtime: runtime }
     }
 }
 
@@ -218,9 +207,7 @@ impl Door {
             assert_eq!(request.uri().path(), "/ws");
             let protocol = HeaderValue::from_static("townhall.v1");
             assert_eq!(request.headers()["sec-websocket-protocol"], protocol);
-            response
-                .headers_mut()
-                .insert("sec-websocket-protocol", protocol);
+            response.headers_mut().insert("sec-websocket-protocol", protocol);
             Ok(response)
         };
         let socket = accept_hdr_async(stream, callback).await?;
@@ -238,8 +225,7 @@ impl Door {
             delivered: 0,
             held: None,
         };
-        door.send(json!({"type": "welcome", "beat": 25, "limits": {"dedupe_s": 600}}))
-            .await?;
+        door.send(json!({"type": "welcome", "beat": 25, "limits": {"dedupe_s": 600}})).await?;
         door.talk().await
     }
 
@@ -273,9 +259,7 @@ impl Door {
         self.room = command["room"].as_str().ok_or("room")?.to_owned();
         if self.hall.faults.forbids {
             let reference = &command["ref"];
-            return self
-                .send(json!({"type": "error", "code": "forbidden", "ref": reference, "room": self.room}))
-                .await;
+            return self.send(json!({"type": "error", "code": "forbidden", "ref": reference, "room": self.room})).await;
         }
         let last = command["last"].as_u64().unwrap_or(50);
         let after = command.get("after").map(|after| {
@@ -295,11 +279,7 @@ impl Door {
             match after {
                 None => (room.epoch, head, fresh, None),
                 Some((epoch, offset)) if room.holds(&epoch, offset) => {
-                    let start = if offset > 0 {
-                        (offset + too_late).min(head)
-                    } else {
-                        0
-                    };
+                    let start = if offset > 0 { (offset + too_late).min(head) } else { 0 };
                     (room.epoch, head, start, Some(true))
                 }
                 Some(_) => (room.epoch, head, fresh, Some(false)),
@@ -319,11 +299,7 @@ impl Door {
     async fn say(&mut self, command: &Value) -> Result<(), Failed> {
         let id = command["id"].as_str().ok_or("id")?;
         let text = command["text"].as_str().ok_or("text")?;
-        let event = Event {
-            id: id.to_owned(),
-            name: self.name.clone(),
-            text: text.to_owned(),
-        };
+        let event = Event { id: id.to_owned(), name: self.name.clone(), text: text.to_owned() };
         let stored = self.hall.room().store(event, &self.key, &self.hall.faults);
         self.hall.bell.send_replace(());
         match stored {
@@ -356,8 +332,7 @@ impl Door {
         while let Some((epoch, offset)) = self.cursor {
             let now = self.hall.room().epoch;
             if now != epoch {
-                self.enter(Some((Room::epoch_name(epoch), offset)), 50)
-                    .await?;
+                self.enter(Some((Room::epoch_name(epoch), offset)), 50).await?;
                 continue;
             }
             let Some(event) = self.hall.room().log.get(offset as usize).cloned() else {
@@ -397,8 +372,7 @@ impl Door {
             self.event(offset, &event).await?;
         }
         if faults.asks_to_move == Some(offset) {
-            self.send(json!({"type": "reconnect", "after_ms": 20}))
-                .await?;
+            self.send(json!({"type": "reconnect", "after_ms": 20})).await?;
         }
         self.delivered += 1;
         match faults.cuts_every {
