@@ -142,10 +142,9 @@ fn a_message_in_doubt_is_sent_again_and_stored_once() {
 
 #[test]
 fn a_server_that_resumes_too_late_is_found_out() {
-    let run = Run::of(Faults { cuts_every: Some(50), resumes_too_late: true, ..Faults::default() });
-    assert_eq!(run.code, Some(1), "{}", run.result);
-    assert!(run.number("lost") > 0, "{}", run.result);
-    assert_eq!(run.number("doubled") + run.number("swapped"), 0, "{}", run.result);
+    let run = Run::of(Faults { cuts_listener: Some(40), resumes_too_late: true, ..Faults::default() });
+    run.failed_with(&[("lost", 1)]);
+    assert_eq!(run.number("resumes"), 1);
 }
 
 #[test]
@@ -160,8 +159,7 @@ fn clients_that_are_cut_come_back_and_miss_nothing() {
     let run = Run::of(Faults { cuts_every: Some(30), ..Faults::default() });
     run.passed();
     assert_eq!(run.number("deliveries"), 2000);
-    assert!(run.number("reconnects") >= 40, "{}", run.result);
-    assert_eq!(run.number("reconnects"), run.number("resumes"));
+    assert!(run.number("resumes") >= 40, "{}", run.result);
 }
 
 #[test]

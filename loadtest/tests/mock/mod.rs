@@ -42,7 +42,9 @@ pub struct Faults {
     pub forgets_ids: bool,
     /// Every connection ends after so many events.
     pub cuts_every: Option<u64>,
-    /// Who resumes is given one event too few.
+    /// The connection of `load-19`, who only listens, ends after this one.
+    pub cuts_listener: Option<u64>,
+    /// Who resumes is not given the first event that it missed.
     pub resumes_too_late: bool,
     /// When this is stored, the last three are dropped and a new epoch begins.
     pub forks: Option<u64>,
@@ -67,6 +69,8 @@ struct Room {
     known: HashMap<(String, String), u64>,
     /// The epoch before, and up to where it is shared.
     fork: Option<(u64, u64)>,
+    /// Of guests by name: who comes back has to be the same.
+    keys: HashMap<String, String>,
     limited: bool,
     has_cut: bool,
 }
@@ -215,16 +219,11 @@ impl Door {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             pairs.find(|pair| pair.0 == name).unwrap().1.to_owned()
         };
-        let mut door = Door {
-            name: parameter("name"),
-            key: parameter("key"),
-            hall,
-            socket,
-            room: String::new(),
-            cursor: None,
-            delivered: 0,
-            held: None,
-        };
+        let (name, key) = (parameter("name"), parameter("key"));
+        if hall.room().keys.entry(name.clone()).or_insert(key.clone()) != &key {
+            return Err(format!("{name} is somebody else now").into());
+        }
+        let mut door = Door { name, key, hall, socket, room: String::new(), cursor: None, delivered: 0, held: None };
         door.send(json!({"type": "welcome", "beat": 25, "limits": {"dedupe_s": 600}})).await?;
         door.talk().await
     }
@@ -266,7 +265,19 @@ impl Door {
             let epoch = after["epoch"].as_str().unwrap_or_default().to_owned();
             (epoch, after["offset"].as_u64().unwrap_or_default())
         });
+        if let Some((_, offset)) = after.as_ref().filter(|_| self.hall.faults.resumes_too_late) {
+            self.until_missed(*offset).await?;
+        }
         self.enter(after, last).await
+    }
+
+    /// Waits until somebody at `offset` has missed something.
+    async fn until_missed(&self, offset: u64) -> Result<(), Failed> {
+        let mut bell = self.hall.bell.subscribe();
+        while self.hall.room().head() <= offset {
+            bell.changed().await?;
+        }
+        Ok(())
     }
 
     /// One way in for joins, resumes and new epochs.
@@ -375,8 +386,10 @@ impl Door {
             self.send(json!({"type": "reconnect", "after_ms": 20})).await?;
         }
         self.delivered += 1;
+        let listener_is_cut = self.name == "load-19" && faults.cuts_listener == Some(offset);
         match faults.cuts_every {
             Some(every) if self.delivered == every => Err("cut".into()),
+            _ if listener_is_cut => Err("cut".into()),
             _ => Ok(()),
         }
     }
