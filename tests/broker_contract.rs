@@ -386,6 +386,10 @@ async fn a_room_that_lost_its_meta_goes_on_under_an_epoch_without_a_past() {
     assert_eq!(position.offset, 6);
     assert_ne!(position.epoch, head.lineage.epoch);
     assert_eq!(hall.head("lobby").await.lineage.forks, []);
+    hall.cli(&["HSET", META, "offset", "3"]);
+    let again = hall.head("lobby").await;
+    assert_eq!((again.offset, again.lineage.forks.len()), (6, 0));
+    assert_ne!(again.lineage.epoch, position.epoch);
     assert!(hall.cli(&["PTTL", META]).parse::<i64>().unwrap() > 0);
 }
 
@@ -467,7 +471,7 @@ async fn a_room_that_was_to_expire_stays_when_that_is_switched_off() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_and_uniqueness_survive_cuts_and_a_lost_library_in_mid_run() {
     let hall = Hall::on(RedisServer::start()).await;
     let mut answers = Vec::new();
