@@ -414,10 +414,7 @@ async fn ids_are_remembered_over_one_change_of_generations_and_not_over_two() {
 async fn a_room_that_was_to_expire_stays_when_that_is_switched_off() {
     let server = RedisServer::start();
     let (expiring, _) = open(&server.url()).await;
-    let forever = HistorySettings {
-        room_ttl: Duration::ZERO,
-        ..settings()
-    };
+    let forever = HistorySettings { room_ttl: Duration::ZERO, ..settings() };
     let (keeping, _) = open_with(&server.url(), &forever).await.unwrap();
     let expiry = |key| server.cli(&["PTTL", &format!("townhall:{{lobby}}:{key}")]);
     expiring.publish(message("lobby", 1)).await.unwrap();
@@ -426,15 +423,9 @@ async fn a_room_that_was_to_expire_stays_when_that_is_switched_off() {
         assert!((3_590_000..=3_600_000 * 17 / 16).contains(&left), "{left}");
     }
     keeping.publish(message("lobby", 2)).await.unwrap();
-    assert_eq!(
-        (expiry("log").as_str(), expiry("meta").as_str()),
-        ("-1", "-1")
-    );
+    assert_eq!((expiry("log").as_str(), expiry("meta").as_str()), ("-1", "-1"));
     expiring.publish(message("lobby", 3)).await.unwrap();
-    assert_ne!(
-        (expiry("log").as_str(), expiry("meta").as_str()),
-        ("-1", "-1")
-    );
+    assert_ne!((expiry("log").as_str(), expiry("meta").as_str()), ("-1", "-1"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -878,9 +869,7 @@ async fn proxy_of(server: u16) -> (u16, tokio::sync::watch::Sender<usize>) {
             tokio::spawn(async move {
                 let mut buffer = vec![0; 64 * 1024];
                 while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
-                    if *muted.borrow() != number
-                        && to_client.write_all(&buffer[..length]).await.is_err()
-                    {
+                    if *muted.borrow() != number && to_client.write_all(&buffer[..length]).await.is_err() {
                         return;
                     }
                 }
