@@ -170,6 +170,7 @@ fn command(directory: &Path, kind: NginxKind) -> Command {
     command
 }
 
+/// `user root`: nginx must not hand its directories to `nobody`, whom a mapped user namespace does not know.
 fn configuration(address: SocketAddr, ports: &[u16], kind: NginxKind, directives: &str) -> String {
     let servers: String = ports
         .iter()
@@ -184,7 +185,8 @@ fn configuration(address: SocketAddr, ports: &[u16], kind: NginxKind, directives
     };
     let here = address.port();
     format!(
-        r#"daemon off;
+        r#"user root;
+daemon off;
 master_process off;
 pid nginx.pid;
 error_log error.log info;
