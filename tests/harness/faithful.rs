@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -56,6 +57,17 @@ pub struct Record {
 }
 
 impl Faithful {
+    /// So many clients, each with another of `urls` as its first.
+    pub async fn join_many(count: usize, urls: &[String], room: &str) -> Vec<Faithful> {
+        let clients = (0..count).map(|number| async move {
+            let mut urls = urls.to_vec();
+            let first = number % urls.len();
+            urls.rotate_left(first);
+            Faithful::join(&urls, room, &format!("faithful-{number}")).await
+        });
+        join_all(clients).await
+    }
+
     /// Joins `room` at the first of `urls`; returns when it has joined.
     pub async fn join(urls: &[String], room: &str, name: &str) -> Faithful {
         let (says, queue) = mpsc::unbounded_channel();
@@ -95,24 +107,34 @@ impl Faithful {
             drop(record);
             panic!("{}: {fault}", self.name);
         }
+        assert!(!self.task.is_finished(), "{}: its task panicked", self.name);
         record
     }
 
-    /// Waits until so many of its messages were accepted.
+    /// Waits until so many of its messages were accepted, for as long as there is progress.
     pub async fn wait_accepted(&self, count: usize) {
-        wait_until(
-            &format!("{} had {count} messages accepted", self.name),
-            async || self.record().accepted.len() >= count,
-        )
-        .await;
+        let accepted = || self.record().accepted.len() as u64;
+        self.wait_progress("messages accepted", count as u64, accepted)
+            .await;
     }
 
-    /// Waits until its position has reached this offset.
+    /// Waits until its position has reached this offset, for as long as there is progress.
     pub async fn wait_reached(&self, offset: u64) {
-        wait_until(&format!("{} reached {offset}", self.name), async || {
-            self.offset() >= offset
-        })
-        .await;
+        self.wait_progress("as its offset", offset, || self.offset())
+            .await;
+    }
+
+    async fn wait_progress(&self, what: &str, goal: u64, state: impl Fn() -> u64) {
+        let mut now = state();
+        while now < goal {
+            let stuck = format!("{} had more than {now} {what}", self.name);
+            let before = now;
+            wait_until(&stuck, async || {
+                now = state();
+                now > before
+            })
+            .await;
+        }
     }
 
     pub fn offset(&self) -> u64 {
@@ -123,18 +145,21 @@ impl Faithful {
             .map_or(0, |position| position.offset)
     }
 
-    /// Checks that it heard offsets 1 to `last`, each once, without ever having been told of a loss.
-    pub fn assert_heard_all(&self, last: u64) {
-        let record = self.record();
-        assert_eq!(record.breaks, 0, "{} was told of a loss", self.name);
-        let heard: Vec<u64> = record.heard.iter().map(|(offset, _)| *offset).collect();
-        assert!(
-            heard.iter().copied().eq(1..=last),
-            "{} heard {} messages up to {:?}, not 1 to {last}",
-            self.name,
-            heard.len(),
-            heard.last()
-        );
+    /// Checks that everybody heard the same `total` messages as offsets 1 to `total`, without ever having been told of a
+    /// loss, and that everything that was accepted is among them, once, under the offset that was accepted.
+    pub fn assert_one_room(everybody: &[Faithful], total: usize) {
+        let room = everybody[0].record().heard.clone();
+        let ids: HashMap<Uuid, u64> = room.iter().map(|(offset, id)| (*id, *offset)).collect();
+        assert_eq!(ids.len(), total, "of {} messages heard", room.len());
+        assert!(room.iter().map(|(offset, _)| *offset).eq(1..=total as u64));
+        for client in everybody {
+            let record = client.record();
+            assert_eq!(record.breaks, 0, "{} was told of a loss", client.name);
+            assert!(record.heard == room, "{} heard another room", client.name);
+            for (id, offset) in &record.accepted {
+                assert_eq!(ids.get(id), Some(offset), "{id} was accepted");
+            }
+        }
     }
 }
 

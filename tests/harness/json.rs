@@ -2,6 +2,7 @@
 //! panics when an offset comes twice, too early or not at all, so every test with a [`Json`] in it checks the order.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -76,6 +77,19 @@ impl Json {
     /// The same where a refusal is what is expected.
     pub async fn try_connect(url: &str, query: &str) -> Result<Json, Refusal> {
         let socket = Socket::connect(&format!("{url}{query}"), Some("townhall.v1")).await?;
+        Ok(Json::welcomed(socket, query).await)
+    }
+
+    /// The same over a socket that holds only a few KiB unread.
+    pub async fn connect_narrow(url: &str, query: &str) -> Json {
+        let url = format!("{url}{query}");
+        match Socket::connect_narrow(&url, Some("townhall.v1")).await {
+            Ok(socket) => Json::welcomed(socket, query).await,
+            Err(refusal) => panic!("{url} refused: {refusal:?}"),
+        }
+    }
+
+    async fn welcomed(socket: Socket, query: &str) -> Json {
         let mut client = Json {
             socket,
             welcome: Value::Null,
@@ -85,7 +99,7 @@ impl Json {
             name: query.into(),
         };
         client.welcome = client.expect_type("welcome").await;
-        Ok(client)
+        client
     }
 
     pub async fn send(&mut self, command: Value) {
@@ -98,8 +112,14 @@ impl Json {
     }
 
     pub async fn send_frame(&mut self, frame: Message) {
-        let sent = patiently("the server to take a command", self.socket.send(frame)).await;
+        let sent = self.try_send_frame(frame).await;
         sent.unwrap_or_else(|error| panic!("{}: cannot send: {error}", self.name));
+    }
+
+    /// Sends to a server that may have closed.
+    pub async fn try_send_frame(&mut self, frame: Message) -> Result<(), String> {
+        let sent = patiently("the server to take a command", self.socket.send(frame)).await;
+        sent.map_err(|error| error.to_string())
     }
 
     /// The next event, whatever it is; `beat`s are not shown.
@@ -113,17 +133,28 @@ impl Json {
     /// The next event, or the code and the reason of the close (1006: cut).
     pub async fn next_or_close(&mut self) -> Result<Value, (u16, String)> {
         loop {
-            let what = format!("{}: the next event; {}", self.name, self.state());
-            match patiently(&what, self.socket.hear()).await {
-                Heard::Closed(code, reason) => return Err((code, reason)),
-                Heard::Text(text) => {
-                    let event: Value = serde_json::from_str(&text)
-                        .unwrap_or_else(|error| panic!("no JSON ({error}): {text}"));
-                    self.note(&event);
-                    if event["type"] != "beat" {
-                        return Ok(event);
-                    }
-                }
+            let event = self.next_of_any_kind().await?;
+            if event["type"] != "beat" {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// The next event, `beat`s too.
+    pub async fn next_with_beats(&mut self) -> Value {
+        let event = self.next_of_any_kind().await;
+        event.unwrap_or_else(|(code, reason)| panic!("{}: closed {code} {reason:?}", self.name))
+    }
+
+    async fn next_of_any_kind(&mut self) -> Result<Value, (u16, String)> {
+        let what = format!("the next event of {}; {}", self.name, self.state());
+        match patiently(&what, self.socket.hear()).await {
+            Heard::Closed(code, reason) => Err((code, reason)),
+            Heard::Text(text) => {
+                let event: Value = serde_json::from_str(&text)
+                    .unwrap_or_else(|error| panic!("no JSON ({error}): {text}"));
+                self.note(&event);
+                Ok(event)
             }
         }
     }
@@ -228,6 +259,25 @@ impl Json {
     pub async fn said(&mut self, room: &str, text: &str) -> Position {
         let id = self.say(room, text).await;
         self.accepted(id).await
+    }
+
+    /// Says something, again and again under the same id while it is refused for now, until it is accepted.
+    pub async fn insist(&mut self, room: &str, id: Uuid, text: &str) -> Position {
+        loop {
+            self.say_as(room, id, text).await;
+            let answer = self
+                .until("an answer to a say", |event| {
+                    event["id"] == id.to_string()
+                        && (event["type"] == "accepted" || event["type"] == "error")
+                })
+                .await;
+            if answer["type"] == "accepted" {
+                return Position::of(&answer);
+            }
+            let pause = answer["retry_after_ms"].as_u64();
+            let pause = pause.unwrap_or_else(|| panic!("refused for good: {answer}"));
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
     }
 
     /// Reads until the message of this id is accepted once more than before; any error is a failure.

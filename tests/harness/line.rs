@@ -63,4 +63,27 @@ impl Line {
     pub async fn expect(&mut self, line: &str) {
         assert_eq!(self.next().await, line, "at {}", self.address);
     }
+
+    /// Reads on until this line comes; those before it.
+    pub async fn until(&mut self, line: &str) -> Vec<String> {
+        let mut others = Vec::new();
+        loop {
+            let next = self.next().await;
+            if next == line {
+                return others;
+            }
+            others.push(next);
+        }
+    }
+
+    /// The next line, which must be a notice with this code: `! CODE words`.
+    pub async fn expect_notice(&mut self, code: &str) {
+        let line = self.next().await;
+        let words = line.strip_prefix(&format!("! {code} "));
+        assert!(
+            words.is_some_and(|words| !words.trim().is_empty()),
+            "at {} instead of ! {code} came {line:?}",
+            self.address
+        );
+    }
 }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
+use futures::future::join_all;
+
 use super::{Answer, get, wait_until};
 
 /// A node on free ports of 127.0.0.1; killed when dropped.
@@ -28,6 +30,11 @@ impl Node {
         let node = Node::start_unready(options).await;
         node.wait_ready().await;
         node
+    }
+
+    /// Starts so many nodes with the same options.
+    pub async fn start_many(count: usize, options: &[&str]) -> Vec<Node> {
+        join_all((0..count).map(|_| Node::start(options))).await
     }
 
     /// Starts a node and waits only until it listens: its broker may be away.

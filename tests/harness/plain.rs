@@ -25,6 +25,15 @@ impl Plain {
         Ok(Plain { socket, url })
     }
 
+    /// The same over a socket that holds only a few KiB unread.
+    pub async fn connect_narrow(url: &str, query: &str) -> Plain {
+        let url = format!("{url}{query}");
+        match Socket::connect_narrow(&url, None).await {
+            Ok(socket) => Plain { socket, url },
+            Err(refusal) => panic!("{url} refused: {refusal:?}"),
+        }
+    }
+
     pub async fn say(&mut self, text: &str) {
         let sent = patiently(
             "the server to take a message",
@@ -54,5 +63,28 @@ impl Plain {
     /// The next message, which must be this one.
     pub async fn expect(&mut self, line: &str) {
         assert_eq!(self.next().await, line, "at {}", self.url);
+    }
+
+    /// Reads on until this line comes; those before it.
+    pub async fn until(&mut self, line: &str) -> Vec<String> {
+        let mut others = Vec::new();
+        loop {
+            let next = self.next().await;
+            if next == line {
+                return others;
+            }
+            others.push(next);
+        }
+    }
+
+    /// The next line, which must be a notice with this code: `! CODE words`.
+    pub async fn expect_notice(&mut self, code: &str) {
+        let line = self.next().await;
+        let words = line.strip_prefix(&format!("! {code} "));
+        assert!(
+            words.is_some_and(|words| !words.trim().is_empty()),
+            "at {} instead of ! {code} came {line:?}",
+            self.url
+        );
     }
 }

@@ -2,15 +2,15 @@
 //! themselves.
 
 use futures::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::patiently;
 
 pub(super) struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    stream: WebSocketStream<TcpStream>,
 }
 
 /// What a socket brought.
@@ -24,45 +24,75 @@ pub(super) enum Heard {
 /// A handshake that was answered with something else than 101.
 #[derive(Debug, Clone)]
 pub struct Refusal {
+    /// 0: there was no HTTP answer.
     pub status: u16,
     pub body: String,
     pub retry_after: Option<String>,
 }
 
+impl Refusal {
+    fn of(error: Error) -> Refusal {
+        let Error::Http(answer) = error else {
+            return Refusal {
+                status: 0,
+                body: error.to_string(),
+                retry_after: None,
+            };
+        };
+        let retry_after = answer.headers().get("Retry-After");
+        let body = answer.body().as_deref().unwrap_or_default();
+        Refusal {
+            status: answer.status().as_u16(),
+            retry_after: retry_after.and_then(|value| value.to_str().ok().map(String::from)),
+            body: String::from_utf8_lossy(body).into_owned(),
+        }
+    }
+}
+
+fn new_tcp() -> TcpSocket {
+    TcpSocket::new_v4().expect("no socket")
+}
+
 impl Socket {
     pub(super) async fn connect(url: &str, subprotocol: Option<&str>) -> Result<Socket, Refusal> {
-        let mut request = url.into_client_request().expect("not a WebSocket address");
+        Socket::connect_from(new_tcp(), url, subprotocol).await
+    }
+
+    /// With a receive buffer of a few KiB: who does not read is felt by the server soon.
+    pub(super) async fn connect_narrow(
+        url: &str,
+        subprotocol: Option<&str>,
+    ) -> Result<Socket, Refusal> {
+        let tcp = new_tcp();
+        tcp.set_recv_buffer_size(8 * 1024)
+            .expect("cannot set a buffer's size");
+        Socket::connect_from(tcp, url, subprotocol).await
+    }
+
+    async fn connect_from(
+        tcp: TcpSocket,
+        url: &str,
+        subprotocol: Option<&str>,
+    ) -> Result<Socket, Refusal> {
+        let mut request = url
+            .into_client_request()
+            .unwrap_or_else(|error| panic!("{url}: {error}"));
         if let Some(subprotocol) = subprotocol {
             let header = subprotocol.parse().expect("not a header's value");
             request
                 .headers_mut()
                 .insert("Sec-WebSocket-Protocol", header);
         }
-        let connected = patiently(&format!("a handshake with {url}"), connect_async(request)).await;
-        match connected {
-            Ok((stream, _)) => {
-                if let MaybeTlsStream::Plain(tcp) = stream.get_ref() {
-                    let _ = tcp.set_nodelay(true);
-                }
-                Ok(Socket { stream })
-            }
-            Err(Error::Http(answer)) => Err(Refusal {
-                status: answer.status().as_u16(),
-                retry_after: answer
-                    .headers()
-                    .get("Retry-After")
-                    .and_then(|value| value.to_str().ok().map(String::from)),
-                body: answer
-                    .body()
-                    .as_deref()
-                    .map(|body| String::from_utf8_lossy(body).into_owned())
-                    .unwrap_or_default(),
-            }),
-            Err(error) => Err(Refusal {
-                status: 0,
-                body: error.to_string(),
-                retry_after: None,
-            }),
+        let authority = request.uri().authority().expect("no host");
+        let server = authority.as_str().parse().expect("not an ip:port");
+        let handshake = async {
+            let stream = tcp.connect(server).await?;
+            stream.set_nodelay(true)?;
+            client_async(request, stream).await
+        };
+        match patiently(&format!("a handshake with {url}"), handshake).await {
+            Ok((stream, _)) => Ok(Socket { stream }),
+            Err(error) => Err(Refusal::of(error)),
         }
     }
 
