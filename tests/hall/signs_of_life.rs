@@ -58,7 +58,9 @@ async fn a_client_behind_a_dead_wire_is_let_go() {
     let mut ada = Json::connect(&wire.ws_url(), "?name=ada").await;
     ada.join("lobby").await;
     wire.swallow_all(true);
-    wait_until("it is closed", async || {
+    // It reads and would answer, but no ping comes through.
+    assert_eq!(ada.until_closed().await.0, 1006);
+    wait_until("it is let go", async || {
         node.metric(r#"townhall_connections{door="json"}"#).await == 0.0
     })
     .await;
