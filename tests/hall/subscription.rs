@@ -36,9 +36,7 @@ async fn a_message_that_the_subscription_never_brought_is_repaired_when_the_next
     let mut scene = Scene::new().await;
     scene.lose("lost").await;
     scene.ada.said("lobby", "next").await;
-    scene
-        .assert_heard_everywhere(&["first", "lost", "next"])
-        .await;
+    scene.assert_heard_everywhere(&["first", "lost", "next"]).await;
 }
 
 #[tokio::test]
@@ -83,15 +81,7 @@ impl Scene {
         lewin.until("lewin:first").await;
         ada.hear("lobby", "first").await;
         ben.hear("lobby", "first").await;
-        Scene {
-            _redis: redis,
-            _east: east,
-            west,
-            wire,
-            ada,
-            ben,
-            lewin,
-        }
+        Scene { _redis: redis, _east: east, west, wire, ada, ben, lewin }
     }
 
     /// Ada says something that the other node's subscription does not bring.
@@ -99,10 +89,7 @@ impl Scene {
         self.wire.swallow_next_with(text);
         self.ada.said("lobby", text).await;
         let wire = &self.wire;
-        wait_until("the message is lost on its way", async || {
-            wire.has_swallowed()
-        })
-        .await;
+        wait_until("the message is lost on its way", async || wire.has_swallowed()).await;
     }
 
     async fn assert_heard_everywhere(&mut self, texts: &[&str]) {

@@ -35,12 +35,8 @@ impl Plain {
     }
 
     pub async fn say(&mut self, text: &str) {
-        let sent = patiently(
-            "the server to take a message",
-            self.socket.send(Message::text(text)),
-        );
-        sent.await
-            .unwrap_or_else(|error| panic!("{}: cannot send: {error}", self.url));
+        let sent = patiently("the server to take a message", self.socket.send(Message::text(text)));
+        sent.await.unwrap_or_else(|error| panic!("{}: cannot send: {error}", self.url));
     }
 
     /// The next message, lines as they are.

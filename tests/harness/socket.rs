@@ -33,11 +33,7 @@ pub struct Refusal {
 impl Refusal {
     fn of(error: Error) -> Refusal {
         let Error::Http(answer) = error else {
-            return Refusal {
-                status: 0,
-                body: error.to_string(),
-                retry_after: None,
-            };
+            return Refusal { status: 0, body: error.to_string(), retry_after: None };
         };
         let retry_after = answer.headers().get("Retry-After");
         let body = answer.body().as_deref().unwrap_or_default();
@@ -59,29 +55,17 @@ impl Socket {
     }
 
     /// With a receive buffer of a few KiB: who does not read is felt by the server soon.
-    pub(super) async fn connect_narrow(
-        url: &str,
-        subprotocol: Option<&str>,
-    ) -> Result<Socket, Refusal> {
+    pub(super) async fn connect_narrow(url: &str, subprotocol: Option<&str>) -> Result<Socket, Refusal> {
         let tcp = new_tcp();
-        tcp.set_recv_buffer_size(8 * 1024)
-            .expect("cannot set a buffer's size");
+        tcp.set_recv_buffer_size(8 * 1024).expect("cannot set a buffer's size");
         Socket::connect_from(tcp, url, subprotocol).await
     }
 
-    async fn connect_from(
-        tcp: TcpSocket,
-        url: &str,
-        subprotocol: Option<&str>,
-    ) -> Result<Socket, Refusal> {
-        let mut request = url
-            .into_client_request()
-            .unwrap_or_else(|error| panic!("{url}: {error}"));
+    async fn connect_from(tcp: TcpSocket, url: &str, subprotocol: Option<&str>) -> Result<Socket, Refusal> {
+        let mut request = url.into_client_request().unwrap_or_else(|error| panic!("{url}: {error}"));
         if let Some(subprotocol) = subprotocol {
             let header = subprotocol.parse().expect("not a header's value");
-            request
-                .headers_mut()
-                .insert("Sec-WebSocket-Protocol", header);
+            request.headers_mut().insert("Sec-WebSocket-Protocol", header);
         }
         let authority = request.uri().authority().expect("no host");
         let server = authority.as_str().parse().expect("not an ip:port");
