@@ -19,6 +19,7 @@ async fn clients_of_a_node_that_is_killed_resume_elsewhere_and_every_accepted_me
     let total = EACH * clients.len();
     clients[0].wait_reached(total as u64 / 4).await;
     nodes[0].kill();
+    assert!(clients.iter().any(|client| client.record().accepted.len() < EACH), "it was not under load");
     for client in &clients {
         client.wait_accepted(EACH).await;
         client.wait_reached(total as u64).await;

@@ -20,6 +20,7 @@ async fn sigterm_under_load_loses_nothing_that_was_accepted() {
     }
     clients[0].wait_reached(total as u64 / 5).await;
     nodes[0].terminate();
+    assert!(clients.iter().any(|client| client.record().accepted.len() < EACH), "it was not under load");
     for client in &clients {
         client.wait_accepted(EACH).await;
         client.wait_reached(total as u64).await;

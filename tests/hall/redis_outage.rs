@@ -104,6 +104,7 @@ async fn redis_killed_and_restarted_with_its_append_only_file_loses_nothing_that
     drop(visitor);
 
     redis.kill();
+    assert!(clients.iter().any(|client| client.record().accepted.len() < EACH), "it was not under load");
     redis.restart();
     for client in &clients {
         client.wait_accepted(EACH).await;

@@ -210,10 +210,10 @@ async fn a_room_that_is_not_among_the_configured_ones_is_forbidden() {
 
 #[tokio::test]
 async fn a_message_over_the_frame_limit_closes_with_1009() {
-    let node = Node::start(&["--max-frame", "16KiB"]).await;
+    let node = Node::start(&["--max-frame", "20KiB"]).await;
     let mut ada = ada_in_the_lobby(&node).await;
-    ada.send(json!({"type": "dance", "pad": "x".repeat(16_000)})).await;
+    ada.send(json!({"type": "dance", "pad": "x".repeat(20_000)})).await;
     ada.expect_error("unknown_type").await;
-    let _ = ada.try_send_frame(Message::text("x".repeat(16 * 1024 + 1))).await;
+    let _ = ada.try_send_frame(Message::text("x".repeat(20 * 1024 + 1))).await;
     assert_eq!(ada.until_closed().await.0, 1009);
 }

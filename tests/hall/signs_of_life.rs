@@ -35,7 +35,7 @@ async fn a_client_that_answers_no_ping_is_closed_4102() {
     let node = Node::start(&["--beat", "1s"]).await;
     let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
     ada.join("lobby").await;
-    let mut lewin = Plain::connect(&node.ws_url(), "?name=lewin").await;
+    let lewin = Plain::connect(&node.ws_url(), "?name=lewin").await;
     // Neither reads, so neither answers.
     for door in ["json", "plain"] {
         wait_until("it is closed", async || {
@@ -44,8 +44,8 @@ async fn a_client_that_answers_no_ping_is_closed_4102() {
         })
         .await;
     }
-    assert_eq!(ada.until_closed().await.0, 4102);
-    assert_eq!(lewin.next_or_close().await.err().map(|closed| closed.0), Some(4102));
+    assert_eq!(ada.unanswered_close().await, Some(4102));
+    assert_eq!(lewin.unanswered_close().await, Some(4102));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use super::socket::{Heard, Refusal, Socket};
+use super::socket::{Heard, Refusal, Socket, close_code};
 use super::{PATIENCE, patiently};
 
 /// A place in a room, as clients keep it: an epoch is opaque.
@@ -113,6 +113,11 @@ impl Json {
     pub async fn try_send_frame(&mut self, frame: Message) -> Result<(), String> {
         let sent = patiently("the server to take a command", self.socket.send(frame)).await;
         sent.map_err(|error| error.to_string())
+    }
+
+    /// The close code among what it had not read, without having answered any of it.
+    pub async fn unanswered_close(self) -> Option<u16> {
+        close_code(&self.socket.rest().await)
     }
 
     /// The next event, whatever it is; `beat`s are not shown.

@@ -2,6 +2,7 @@
 //! themselves.
 
 use futures::{SinkExt, StreamExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -84,6 +85,15 @@ impl Socket {
         self.stream.send(message).await
     }
 
+    /// Everything that is still to be read, as bytes and not as frames, until the server ends the connection.
+    pub(super) async fn rest(self) -> Vec<u8> {
+        let mut stream = self.stream.into_inner();
+        let mut bytes = Vec::new();
+        let read = patiently("the server to end a connection", stream.read_to_end(&mut bytes)).await;
+        read.unwrap_or_else(|error| panic!("{error} after {bytes:?}"));
+        bytes
+    }
+
     /// Waits for as long as it takes; pings are answered meanwhile.
     pub(super) async fn hear(&mut self) -> Heard {
         loop {
@@ -100,4 +110,16 @@ impl Socket {
             }
         }
     }
+}
+
+/// The code of the close frame with which some server frames end; all of them are short.
+pub(super) fn close_code(mut frames: &[u8]) -> Option<u16> {
+    while let [head, length, rest @ ..] = frames {
+        let (payload, others) = rest.split_at_checked(usize::from(*length))?;
+        if let (0x88, [high, low, ..]) = (head, payload) {
+            return Some(u16::from_be_bytes([*high, *low]));
+        }
+        frames = others;
+    }
+    None
 }
