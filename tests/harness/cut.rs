@@ -1,0 +1,177 @@
+//! A wire that can be cut: a TCP proxy for whatever networks do to connections.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Passes bytes both ways until told otherwise. Gone when dropped, with all its connections.
+pub struct Cut {
+    address: SocketAddr,
+    wire: Arc<Wire>,
+    accepting: JoinHandle<()>,
+}
+
+struct Wire {
+    /// Grows with every cut; a connection lives in the generation it was accepted in.
+    generation: watch::Sender<u64>,
+    faults: Mutex<Faults>,
+}
+
+/// What happens to bytes on their way from the server to a client.
+#[derive(Default)]
+struct Faults {
+    /// So many more bytes pass, over all connections; then all are cut, once.
+    cut_after: Option<usize>,
+    /// The next piece that contains these bytes is dropped, once.
+    swallow_next: Option<Vec<u8>>,
+    /// Nothing arrives any more, and nobody is told.
+    swallow_all: bool,
+}
+
+impl Cut {
+    /// A wire to `server`; clients connect to [`Cut::address`].
+    pub async fn in_front_of(server: SocketAddr) -> Cut {
+        Cut::at("127.0.0.1:0", server).await
+    }
+
+    /// The same with an address of the caller's choice.
+    pub async fn at(address: &str, server: SocketAddr) -> Cut {
+        let listener =
+            TcpListener::bind(address).await.unwrap_or_else(|error| panic!("cannot listen at {address}: {error}"));
+        let wire = Arc::new(Wire { generation: watch::Sender::new(0), faults: Mutex::default() });
+        Cut {
+            address: listener.local_addr().expect("bound"),
+            accepting: tokio::spawn(accept(listener, server, wire.clone())),
+            wire,
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `ws://…/ws` through this wire.
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}/ws", self.address)
+    }
+
+    /// Cuts every connection; new ones pass.
+    pub fn cut(&self) {
+        self.wire.cut();
+    }
+
+    /// Lets `bytes` more bytes through to clients, then cuts every connection, in the middle of whatever it is.
+    pub fn cut_after(&self, bytes: usize) {
+        self.wire.faults().cut_after = Some(bytes);
+    }
+
+    /// Drops the next piece on its way to a client that contains `bytes`. A piece is what one write of the server
+    /// brought: on a quiet wire, one message.
+    pub fn swallow_next_with(&self, bytes: &str) {
+        self.wire.faults().swallow_next = Some(bytes.into());
+    }
+
+    /// Whether the piece that [`Cut::swallow_next_with`] waits for has come.
+    pub fn has_swallowed(&self) -> bool {
+        self.wire.faults().swallow_next.is_none()
+    }
+
+    /// From now on (or no longer) nothing that a server says arrives; connections stay.
+    pub fn swallow_all(&self, swallow: bool) {
+        self.wire.faults().swallow_all = swallow;
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.cut();
+    }
+}
+
+impl Wire {
+    fn faults(&self) -> std::sync::MutexGuard<'_, Faults> {
+        self.faults.lock().expect("a connection panicked")
+    }
+
+    fn cut(&self) {
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// What of `piece` goes on to the client, and whether everything is cut after it.
+    fn pass<'a>(&self, piece: &'a [u8]) -> (&'a [u8], bool) {
+        let mut faults = self.faults();
+        if faults.swallow_all {
+            return (&[], false);
+        }
+        if let Some(needle) = &faults.swallow_next
+            && piece.windows(needle.len()).any(|part| part == needle)
+        {
+            faults.swallow_next = None;
+            return (&[], false);
+        }
+        match faults.cut_after {
+            Some(left) if left <= piece.len() => {
+                faults.cut_after = None;
+                (&piece[..left], true)
+            }
+            Some(left) => {
+                faults.cut_after = Some(left - piece.len());
+                (piece, false)
+            }
+            None => (piece, false),
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, server: SocketAddr, wire: Arc<Wire>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let generation = wire.generation.subscribe();
+        tokio::spawn(carry(client, server, wire.clone(), generation));
+    }
+}
+
+/// One connection, until either side ends it or the wire is cut.
+async fn carry(client: TcpStream, server: SocketAddr, wire: Arc<Wire>, mut generation: watch::Receiver<u64>) {
+    let Ok(server) = TcpStream::connect(server).await else {
+        return;
+    };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::select! {
+        _ = asks(from_client, to_server) => {}
+        _ = answers(from_server, to_client, &wire) => {}
+        _ = generation.changed() => {}
+    }
+}
+
+async fn asks(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut piece).await? {
+            0 => return Ok(()),
+            length => to.write_all(&piece[..length]).await?,
+        }
+    }
+}
+
+async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, wire: &Wire) -> std::io::Result<()> {
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        let length = from.read(&mut piece).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        let (passed, cut) = wire.pass(&piece[..length]);
+        to.write_all(passed).await?;
+        if cut {
+            wire.cut();
+        }
+    }
+}
