@@ -54,6 +54,8 @@ struct State {
     /// The oldest offset that the broker still had when it was asked last.
     oldest: Offset,
     oldest_seen: Instant,
+    /// The head when it was asked: what came since may have pushed older events out.
+    oldest_head: Offset,
     held: BTreeMap<Offset, Record>,
     /// Something was delivered that could not be kept; a read that began before may not have seen it.
     missed: bool,
@@ -148,6 +150,7 @@ impl Room {
             lineage: Lineage::silent(),
             oldest: 1,
             oldest_seen: now,
+            oldest_head: 0,
             held: BTreeMap::new(),
             missed: false,
             quiet_since: now,
@@ -285,7 +288,7 @@ impl Room {
     /// Compares with the broker's head. `asked`: ours when it was asked; what came since is newer than the answer.
     pub fn check(&self, asked: Offset, head: &Head) -> Wants {
         let mut state = self.state();
-        state.note_oldest(head.oldest);
+        state.note_oldest(head.oldest, head.offset);
         let same_epoch = state.lineage.epoch == head.lineage.epoch;
         let same = same_epoch && (asked..=state.log.head()).contains(&head.offset);
         if same || !state.open { Wants::Nothing } else { Wants::Repair }
@@ -350,9 +353,10 @@ impl Room {
 }
 
 impl State {
-    fn note_oldest(&mut self, oldest: Offset) {
+    fn note_oldest(&mut self, oldest: Offset, head: Offset) {
         self.oldest = oldest;
         self.oldest_seen = Instant::now();
+        self.oldest_head = head;
     }
 
     fn append(&mut self, records: &[Record], room: &RoomName) {
@@ -401,7 +405,7 @@ impl State {
     /// Takes over the broker's lineage, and drops what is not valid in it. `asked`: the head when the broker was asked; what
     /// was appended since in the same epoch is newer than the answer.
     fn adopt(&mut self, asked: Offset, head: &Head, room: &RoomName) {
-        self.note_oldest(head.oldest);
+        self.note_oldest(head.oldest, head.offset);
         let ours = self.log.head();
         if self.lineage.epoch == head.lineage.epoch {
             if head.offset >= asked {
@@ -473,7 +477,8 @@ impl State {
         if self.log.place(after.offset, encoding).is_some() {
             return Some(true);
         }
-        let fresh = asked || self.oldest_seen.elapsed() < OLDEST_IS_FRESH;
+        let unchanged = self.oldest_head == self.log.head() && self.oldest_seen.elapsed() < OLDEST_IS_FRESH;
+        let fresh = asked || unchanged;
         fresh.then_some(after.offset + 1 >= self.oldest)
     }
 }
