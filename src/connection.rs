@@ -1,8 +1,7 @@
 //! One client: its task reads, asks the session what to do, does it, and writes whatever the delivery loop does not.
 //!
-//! The order of things is simple because there is little at a time: one command that changes where the client is (join,
-//! leave, history) is finished before the next one is read; only publishing goes on in the background, a bounded number at
-//! a time. While the client cannot be served for reasons of ours, nothing is read from it, and the clock that looks for its
+//! What was asked of the hub goes on in the background, a bounded number of things at a time (`underway.rs`). A command whose
+//! turn has not come is held back, and nothing more is read until it has; meanwhile the clock that looks for the client's
 //! signs of life stands still.
 
 use std::cell::RefCell;
@@ -13,14 +12,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::value::RawValue;
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::info;
 
-use crate::broker::{BrokerError, Entry, History, Publication};
+use crate::broker::{Entry, History};
 use crate::door::{Codec, Incoming, write_close, write_ping, write_pong, write_refusal, write_reply};
 use crate::drain::{Leaving, Slot};
 use crate::encoding::{Encoding, Event, lost_notice, notice};
@@ -30,13 +27,11 @@ use crate::names::RoomName;
 use crate::outgoing::{Flushed, Outgoing};
 use crate::pages::Page;
 use crate::position::{Offset, Position};
-use crate::protocol::{CloseReason, ErrorCode, Ref, Refusal, Reply, Request, Tag};
+use crate::protocol::{CloseReason, Ref, Refusal, Reply, Request, Tag};
 use crate::room::{Entrance, Membership, Place, Room};
 use crate::session::{Action, Session};
+use crate::underway::{Outcome, UnderWay};
 
-/// As many messages of one JSON client may be on their way to the broker. The other doors say one after the other, since
-/// they repeat by themselves what is retryable, and the order must stay.
-const PUBLISHING: usize = 64;
 /// Bytes read at a time; connections share the buffer of their thread.
 const READ_BYTES: usize = 16 * 1024;
 /// For so long a closing connection tries to write what is left, and waits for the client to close.
@@ -45,8 +40,6 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const HEARD_POLL: Duration = Duration::from_millis(10);
 /// As many beats without a sign of life end a connection.
 const BEATS_MISSED: u32 = 3;
-/// When to try again what the broker could not do.
-const RETRY_MS: u64 = 1000;
 /// How many events are replayed to somebody who could not go on after a fork.
 const LAST_AFTER_FORK: u64 = 50;
 /// A `history` reply carries fewer messages than asked for rather than more bytes than this.
@@ -82,11 +75,8 @@ pub struct Connection {
     peer: SocketAddr,
     /// Read, but its turn has not come.
     unread: Vec<u8>,
-    /// Something that must wait for its turn because of the client's rate.
-    held_back: Option<(Incoming, Instant)>,
-    /// The command that must be finished before the next one is read.
-    waiting: Option<BoxFuture<'static, Outcome>>,
-    publishing: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    held_back: Option<HeldBack>,
+    under_way: UnderWay,
     page: Option<BoxFuture<'static, (Arc<Room>, Arc<Page>)>>,
     clock: Clock,
     /// The socket takes no more, since when.
@@ -98,13 +88,12 @@ pub struct Connection {
     said: Option<(RoomName, Offset)>,
 }
 
-/// How something ended that was awaited.
-enum Outcome {
-    Joined { membership: Membership, place: Box<Place>, reference: Option<Ref>, moved: bool },
-    History { room: RoomName, reference: Option<Ref>, history: History, limit: u64 },
-    Accepted { room: RoomName, id: uuid::Uuid, reference: Option<Ref>, position: Position, said_at: Instant },
-    Refused(Refusal),
-    Done,
+/// Something that the client said, whose turn has not come.
+enum HeldBack {
+    /// It was too fast, at a door that refuses nobody for that.
+    Until(Instant, Incoming),
+    /// Something that is under way must end first.
+    Behind(Request),
 }
 
 /// When the connection has to look after itself.
@@ -147,8 +136,7 @@ impl Connection {
             peer,
             unread: Vec::new(),
             held_back: None,
-            waiting: None,
-            publishing: FuturesUnordered::new(),
+            under_way: UnderWay::default(),
             page: None,
             clock: Clock::new(times),
             full_since: None,
@@ -193,8 +181,7 @@ impl Connection {
     }
 
     /// One round. The arms: the delivery loop gave the writing back · the socket has something to read · it takes bytes
-    /// again · the command under way is done · a message was stored or refused · a page of history is here · a clock ·
-    /// the node begins to leave.
+    /// again · something that was under way has ended · a page of history is here · a clock · the node begins to leave.
     async fn step(&mut self) -> Result<(), CloseReason> {
         self.take_unread()?;
         if self.flush()? {
@@ -212,11 +199,7 @@ impl Connection {
             ready = self.out.socket().writable(), if self.full_since.is_some() => {
                 ready.map_err(|_| CloseReason::Lost)?;
             }
-            outcome = pending(&mut self.waiting) => {
-                self.waiting = None;
-                self.conclude(outcome);
-            }
-            Some(outcome) = self.publishing.next(), if !self.publishing.is_empty() => self.conclude(outcome),
+            outcome = self.under_way.next() => self.conclude(outcome)?,
             (room, page) = pending(&mut self.page) => {
                 self.page = None;
                 self.out.turn_page(&room, page);
@@ -229,14 +212,13 @@ impl Connection {
 
     // --- reading ----------------------------------------------------------------------------------------------------
 
-    /// Whether the next thing that the client says may be looked at.
+    /// Whether the next thing that the client says may be looked at. The doors without JSON do one thing after the other:
+    /// they repeat by themselves what is retryable, and the order must stay.
     fn may_take(&self) -> bool {
-        let publishing = if self.out.encoding == Encoding::Json { PUBLISHING } else { 1 };
-        self.waiting.is_none()
-            && self.held_back.is_none()
+        self.held_back.is_none()
             && self.finishing.is_none()
-            && self.publishing.len() < publishing
             && self.out.has_room()
+            && (self.out.encoding == Encoding::Json || self.under_way.is_empty())
     }
 
     fn read(&mut self) -> Result<(), CloseReason> {
@@ -256,6 +238,9 @@ impl Connection {
     fn ended(&mut self) -> Result<(), CloseReason> {
         if self.out.encoding != Encoding::Line {
             return Err(CloseReason::Lost);
+        }
+        if let Some(rest) = self.codec.rest() {
+            self.hear(rest, Instant::now())?;
         }
         self.finish(CloseReason::Left, Instant::now() + GOODBYE);
         Ok(())
@@ -286,31 +271,54 @@ impl Connection {
             Incoming::Ping(payload) => self.out.control(|out| write_pong(&payload, out)),
             Incoming::Pong => {}
             Incoming::Close => return Err(CloseReason::Left),
-            Incoming::Text(_) | Incoming::Unreadable(..) => {
-                if self.out.encoding != Encoding::Json
-                    && let Err(wait) = self.session.take_turn(now)
-                {
-                    self.held_back = Some((incoming, now + wait));
-                    self.clock.wake_by(now + wait);
-                    return Ok(());
-                }
-                let action = self.decide(incoming, now);
-                self.act(action, now)?;
+            Incoming::Text(text) if self.out.encoding == Encoding::Json => self.request(Request::parse(&text), now)?,
+            Incoming::Unreadable(code, why) if self.out.encoding == Encoding::Json => {
+                self.request(Err(Refusal::new(code, why, Tag::default())), now)?;
             }
+            Incoming::Text(_) | Incoming::Unreadable(..) => self.hear_in_turn(incoming, now)?,
         }
         Ok(())
     }
 
-    fn decide(&mut self, incoming: Incoming, now: Instant) -> Action {
-        match (self.out.encoding, incoming) {
-            (Encoding::Json, Incoming::Text(text)) => self.session.request(Request::parse(&text), now),
-            (Encoding::Json, Incoming::Unreadable(code, why)) => {
-                self.session.request(Err(Refusal::new(code, why, Tag::default())), now)
+    /// A command of a JSON client.
+    fn request(&mut self, parsed: Result<Request, Refusal>, now: Instant) -> Result<(), CloseReason> {
+        match parsed {
+            Ok(request) if self.under_way.holds_back(&request.command) => {
+                self.held_back = Some(HeldBack::Behind(request));
+                Ok(())
             }
+            parsed => {
+                let action = self.session.request(parsed, now);
+                self.act(action, now)
+            }
+        }
+    }
+
+    /// Something that came by a door without JSON.
+    fn hear_in_turn(&mut self, incoming: Incoming, now: Instant) -> Result<(), CloseReason> {
+        if let Err(wait) = self.session.take_turn(now) {
+            self.held_back = Some(HeldBack::Until(now + wait, incoming));
+            self.clock.wake_by(now + wait);
+            return Ok(());
+        }
+        let action = match (self.out.encoding, incoming) {
             (Encoding::Plain, Incoming::Text(text)) => self.session.text(&text),
-            (Encoding::Line, Incoming::Text(line)) => self.session.line(&line),
+            (_, Incoming::Text(line)) => self.session.line(&line),
             (_, Incoming::Unreadable(code, why)) => Action::Refuse(Refusal::new(code, why, Tag::default())),
             (_, Incoming::Ping(_) | Incoming::Pong | Incoming::Close) => Action::Nothing,
+        };
+        self.act(action, now)
+    }
+
+    /// Looks again at what was held back.
+    fn take_up(&mut self, now: Instant) -> Result<(), CloseReason> {
+        match self.held_back.take() {
+            Some(HeldBack::Until(at, incoming)) if now >= at => self.hear_in_turn(incoming, now),
+            Some(HeldBack::Behind(request)) => self.request(Ok(request), now),
+            waiting => {
+                self.held_back = waiting;
+                Ok(())
+            }
         }
     }
 
@@ -323,8 +331,12 @@ impl Connection {
             Action::Join { room, after, last, reference } => self.join(room, after, last, reference, false),
             Action::Move { room } => self.join(room, None, 0, None, true),
             Action::Leave { room, reference } => self.leave(room, reference),
-            Action::Publish { publication, reference } => self.publish(publication, reference, now),
-            Action::History { room, before, limit, reference } => self.history(room, before, limit, reference),
+            Action::Publish { publication, reference } => {
+                self.under_way.say(&self.hub, publication, reference, self.out.encoding);
+            }
+            Action::History { room, before, limit, reference } => {
+                self.under_way.history(&self.hub, room, before, limit, reference);
+            }
             Action::Close(CloseReason::Left) => self.finish(CloseReason::Left, now + GOODBYE),
             Action::Close(reason) => return Err(reason),
             Action::Nothing => {}
@@ -344,82 +356,30 @@ impl Connection {
     }
 
     fn join(&mut self, room: RoomName, after: Option<Position>, last: u64, reference: Option<Ref>, moved: bool) {
-        let (hub, encoding) = (self.hub.clone(), self.out.encoding);
-        self.waiting = Some(Box::pin(async move {
-            loop {
-                let entrance = Entrance { encoding, after: after.clone(), last };
-                match hub.clone().join(room.clone(), entrance).await {
-                    Ok((membership, place)) => {
-                        return Outcome::Joined { membership, place: Box::new(place), reference, moved };
-                    }
-                    Err(error) if encoding == Encoding::Json => {
-                        let room = Some(room.as_str().into());
-                        return Outcome::Refused(unavailable(&error, Tag { reference, room, id: None }));
-                    }
-                    Err(_) => sleep(Duration::from_millis(RETRY_MS)).await,
-                }
-            }
-        }));
+        let entrance = Entrance { encoding: self.out.encoding, after, last };
+        self.under_way.join(&self.hub, room, entrance, reference, moved);
     }
 
     fn leave(&mut self, room: RoomName, reference: Option<Ref>) {
         self.session.left(&room);
         let left = Reply::Left { room: room.clone(), reference };
-        if let Some(membership) = self.out.leave(&room, |out| write_reply(&left, out)) {
-            self.waiting = Some(self.went(membership));
-        }
+        let went = self.out.leave(&room, |out| write_reply(&left, out));
+        self.under_way.moved(&self.hub, self.out.clone(), None, went.into_iter().collect());
     }
 
-    /// Tells the delivery loop that the connection is no longer in a room.
-    fn went(&self, membership: Membership) -> BoxFuture<'static, Outcome> {
-        let (worker, id) = (self.hub.worker(self.out.id).clone(), self.out.id);
-        Box::pin(async move {
-            worker.went(membership.room().clone(), id).await;
-            Outcome::Done
-        })
-    }
-
-    fn publish(&mut self, publication: Publication, reference: Option<Ref>, said_at: Instant) {
-        let (room, id) = (publication.room.clone(), publication.id);
-        let (hub, encoding) = (self.hub.clone(), self.out.encoding);
-        let mut stored = hub.publish(publication.clone()).boxed();
-        self.publishing.push(Box::pin(async move {
-            loop {
-                match stored.await {
-                    Ok(position) => return Outcome::Accepted { room, id, reference, position, said_at },
-                    Err(error) if encoding == Encoding::Json => {
-                        let id = Some(id.to_string().into());
-                        let room = Some(room.as_str().into());
-                        return Outcome::Refused(unavailable(&error, Tag { reference, id, room }));
-                    }
-                    Err(_) => {
-                        sleep(Duration::from_millis(RETRY_MS)).await;
-                        stored = hub.publish(publication.clone()).boxed();
-                    }
-                }
-            }
-        }));
-    }
-
-    fn history(&mut self, room: RoomName, before: Offset, limit: u64, reference: Option<Ref>) {
-        let history = self.hub.history(&room, before, limit as usize);
-        self.waiting = Some(Box::pin(async move {
-            match history.await {
-                Ok(history) => Outcome::History { room, reference, history, limit },
-                Err(error) => {
-                    let room = Some(room.as_str().into());
-                    Outcome::Refused(unavailable(&error, Tag { reference, room, id: None }))
-                }
-            }
-        }));
-    }
-
-    /// What was awaited has ended.
-    fn conclude(&mut self, outcome: Outcome) {
+    /// What was under way has ended.
+    fn conclude(&mut self, outcome: Outcome) -> Result<(), CloseReason> {
         match outcome {
             Outcome::Joined { membership, place, reference, moved } => self.enter(membership, *place, reference, moved),
-            Outcome::History { room, reference, history, limit } => {
-                let reply = history_reply(room, reference, &history, limit);
+            Outcome::NotJoined { room, refusal } => {
+                // Who was in already, and only joined again, stays in.
+                if !self.out.is_in(&room) {
+                    self.session.left(&room);
+                }
+                self.refuse(refusal);
+            }
+            Outcome::History { room, reference, history, before, limit } => {
+                let reply = history_reply(room, reference, &history, before, limit);
                 self.out.tell(|out| write_reply(&reply, out));
             }
             Outcome::Accepted { room, id, reference, position, said_at } => {
@@ -434,32 +394,27 @@ impl Connection {
             Outcome::Refused(refusal) => self.refuse(refusal),
             Outcome::Done => {}
         }
+        self.take_up(Instant::now())
     }
 
     fn enter(&mut self, membership: Membership, place: Place, reference: Option<Ref>, moved: bool) {
         let room = membership.room().clone();
-        let mut tasks = Vec::new();
+        let mut went = Vec::new();
         if moved {
             for old in self.session.rooms().to_vec() {
                 self.session.left(&old);
-                tasks.extend(self.out.leave(&old, |_| {}).map(|membership| self.went(membership)));
+                went.extend(self.out.leave(&old, |_| {}));
             }
             self.notice(&format!("room you are in {}", room.name));
         }
         self.session.entered(room.name.clone());
         self.put(membership, place, reference);
-        let (worker, out) = (self.hub.worker(self.out.id).clone(), self.out.clone());
-        self.waiting = Some(Box::pin(async move {
-            for task in tasks {
-                task.await;
-            }
-            worker.came(room, out).await;
-            Outcome::Done
-        }));
+        self.under_way.moved(&self.hub, self.out.clone(), Some(room), went);
     }
 
     /// Places the cursor and tells the client: at a join, at joining again, and after a fork.
     fn put(&mut self, membership: Membership, place: Place, reference: Option<Ref>) {
+        place.count();
         let encoding = self.out.encoding;
         let lost = place.lost;
         let joined = Reply::Joined { room: membership.room().name.clone(), reference, joined: place.joined.clone() };
@@ -540,9 +495,7 @@ impl Connection {
         {
             self.finish(CloseReason::Restart, now + GOODBYE);
         }
-        if let Some((incoming, _)) = self.held_back.take_if(|(_, at)| now >= *at) {
-            self.hear(incoming, now)?;
-        }
+        self.take_up(now)?;
         self.arm(now);
         Ok(())
     }
@@ -590,7 +543,7 @@ impl Connection {
         if let Some(since) = self.full_since.filter(|_| !write_timeout.is_zero()) {
             due(since + write_timeout);
         }
-        if let Some((_, at)) = self.held_back {
+        if let Some(HeldBack::Until(at, _)) = self.held_back {
             due(at);
         }
         match (self.finishing, self.slot) {
@@ -625,7 +578,8 @@ impl Connection {
 
     fn finish_if_done(&mut self) -> Result<(), CloseReason> {
         let Some((reason, _)) = self.finishing else { return Ok(()) };
-        if self.waiting.is_some() || !self.publishing.is_empty() || self.full_since.is_some() || self.page.is_some() {
+        let busy = self.held_back.is_some() || !self.under_way.is_empty();
+        if busy || self.full_since.is_some() || self.page.is_some() {
             return Ok(());
         }
         // Who speaks hears oneself, too; the delivery loop does not tell when it has written that.
@@ -680,27 +634,22 @@ async fn pending<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-fn unavailable(error: &BrokerError, tag: Tag) -> Refusal {
-    Refusal::retry(ErrorCode::Unavailable, error.to_string(), RETRY_MS, tag)
-}
-
 /// The newest messages that fit.
-fn history_reply(room: RoomName, reference: Option<Ref>, history: &History, limit: u64) -> Reply {
+fn history_reply(room: RoomName, reference: Option<Ref>, history: &History, before: Offset, limit: u64) -> Reply {
     let mut messages = VecDeque::new();
     let mut bytes = 0;
-    let mut first = None;
+    let mut first = before.min(history.head.offset + 1);
     for entry in history.entries.iter().rev().take(limit as usize) {
         let Some(message) = stored_json(&room, entry) else { continue };
         bytes += message.get().len();
-        if bytes > HISTORY_BYTES && first.is_some() {
+        if bytes > HISTORY_BYTES && !messages.is_empty() {
             break;
         }
         messages.push_front(message);
-        first = Some(entry.offset);
+        first = entry.offset;
     }
-    let more = first.is_some_and(|first| first > history.head.oldest);
     let epoch = history.head.lineage.epoch.clone();
-    Reply::History { room, reference, epoch, messages: messages.into(), more }
+    Reply::History { room, reference, epoch, messages: messages.into(), more: first > history.head.oldest }
 }
 
 fn stored_json(room: &RoomName, entry: &Entry) -> Option<Box<RawValue>> {

@@ -37,6 +37,16 @@ impl Codec {
     }
 }
 
+impl Codec {
+    /// What is left when the client sends nothing more.
+    pub fn rest(&mut self) -> Option<Incoming> {
+        match self {
+            Codec::Frames(_) => None,
+            Codec::Lines(lines) => lines.rest().map(from_line),
+        }
+    }
+}
+
 /// The close that a broken frame is answered with.
 pub fn broken(error: FrameError) -> CloseReason {
     let words = match error {

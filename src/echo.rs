@@ -4,10 +4,10 @@ use std::io;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use crate::connection::Times;
-use crate::drain::Leaving;
+use crate::drain::{Leaving, Slot};
 use crate::protocol::CloseReason;
 use crate::ws::frame::{self, Decoder, Incoming, Opcode};
 
@@ -18,13 +18,9 @@ const BEATS_MISSED: u32 = 3;
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Serves one client until it leaves. `max_message` in bytes.
-pub async fn run(socket: TcpStream, read_before: &[u8], max_message: usize, times: Times, mut leaving: Leaving) {
-    let mut echo = Echo { socket, decoder: Decoder::new(max_message), times };
-    let ended = tokio::select! {
-        ended = echo.run(read_before) => ended,
-        _ = leaving.slot() => Err(End::Because(CloseReason::Restart)),
-    };
-    if let Err(End::Because(reason)) = ended {
+pub async fn run(socket: TcpStream, read_before: &[u8], max_message: usize, times: Times, leaving: Leaving) {
+    let mut echo = Echo { socket, decoder: Decoder::new(max_message), times, leaving, slot: None };
+    if let Err(End::Because(reason)) = echo.run(read_before).await {
         let _ = timeout(GOODBYE, echo.say_goodbye(reason)).await;
     }
 }
@@ -33,6 +29,9 @@ struct Echo {
     socket: TcpStream,
     decoder: Decoder,
     times: Times,
+    leaving: Leaving,
+    /// When it goes, once the node leaves.
+    slot: Option<Slot>,
 }
 
 /// How it ended.
@@ -62,7 +61,11 @@ impl Echo {
     async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, End> {
         let mut silent_beats = 0;
         loop {
-            if self.hears_nothing().await? {
+            let silent = tokio::select! {
+                silent = hears_nothing(&self.socket, self.times.beat) => silent?,
+                () = departs(&mut self.leaving, &mut self.slot) => return Err(End::Because(CloseReason::Restart)),
+            };
+            if silent {
                 silent_beats += 1;
                 if silent_beats == BEATS_MISSED {
                     return Err(End::Because(CloseReason::NoSignOfLife));
@@ -76,17 +79,6 @@ impl Echo {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Err(End::Lost),
             }
-        }
-    }
-
-    /// True when a whole beat passed without anything to read.
-    async fn hears_nothing(&self) -> io::Result<bool> {
-        if self.times.beat.is_zero() {
-            return self.socket.readable().await.map(|()| false);
-        }
-        match timeout(self.times.beat, self.socket.readable()).await {
-            Ok(ready) => ready.map(|()| false),
-            Err(_) => Ok(true),
         }
     }
 
@@ -141,6 +133,26 @@ impl Echo {
             }
         }
     }
+}
+
+/// True when a whole beat passed without anything to read.
+async fn hears_nothing(socket: &TcpStream, beat: Duration) -> io::Result<bool> {
+    if beat.is_zero() {
+        return socket.readable().await.map(|()| false);
+    }
+    match timeout(beat, socket.readable()).await {
+        Ok(ready) => ready.map(|()| false),
+        Err(_) => Ok(true),
+    }
+}
+
+/// Returns at this client's slot, once the node leaves.
+async fn departs(leaving: &mut Leaving, slot: &mut Option<Slot>) {
+    let slot = match slot {
+        Some(slot) => *slot,
+        None => *slot.insert(leaving.slot().await),
+    };
+    sleep_until(slot.at.into()).await;
 }
 
 fn refused(error: frame::FrameError) -> End {

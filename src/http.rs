@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Extension, Path, Query, Request, State};
+use axum::extract::{Extension, Path, Query, RawQuery, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::routing::get;
@@ -69,8 +69,8 @@ pub fn router(hall: Hall, config: &Config) -> Router {
     let mut router = routes(Router::new(), "");
     let base = config.base_path.as_str();
     if let Some((_, last)) = base.rsplit_once('/') {
-        let location = HeaderValue::from_str(&format!("{last}/")).unwrap_or(HeaderValue::from_static("./"));
-        router = routes(router, base).route(base, get(async move || redirect(location.clone())));
+        let page = format!("{last}/");
+        router = routes(router, base).route(base, get(async move |RawQuery(query)| redirect(&page, query)));
     }
     router.fallback(not_found).layer(middleware::from_fn_with_state(hall.clone(), come_later)).with_state(hall)
 }
@@ -89,7 +89,10 @@ fn routes(router: Router<Hall>, base: &str) -> Router<Hall> {
     router
 }
 
-fn redirect(location: HeaderValue) -> Response<Body> {
+/// To a relative address, since only proxies know the absolute one.
+fn redirect(page: &str, query: Option<String>) -> Response<Body> {
+    let location = query.map_or(page.to_owned(), |query| format!("{page}?{query}"));
+    let location = HeaderValue::from_str(&location).unwrap_or(HeaderValue::from_static("./"));
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
     answer.headers_mut().insert(header::LOCATION, location);
@@ -100,8 +103,11 @@ async fn not_found() -> Response<Body> {
     Refused::new(StatusCode::NOT_FOUND, "not_found", "there is no such address; the chat is at /").answer()
 }
 
-/// While the node leaves, or for those who found no seat, everything is answered with 503.
+/// While the node leaves, or for those who found no seat, everything is answered with 503; but the process lives.
 async fn come_later(State(hall): State<Hall>, request: Request, next: middleware::Next) -> Response<Body> {
+    if request.uri().path().ends_with("/healthz") {
+        return next.run(request).await;
+    }
     let seated = request.extensions().get::<Caller>().is_some_and(|caller| caller.seat.is_some());
     if !seated {
         return Refused::for_now("full", "the hall is full; come again in a moment").answer();
@@ -204,7 +210,7 @@ fn open_json(hall: Hall, caller: Caller, handshake: Handshake, wishes: &Wishes) 
 fn open_plain(hall: Hall, caller: Caller, handshake: Handshake, wishes: &Wishes) -> Result<Response<Body>, Refused> {
     let user = guest(wishes, &caller)?;
     let room = match &wishes.room {
-        None => RoomName::lobby(),
+        None => hall.rules.first_room(),
         Some(name) => {
             RoomName::parse(name).ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "room", RoomName::RULE))?
         }
@@ -306,8 +312,15 @@ impl Page {
         Page { path, kind, body, etag }
     }
 
+    /// RFC 9110 §13.1.2: a list, compared weakly, since proxies that compress make weak tags of ours.
+    fn is_among(&self, etags: &HeaderValue) -> bool {
+        let ours = self.etag.to_str().unwrap_or_default();
+        let etags = etags.to_str().unwrap_or_default().split(',').map(str::trim);
+        etags.map(|etag| etag.strip_prefix("W/").unwrap_or(etag)).any(|etag| etag == ours || etag == "*")
+    }
+
     fn answer(&self, asked: &HeaderMap) -> Response<Body> {
-        let known = asked.get(header::IF_NONE_MATCH).is_some_and(|etag| *etag == self.etag);
+        let known = asked.get_all(header::IF_NONE_MATCH).iter().any(|etags| self.is_among(etags));
         let body: Cow<'static, str> = if known { "".into() } else { self.body.into() };
         let mut answer = Response::new(Body::from(body));
         if known {

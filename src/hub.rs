@@ -123,7 +123,6 @@ impl Hub {
         let mut asked = false;
         for round in 0.. {
             if let Some(place) = open.room.place(&entrance, asked) {
-                count_resume(&place);
                 return Ok((membership, place));
             }
             let (refresh, began_now) = self.refresh(&open, entrance.encoding);
@@ -392,15 +391,6 @@ impl Hub {
             bytes += open.room.bytes();
         }
         bytes
-    }
-}
-
-fn count_resume(place: &Place) {
-    match (place.joined.recovered, place.seq) {
-        (None, _) => {}
-        (Some(false), _) => METRICS.resumes_lost.increment(1),
-        (Some(true), Some(_)) => METRICS.resumes_window.increment(1),
-        (Some(true), None) => METRICS.resumes_broker.increment(1),
     }
 }
 

@@ -30,4 +30,5 @@ pub mod room;
 pub mod server;
 pub mod session;
 pub mod tcp;
+pub mod underway;
 pub mod ws;

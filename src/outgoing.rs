@@ -274,6 +274,11 @@ impl Outgoing {
         index.map(|index| state.cursors.swap_remove(index).membership)
     }
 
+    /// Whether the client is in `room`.
+    pub fn is_in(&self, room: &RoomName) -> bool {
+        self.state().cursors.iter().any(|cursor| cursor.membership.room().name == *room)
+    }
+
     /// Takes the client out of all rooms.
     pub fn leave_all(&self) -> Vec<Membership> {
         let mut state = self.state();

@@ -131,6 +131,18 @@ pub enum Command {
     History { room: String, before: Option<Offset>, limit: Option<u64> },
 }
 
+impl Command {
+    /// The room that it is about, as the client wrote it.
+    pub fn room(&self) -> &str {
+        match self {
+            Command::Join { room, .. }
+            | Command::Leave { room }
+            | Command::Say { room, .. }
+            | Command::History { room, .. } => room,
+        }
+    }
+}
+
 /// A command and what the client calls it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -239,19 +251,19 @@ impl Fields<'_> {
             "join" => Command::Join {
                 room: room()?,
                 after: optional("after", self.after, "an object with `epoch` and `offset`")?,
-                last: optional("last", self.last, "a whole number")?,
+                last: whole("last", self.last)?,
             },
             "leave" => Command::Leave { room: room()? },
             "say" => Command::Say {
                 room: room()?,
                 id: required("id", self.id, "a UUID")?,
                 text: optional("text", self.text, "a string")?.unwrap_or_default(),
-                data: self.data.filter(|raw| raw.get() != "null").map(data).transpose()?,
+                data: self.data.map(data).transpose()?,
             },
             "history" => Command::History {
                 room: room()?,
-                before: optional("before", self.before, "an offset")?,
-                limit: optional("limit", self.limit, "a whole number")?,
+                before: whole("before", self.before)?,
+                limit: whole("limit", self.limit)?,
             },
             _ => return Ok(None),
         }))
@@ -259,7 +271,7 @@ impl Fields<'_> {
 
     fn check_reference(&self) -> Result<(), Wrong> {
         match self.reference {
-            Some(raw) if raw.get() != "null" && reference(raw).is_none() => {
+            Some(raw) if reference(raw).is_none() => {
                 Err(format!("`ref` must be a string of at most {MAX_REF_BYTES} bytes or an integer"))
             }
             _ => Ok(()),
@@ -291,6 +303,15 @@ fn optional<T: for<'a> Deserialize<'a>>(name: &str, raw: Option<&RawValue>, shap
     match raw {
         None => Ok(None),
         Some(raw) => serde_json::from_str(raw.get()).map_err(|_| format!("`{name}` must be {shape}")),
+    }
+}
+
+/// A whole number; one that is too large for us is the largest, since such numbers are clamped anyway.
+fn whole(name: &str, raw: Option<&RawValue>) -> Result<Option<u64>, Wrong> {
+    let digits = raw.is_some_and(|raw| raw.get().bytes().all(|byte| byte.is_ascii_digit()));
+    match optional(name, raw, "a whole number") {
+        Err(_) if digits => Ok(Some(u64::MAX)),
+        number => number,
     }
 }
 
@@ -367,12 +388,6 @@ pub enum Reply {
         epoch: Epoch,
         messages: Vec<Box<RawValue>>,
         more: bool,
-    },
-    Gap {
-        room: RoomName,
-        epoch: Epoch,
-        from: Offset,
-        to: Offset,
     },
     Reconnect {
         after_ms: u64,

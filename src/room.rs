@@ -25,8 +25,10 @@ use crate::protocol::Joined;
 
 /// As many events that came too early are held while the missing ones are fetched; more are dropped, and fetched too.
 const HELD: usize = 1024;
-/// For so long the oldest stored offset is believed.
-const OLDEST_IS_FRESH: Duration = Duration::from_secs(1);
+/// For so long the oldest stored offset is reckoned with; heads are compared more often.
+const OLDEST_IS_FRESH: Duration = Duration::from_secs(20);
+/// A broker trims in steps: as many events more than have come since may have gone.
+const TRIM_STEP: Offset = 512;
 
 /// A room that this node has open.
 #[derive(Debug)]
@@ -112,6 +114,18 @@ pub struct Place {
     pub generation: u32,
     /// How many messages that the client had are not in the room any more.
     pub lost: u64,
+}
+
+impl Place {
+    /// Counts the resume that this is, if it is one.
+    pub fn count(&self) {
+        match (self.joined.recovered, self.seq) {
+            (None, _) => {}
+            (Some(false), _) => METRICS.resumes_lost.increment(1),
+            (Some(true), Some(_)) => METRICS.resumes_window.increment(1),
+            (Some(true), None) => METRICS.resumes_broker.increment(1),
+        }
+    }
 }
 
 /// How a client comes into a room.
@@ -411,26 +425,31 @@ impl State {
             if head.offset >= asked {
                 return;
             }
-            warn!(room = room.as_str(), dropped = ours - head.offset, "the broker lost messages that were here");
-            self.log.fork(head.offset);
+            self.drop_lost(head.offset, room);
         } else {
             match head.lineage.shared_until(&self.lineage.epoch, head.offset) {
                 Some(until) if until >= ours => {
                     info!(room = room.as_str(), offset = ours, "another epoch; nothing was lost");
                     self.log.fork(ours);
                 }
-                Some(until) => {
-                    warn!(room = room.as_str(), dropped = ours - until, "the broker lost messages that were here");
-                    self.log.fork(until);
-                }
+                Some(until) => self.drop_lost(until, room),
                 None => {
                     warn!(room = room.as_str(), dropped = ours, "the broker knows nothing of what was here");
+                    METRICS.messages_lost.increment(ours);
                     self.log.restart(head.offset.saturating_sub(self.log.window().records as Offset));
                 }
             }
         }
         self.lineage = head.lineage.clone();
         self.held.clear();
+    }
+
+    /// What follows `until` is not the broker's any more.
+    fn drop_lost(&mut self, until: Offset, room: &RoomName) {
+        let dropped = self.log.head() - until;
+        warn!(room = room.as_str(), dropped, "the broker lost messages that were here");
+        METRICS.messages_lost.increment(dropped);
+        self.log.fork(until);
     }
 
     fn progress(&mut self, changed: bool, head: Offset) -> Progress {
@@ -477,9 +496,14 @@ impl State {
         if self.log.place(after.offset, encoding).is_some() {
             return Some(true);
         }
-        let unchanged = self.oldest_head == self.log.head() && self.oldest_seen.elapsed() < OLDEST_IS_FRESH;
-        let fresh = asked || unchanged;
-        fresh.then_some(after.offset + 1 >= self.oldest)
+        let next = after.offset + 1;
+        if asked || next < self.oldest {
+            return Some(next >= self.oldest);
+        }
+        let pushed_out = self.log.head().saturating_sub(self.oldest_head) + TRIM_STEP;
+        let unchanged = self.oldest_head == self.log.head() && self.oldest_seen.elapsed() < Duration::from_secs(1);
+        let sure = self.oldest_seen.elapsed() < OLDEST_IS_FRESH && (unchanged || next >= self.oldest + pushed_out);
+        sure.then_some(true)
     }
 }
 
@@ -487,7 +511,10 @@ impl State {
 fn readable(offset: Offset, at_ms: u64, event: bytes::Bytes) -> Record {
     match Event::parse(event) {
         Some(event) => Record::Event { offset, at_ms, event },
-        None => Record::Gap { from: offset, to: offset },
+        None => {
+            METRICS.messages_lost.increment(1);
+            Record::Gap { from: offset, to: offset }
+        }
     }
 }
 

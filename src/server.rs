@@ -22,7 +22,7 @@ use crate::auth::guest;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed, feed};
-use crate::config::{Config, Rooms};
+use crate::config::Config;
 use crate::connection::{Connection, Times};
 use crate::door::Codec;
 use crate::drain::{Depart, staying};
@@ -33,7 +33,6 @@ use crate::http::{self, Caller, Hall};
 use crate::hub::Hub;
 use crate::log::Window;
 use crate::metrics::{self, METRICS};
-use crate::names::RoomName;
 use crate::outgoing::Outgoing;
 use crate::session::Rules;
 use crate::tcp::Lines;
@@ -173,8 +172,6 @@ struct Doors {
     router: Router,
     seats: Arc<Seats>,
     handshake_timeout: Duration,
-    /// Where people without a choice of room are.
-    first_room: RoomName,
     /// Requests that are answered for those who found no seat.
     standing: Arc<Seats>,
     /// No more connections are accepted.
@@ -186,16 +183,11 @@ impl Doors {
     const STANDING: usize = 64;
 
     fn new(hall: Hall, config: &Config) -> Self {
-        let first_room = match &config.rooms {
-            Rooms::Only(rooms) if !rooms.contains(&RoomName::lobby()) => rooms.first().cloned(),
-            _ => None,
-        };
         Doors {
             router: http::router(hall.clone(), config),
             hall,
             seats: Seats::new(config.limits.connections),
             handshake_timeout: config.limits.handshake_timeout,
-            first_room: first_room.unwrap_or_else(RoomName::lobby),
             standing: Seats::new(Self::STANDING),
             closing: CancellationToken::new(),
         }
@@ -269,7 +261,7 @@ impl Doors {
         }
         let Ok(user) = guest::admit(None, None, peer) else { return };
         let admitted = self.hall.admit(user, peer);
-        let room = self.first_room.clone();
+        let room = self.hall.rules.first_room();
         self.hall.clients.spawn(async move {
             keep_line_alive(&socket);
             let codec = Codec::Lines(Lines::default());

@@ -50,6 +50,15 @@ impl Rules {
         }
     }
 
+    /// The room of those who name none: the lobby, or the first of those that there are.
+    pub fn first_room(&self) -> RoomName {
+        let first = match &self.rooms {
+            Rooms::Only(rooms) if !rooms.contains(&RoomName::lobby()) => rooms.first().cloned(),
+            _ => None,
+        };
+        first.unwrap_or_else(RoomName::lobby)
+    }
+
     fn listed(&self) -> Vec<RoomName> {
         match &self.rooms {
             Rooms::Open => vec![RoomName::lobby()],
@@ -141,7 +150,13 @@ impl Session {
         }
         self.refused_in_a_row = 0;
         match parsed.and_then(|request| self.decide(request.command, request.tag)) {
-            Ok(action) => action,
+            Ok(action) => {
+                // Whoever is on the way in takes a place already.
+                if let Action::Join { room, .. } = &action {
+                    self.entered(room.clone());
+                }
+                action
+            }
             Err(refusal) => Action::Refuse(refusal),
         }
     }

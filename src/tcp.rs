@@ -34,6 +34,11 @@ impl Lines {
         Some(self.finish())
     }
 
+    /// What came after the last line break, when nothing more will come.
+    pub fn rest(&mut self) -> Option<Line> {
+        (self.skipping || !self.unfinished.is_empty()).then(|| self.finish())
+    }
+
     fn keep(&mut self, bytes: &[u8]) {
         // One more for a CR that is not part of the line.
         if self.unfinished.len() + bytes.len() > MAX_LINE_BYTES + 1 {
@@ -94,6 +99,14 @@ mod tests {
             let input = format!("{just}\r\n{just}y\n{just}{just}\nok\n");
             assert_eq!(lines(input.as_bytes(), step), [text(&just), Line::TooLong, Line::TooLong, text("ok")]);
         }
+    }
+
+    #[test]
+    fn a_last_line_needs_no_line_break() {
+        let mut reader = Lines::default();
+        assert_eq!(reader.next(&mut &mut b"one".to_vec()[..]), None);
+        assert_eq!(reader.rest(), Some(text("one")));
+        assert_eq!(reader.rest(), None);
     }
 
     #[test]

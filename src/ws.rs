@@ -165,7 +165,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 
 /// Whether the client speaks `townhall.v1`.
 fn check_subprotocol(headers: &HeaderMap) -> Result<bool, Refused> {
-    if has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+    if tokens(headers, &SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == SUBPROTOCOL) {
         return Ok(true);
     }
     if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
@@ -183,8 +183,11 @@ fn check_origin(headers: &HeaderMap, origins: &Origins) -> Result<(), Refused> {
     if is_let_in(origin, host, origins) {
         return Ok(());
     }
-    let words =
-        format!("a page of {origin:?} may not connect to {host:?}; the option --allow-origin {origin} lets it in");
+    let advice = match AllowedOrigins::authority(origin) {
+        Some(_) => format!("the option --allow-origin {origin} lets it in"),
+        None => "a page without a site of its own is let in by --allow-origin '*' alone".into(),
+    };
+    let words = format!("a page of Origin {origin:?} may not connect to Host {host:?}; {advice}");
     Err(Refused::new(StatusCode::FORBIDDEN, "origin", words))
 }
 
@@ -207,15 +210,25 @@ fn is_loopback(authority: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Headers that carry no secret. Others may (a cookie, a referring page's address), whatever they are called.
+fn is_shown(name: &HeaderName) -> bool {
+    let shown = [HOST, ORIGIN, CONNECTION, UPGRADE, SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_KEY, header::USER_AGENT];
+    shown.contains(name)
+        || matches!(*name, header::SEC_WEBSOCKET_EXTENSIONS | header::ACCEPT_ENCODING | header::ACCEPT_LANGUAGE)
+        || matches!(*name, header::PRAGMA | header::CACHE_CONTROL)
+}
+
 /// The handshake as it came, secrets masked: what the tutorial's first WebSocket server printed.
 fn log(request: &Request) {
     if !tracing::enabled!(tracing::Level::TRACE) {
         return;
     }
-    let mut text = format!("{} {} {:?}", request.method(), request.uri().path(), request.version());
+    // The last part of the tutorial's address is a token.
+    let path = request.uri().path();
+    let shown = path.split_once("/chatroom/ws/").map_or(path.into(), |(base, _)| format!("{base}/chatroom/ws/…"));
+    let mut text = format!("{} {shown} {:?}", request.method(), request.version());
     for (name, value) in request.headers() {
-        let secret = matches!(*name, header::AUTHORIZATION | header::COOKIE | SEC_WEBSOCKET_PROTOCOL);
-        let shown = if secret && value != SUBPROTOCOL { "…" } else { value.to_str().unwrap_or("…") };
+        let shown = if is_shown(name) || value == SUBPROTOCOL { value.to_str().unwrap_or("…") } else { "…" };
         text.push_str(&format!("\n{name}: {shown}"));
     }
     trace!("{text}");

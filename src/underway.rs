@@ -1,0 +1,178 @@
+//! What a connection has asked for and not got yet.
+//!
+//! Commands about different rooms do not wait for each other, and a `say` waits for nobody but its own room's join: that is
+//! how a client with many rooms is answered within one deadline when the broker is away. Within a room the order is kept:
+//! nothing overtakes a join or a leave, and a leave overtakes no message.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::broker::{BrokerError, History, Publication};
+use crate::encoding::Encoding;
+use crate::hub::Hub;
+use crate::names::RoomName;
+use crate::outgoing::Outgoing;
+use crate::position::{Offset, Position};
+use crate::protocol::{Command, ErrorCode, Ref, Refusal, Tag};
+use crate::room::{Entrance, Membership, Place, Room};
+
+/// As many messages of one client may be on their way to the broker.
+const PUBLISHING: usize = 64;
+/// As many parts of history may be read for one client at a time.
+const HISTORIES: usize = 8;
+/// As many joins and leaves of one client may be under way.
+const MOVES: usize = 64;
+/// When to try again what the broker could not do.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How something ended.
+pub enum Outcome {
+    Joined { membership: Membership, place: Box<Place>, reference: Option<Ref>, moved: bool },
+    NotJoined { room: RoomName, refusal: Refusal },
+    History { room: RoomName, reference: Option<Ref>, history: History, before: Offset, limit: u64 },
+    Accepted { room: RoomName, id: Uuid, reference: Option<Ref>, position: Position, said_at: Instant },
+    Refused(Refusal),
+    Done,
+}
+
+/// What ends when a future does.
+enum Ends {
+    Move(RoomName),
+    Say(RoomName),
+    History,
+}
+
+type Ending = (Ends, Outcome);
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct UnderWay {
+    futures: FuturesUnordered<BoxFuture<'static, Ending>>,
+    moving: Vec<RoomName>,
+    saying: Vec<RoomName>,
+    histories: usize,
+}
+
+impl UnderWay {
+    pub fn is_empty(&self) -> bool {
+        self.futures.is_empty()
+    }
+
+    /// Whether something must end before `command` may begin.
+    pub fn holds_back(&self, command: &Command) -> bool {
+        let is_here = |rooms: &[RoomName]| rooms.iter().any(|room| room.as_str() == command.room());
+        is_here(&self.moving)
+            || match command {
+                Command::Join { .. } => self.moving.len() >= MOVES,
+                Command::Leave { .. } => is_here(&self.saying) || self.moving.len() >= MOVES,
+                Command::Say { .. } => self.saying.len() >= PUBLISHING,
+                Command::History { .. } => self.histories >= HISTORIES,
+            }
+    }
+
+    /// Waits for the next end; for ever while nothing is under way.
+    pub async fn next(&mut self) -> Outcome {
+        let Some((ends, outcome)) = self.futures.next().await else { return std::future::pending().await };
+        match ends {
+            Ends::Move(room) => remove(&mut self.moving, &room),
+            Ends::Say(room) => remove(&mut self.saying, &room),
+            Ends::History => self.histories -= 1,
+        }
+        outcome
+    }
+
+    /// Comes into a room. A door without JSON tries again by itself until it is in.
+    pub fn join(&mut self, hub: &Arc<Hub>, room: RoomName, entrance: Entrance, reference: Option<Ref>, moved: bool) {
+        let hub = hub.clone();
+        self.moving.push(room.clone());
+        self.futures.push(Box::pin(async move {
+            let outcome = loop {
+                match hub.clone().join(room.clone(), entrance.clone()).await {
+                    Ok((membership, place)) => {
+                        break Outcome::Joined { membership, place: Box::new(place), reference, moved };
+                    }
+                    Err(error) if entrance.encoding == Encoding::Json => {
+                        let tag = Tag { reference, room: Some(room.as_str().into()), id: None };
+                        break Outcome::NotJoined { room: room.clone(), refusal: unavailable(&error, tag) };
+                    }
+                    Err(_) => sleep(RETRY).await,
+                }
+            };
+            (Ends::Move(room), outcome)
+        }));
+    }
+
+    /// Tells the delivery loop that the connection is in a room now, and no longer in others.
+    pub fn moved(&mut self, hub: &Hub, out: Arc<Outgoing>, came: Option<Arc<Room>>, went: Vec<Membership>) {
+        let worker = hub.worker(out.id).clone();
+        let Some(room) = came.as_ref().or(went.first().map(Membership::room)) else { return };
+        let room = room.name.clone();
+        self.moving.push(room.clone());
+        self.futures.push(Box::pin(async move {
+            for membership in went {
+                worker.went(membership.room().clone(), out.id).await;
+            }
+            if let Some(room) = came {
+                worker.came(room, out).await;
+            }
+            (Ends::Move(room), Outcome::Done)
+        }));
+    }
+
+    /// Publishes. A door without JSON tries again by itself, with the same id.
+    pub fn say(&mut self, hub: &Arc<Hub>, publication: Publication, reference: Option<Ref>, encoding: Encoding) {
+        let (hub, room, id, said_at) = (hub.clone(), publication.room.clone(), publication.id, Instant::now());
+        self.saying.push(room.clone());
+        let mut stored = hub.publish(publication.clone()).boxed();
+        self.futures.push(Box::pin(async move {
+            let outcome = loop {
+                match stored.await {
+                    Ok(position) => {
+                        break Outcome::Accepted { room: room.clone(), id, reference, position, said_at };
+                    }
+                    Err(error) if encoding == Encoding::Json => {
+                        let (id, room) = (Some(id.to_string().into()), Some(room.as_str().into()));
+                        break Outcome::Refused(unavailable(&error, Tag { reference, id, room }));
+                    }
+                    Err(_) => {
+                        sleep(RETRY).await;
+                        stored = hub.publish(publication.clone()).boxed();
+                    }
+                }
+            };
+            (Ends::Say(room), outcome)
+        }));
+    }
+
+    /// Reads the newest `limit` events below `before`.
+    pub fn history(&mut self, hub: &Hub, room: RoomName, before: Offset, limit: u64, reference: Option<Ref>) {
+        let history = hub.history(&room, before, limit as usize);
+        self.histories += 1;
+        self.futures.push(Box::pin(async move {
+            let outcome = match history.await {
+                Ok(history) => Outcome::History { room, reference, history, before, limit },
+                Err(error) => {
+                    let room = Some(room.as_str().into());
+                    Outcome::Refused(unavailable(&error, Tag { reference, room, id: None }))
+                }
+            };
+            (Ends::History, outcome)
+        }));
+    }
+}
+
+fn remove(rooms: &mut Vec<RoomName>, room: &RoomName) {
+    if let Some(index) = rooms.iter().position(|found| found == room) {
+        rooms.swap_remove(index);
+    }
+}
+
+fn unavailable(error: &BrokerError, tag: Tag) -> Refusal {
+    Refusal::retry(ErrorCode::Unavailable, error.to_string(), RETRY.as_millis() as u64, tag)
+}
