@@ -31,6 +31,10 @@ pub mod redis;
 /// How long anything asked of a broker may take before it is reported as unavailable.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
+/// The longest event that is taken from a broker's server. Whoever publishes must stay below: a longer one would be stored,
+/// and dropped by everyone who reads it.
+pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+
 /// How many deliveries may wait between the broker and the hub; more are dropped, and repaired from history.
 const FEED_CAPACITY: usize = 16 * 1024;
 
@@ -118,23 +122,13 @@ pub enum Status {
 /// See the module documentation for the contract.
 pub trait Broker: Send + Sync + 'static {
     /// Takes its place in the room's order at the call, not at the first poll. An error is retryable with the same id.
-    fn publish(
-        &self,
-        publication: Publication,
-    ) -> BoxFuture<'static, Result<Position, BrokerError>>;
+    fn publish(&self, publication: Publication) -> BoxFuture<'static, Result<Position, BrokerError>>;
 
     /// Reads a part of a room's log and its head in one atomic step.
-    fn history(
-        &self,
-        room: &RoomName,
-        range: Range,
-    ) -> BoxFuture<'static, Result<History, BrokerError>>;
+    fn history(&self, room: &RoomName, range: Range) -> BoxFuture<'static, Result<History, BrokerError>>;
 
     /// The heads of many rooms in one round trip, in the order asked. A room that cannot be read is an error of its own.
-    fn heads(
-        &self,
-        rooms: Vec<RoomName>,
-    ) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>>;
+    fn heads(&self, rooms: Vec<RoomName>) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>>;
 
     /// From its return on, what is published in the room is delivered to this node's [`Feed`].
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>>;
@@ -178,16 +172,7 @@ struct Gap {
 pub fn feed() -> (Feed, FeedReceiver) {
     let (sender, receiver) = mpsc::channel(FEED_CAPACITY);
     let gap = Arc::new(Gap::default());
-    (
-        Feed {
-            queue: sender,
-            gap: gap.clone(),
-        },
-        FeedReceiver {
-            queue: receiver,
-            gap,
-        },
-    )
+    (Feed { queue: sender, gap: gap.clone() }, FeedReceiver { queue: receiver, gap })
 }
 
 impl Feed {
@@ -207,15 +192,15 @@ impl Feed {
 impl FeedReceiver {
     /// The next notice; `None` when the broker is gone.
     pub async fn next(&mut self) -> Option<Notice> {
-        if self.gap.open.swap(false, Ordering::AcqRel) {
-            return Some(Notice::Gapped);
-        }
-        tokio::select! {
-            biased;
-            delivery = self.queue.recv() => delivery.map(Notice::Delivery),
-            _ = self.gap.bell.notified() => {
-                self.gap.open.store(false, Ordering::Release);
-                Some(Notice::Gapped)
+        loop {
+            if self.gap.open.swap(false, Ordering::AcqRel) {
+                return Some(Notice::Gapped);
+            }
+            tokio::select! {
+                biased;
+                delivery = self.queue.recv() => return delivery.map(Notice::Delivery),
+                // The bell may ring for a gap that was reported already; whether there is one, the flag says.
+                () = self.gap.bell.notified() => {}
             }
         }
     }
@@ -223,5 +208,48 @@ impl FeedReceiver {
     /// The next delivery if one is waiting: more for the batch at hand.
     pub fn try_next(&mut self) -> Option<Delivery> {
         self.queue.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn a_gap_is_reported_once_and_before_what_came_after_it() {
+        let (feed, mut receiver) = feed();
+        let delivery = Delivery {
+            room: RoomName::lobby(),
+            position: Position { epoch: "e".into(), offset: 1 },
+            at_ms: 0,
+            event: Bytes::from_static(b"{}"),
+        };
+        feed.gapped();
+        feed.gapped();
+        feed.deliver(delivery.clone());
+        assert_eq!(receiver.next().await, Some(Notice::Gapped));
+        assert_eq!(receiver.next().await, Some(Notice::Delivery(delivery)));
+        assert_eq!(receiver.next().now_or_never(), None);
+        drop(feed);
+        assert_eq!(receiver.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_a_gap() {
+        let (feed, mut receiver) = feed();
+        let delivery = |offset| Delivery {
+            room: RoomName::lobby(),
+            position: Position { epoch: "e".into(), offset },
+            at_ms: 0,
+            event: Bytes::new(),
+        };
+        let capacity = FEED_CAPACITY as Offset;
+        (1..=capacity + 1).for_each(|offset| feed.deliver(delivery(offset)));
+        assert_eq!(receiver.next().await, Some(Notice::Gapped));
+        for offset in 1..=capacity {
+            assert_eq!(receiver.try_next(), Some(delivery(offset)));
+        }
+        assert_eq!(receiver.try_next(), None);
     }
 }

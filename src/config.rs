@@ -1,12 +1,39 @@
 //! Everything that can be set, as one typed value, checked once before anything is bound.
+//!
+//! What an option may be by itself is refused where it is read (`cli.rs`); what options may not be together is refused by
+//! [`Config::check`]. Both say it in one line, a [`ConfigError`].
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use redis::{ConnectionAddr, IntoConnectionInfo};
+
+use crate::measure::{duration_text, size_text};
 use crate::names::RoomName;
 
+/// Why the options are refused: which one, what it was, and what is allowed. One line for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{option} {value}: {allowed}")]
+pub struct ConfigError {
+    option: String,
+    value: String,
+    allowed: String,
+}
+
+impl ConfigError {
+    pub fn new(option: impl Into<String>, value: &str, allowed: impl Into<String>) -> Self {
+        ConfigError { option: option.into(), value: format!("{value:?}"), allowed: allowed.into() }
+    }
+
+    /// For values that nobody may read in a log.
+    pub fn secret(option: impl Into<String>, allowed: impl Into<String>) -> Self {
+        ConfigError { option: option.into(), value: "(not shown)".into(), allowed: allowed.into() }
+    }
+}
+
 /// What `townhall serve` runs with. Sizes are bytes. The command line's way here is `cli.rs`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The public listener.
     pub listen: SocketAddr,
@@ -26,7 +53,7 @@ pub struct Config {
 }
 
 /// Where Redis is and what our keys begin with.
-#[derive(Debug, Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RedisSettings {
     /// As given; holds a password, so it is never logged as it is.
     pub url: String,
@@ -34,7 +61,7 @@ pub struct RedisSettings {
 }
 
 /// What a broker keeps.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistorySettings {
     /// Messages kept a room, at least.
     pub messages: usize,
@@ -64,7 +91,7 @@ pub enum AllowedOrigins {
 }
 
 /// What a client may take. A zero means "no limit" where the field says so.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// A message's text.
     pub text: usize,
@@ -97,4 +124,505 @@ pub struct Limits {
 impl Limits {
     /// A message's `data`; the wire format has the number.
     pub const DATA: usize = 4 * 1024;
+
+    /// Files that are open besides clients' sockets: listeners, Redis, the runtime's own.
+    const OTHER_FILES: u64 = 32;
+
+    /// More sockets than any machine serves; keeps sums far from overflow where `nofile` is "unlimited".
+    pub const MAX_CONNECTIONS: u64 = 10_000_000;
+
+    /// The largest WebSocket message that says a text of that many bytes: JSON writers that escape all but ASCII make
+    /// three bytes of one, `data` comes as it is, and the rest of the command has 1 KiB. A frame limit below that would
+    /// close connections (1009) for texts that are not too long, again after every reconnect.
+    pub const fn frame_for(text: usize) -> usize {
+        3 * text + Self::DATA + 1024
+    }
+
+    /// The default of `--max-connections`: 90% of the files this process may open.
+    pub fn connections_within(nofile: u64) -> usize {
+        let sockets = (nofile.min(Self::MAX_CONNECTIONS) * 9 / 10).max(1);
+        usize::try_from(sockets).unwrap_or(usize::MAX)
+    }
+}
+
+/// The defaults of DESIGN §6, on a machine that lets a process open 1,024 files.
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            text: 4 * 1024,
+            frame: 64 * 1024,
+            rooms: 32,
+            rate: 20,
+            burst: 40,
+            handshake_timeout: Duration::from_secs(10),
+            beat: Duration::from_secs(25),
+            write_timeout: Duration::from_secs(30),
+            connections: Limits::connections_within(1024),
+            room_window: 1024 * 1024,
+            room_window_messages: 2000,
+            window_budget: 256 * 1024 * 1024,
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Default for HistorySettings {
+    fn default() -> Self {
+        HistorySettings {
+            messages: 10_000,
+            room_ttl: Duration::from_secs(30 * 24 * 60 * 60),
+            dedupe: Duration::from_secs(10 * 60),
+            budget: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// What `townhall` without options runs with.
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Config {
+            listen: loopback(8080),
+            ops: loopback(8081),
+            tcp: None,
+            base_path: String::new(),
+            redis: None,
+            origins: AllowedOrigins::Only(Vec::new()),
+            rooms: Rooms::Open,
+            limits: Limits::default(),
+            history: HistorySettings::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Refuses what cannot be true at once. `nofile` is how many files this process may open.
+    pub fn check(&self, nofile: u64) -> Result<(), ConfigError> {
+        self.check_addresses()?;
+        self.check_sizes()?;
+        self.check_dedupe()?;
+        self.check_connections(nofile)
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        let doors = [("--listen", Some(self.listen)), ("--ops", Some(self.ops)), ("--tcp", self.tcp)];
+        for (at, (option, address)) in doors.iter().enumerate() {
+            for (earlier, taken) in &doors[..at] {
+                if let (Some(address), Some(taken)) = (address, taken)
+                    && collide(*address, *taken)
+                {
+                    let allowed =
+                        format!("{earlier} {taken} has that port; allowed is another one, or 0 for any that is free");
+                    return Err(ConfigError::new(*option, &address.to_string(), allowed));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let largest = Limits::frame_for(limits.text);
+        let text = size_text(limits.text as u64);
+        let at_least = |option, value: usize, least: usize, why: String| {
+            let least_text = size_text(least as u64);
+            let allowed = format!("allowed is {least_text} or more, {why}");
+            (value >= least).then_some(()).ok_or_else(|| ConfigError::new(option, &size_text(value as u64), allowed))
+        };
+        at_least(
+            "--max-frame",
+            limits.frame,
+            largest,
+            format!("so that a text of --max-text {text} fits in, escaped, with its data"),
+        )?;
+        at_least(
+            "--room-window",
+            limits.room_window,
+            largest,
+            format!("so that a message of --max-text {text} fits in"),
+        )?;
+        at_least(
+            "--window-budget",
+            limits.window_budget,
+            limits.room_window,
+            "since that is what --room-window gives one room".into(),
+        )
+    }
+
+    /// A room that is forgotten forgets its ids, too.
+    fn check_dedupe(&self) -> Result<(), ConfigError> {
+        let HistorySettings { room_ttl, dedupe, .. } = self.history;
+        if room_ttl.is_zero() || dedupe <= room_ttl {
+            return Ok(());
+        }
+        let allowed = format!(
+            "allowed is at most --room-ttl {}, after which a silent room is forgotten with its ids",
+            duration_text(room_ttl)
+        );
+        Err(ConfigError::new("--dedupe", &duration_text(dedupe), allowed))
+    }
+
+    fn check_connections(&self, nofile: u64) -> Result<(), ConfigError> {
+        let connections = self.limits.connections;
+        let most = nofile.saturating_sub(Limits::OTHER_FILES);
+        // The default is always possible, however few files there are.
+        if connections as u64 <= most || connections <= Limits::connections_within(nofile) {
+            return Ok(());
+        }
+        let allowed = format!(
+            "allowed is at most {most}, since this process may open {nofile} files (nofile); 0 takes 90% of them"
+        );
+        Err(ConfigError::new("--max-connections", &connections.to_string(), allowed))
+    }
+}
+
+/// Whether listening on both at once fails.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (everywhere || one.ip() == other.ip())
+}
+
+/// Where this machine reaches a listener: one that listens everywhere is reached on loopback.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Raises the number of files this process may open as far as the system lets it, and says how many that are.
+pub fn raise_nofile() -> u64 {
+    rlimit::increase_nofile_limit(u64::MAX)
+        .or_else(|_| rlimit::getrlimit(rlimit::Resource::NOFILE).map(|(soft, _)| soft))
+        .unwrap_or(1024)
+}
+
+/// A base path without a trailing `/`, or `None` where it breaks [`BASE_PATH_RULE`]. Empty stays empty.
+pub fn base_path(text: &str) -> Option<String> {
+    /// Our own first segments: below `/ws`, `/ws/ws` would be one thing and `/chatroom/ws` two.
+    const OURS: [&str; 6] = ["api", "chatroom", "client.js", "echo", "healthz", "ws"];
+    let plain = |segment: &str| {
+        !matches!(segment, "" | "." | "..")
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    };
+    if text.is_empty() {
+        return Some(String::new());
+    }
+    let mut segments = text.strip_prefix('/')?.split('/');
+    let first_is_ours = segments.clone().next().is_some_and(|s| OURS.contains(&s));
+    (text.len() <= 128 && !first_is_ours && segments.all(plain)).then(|| text.to_owned())
+}
+
+pub const BASE_PATH_RULE: &str = "allowed is a path like /gin: it begins with `/`, does not end with one, has only \
+     A-Z a-z 0-9 - . _ ~ in its parts, no `.` or `..`, and does not begin like a path of the hall itself";
+
+impl AllowedOrigins {
+    pub const RULE: &'static str = "allowed is scheme://host or scheme://host:port, as a browser's Origin has it, or *";
+
+    /// What is compared of an `Origin`: `host` or `host:port` in lower case, without the scheme's own port. `None` for
+    /// `null` and for everything else that is not `scheme://host[:port]`.
+    pub fn authority(origin: &str) -> Option<String> {
+        let origin = origin.to_ascii_lowercase();
+        let (scheme, authority) = origin.split_once("://")?;
+        let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(in_scheme) {
+            return None;
+        }
+        let host_ends = if authority.starts_with('[') {
+            authority.find(']')? + 1
+        } else {
+            authority.find(':').unwrap_or(authority.len())
+        };
+        let (host, port) = authority.split_at(host_ends);
+        if !is_host(host) {
+            return None;
+        }
+        let own_port = match scheme {
+            "http" | "ws" => Some(80),
+            "https" | "wss" => Some(443),
+            _ => None,
+        };
+        match port.strip_prefix(':') {
+            None => port.is_empty().then(|| host.to_owned()),
+            Some(digits) => {
+                let digits_only = digits.bytes().all(|byte| byte.is_ascii_digit());
+                let port: u16 = digits.parse().ok().filter(|_| digits_only)?;
+                Some(if own_port == Some(port) { host.to_owned() } else { format!("{host}:{port}") })
+            }
+        }
+    }
+}
+
+/// A name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[') {
+        Some(v6) => v6.strip_suffix(']').is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+        None => {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            (1..=253).contains(&host.len()) && host.bytes().all(plain)
+        }
+    }
+}
+
+impl RedisSettings {
+    pub const PREFIX_RULE: &'static str = "allowed is 1 to 64 of A-Z a-z 0-9 _ . : -";
+
+    const URL_RULE: &'static str = "allowed is redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], \
+         with %23 for # and the like in the password";
+
+    /// Whether keys may begin with `prefix`: braces would move the hash tag, spaces and line breaks would make keys that
+    /// nobody can type.
+    pub fn is_prefix(prefix: &str) -> bool {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+        (1..=64).contains(&prefix.len()) && prefix.bytes().all(plain)
+    }
+
+    /// Refuses what is no URL of one Redis server. The error is one line that does not hold the URL.
+    pub fn check_url(option: &str, url: &str) -> Result<(), ConfigError> {
+        match url.split_once("://") {
+            Some(("redis", _)) => {}
+            Some((scheme, _)) if is_scheme(scheme) => {
+                let allowed = format!("only redis:// is understood; {}", Self::URL_RULE);
+                return Err(ConfigError::new(option, &format!("{scheme}://…"), allowed));
+            }
+            _ => return Err(ConfigError::secret(option, Self::URL_RULE)),
+        }
+        // Behind a `#` or `?` there would be the rest of a password that was not escaped.
+        let bare = !url.contains(['#', '?']);
+        url.into_connection_info()
+            .ok()
+            .filter(|info| bare && info.redis_settings().db() >= 0)
+            .map(|_| ())
+            .ok_or_else(|| ConfigError::secret(option, Self::URL_RULE))
+    }
+
+    /// The URL for people and logs, with `***` for the password.
+    pub fn masked(&self) -> String {
+        let Ok(info) = self.url.as_str().into_connection_info() else {
+            return "redis://***".into();
+        };
+        let redis = info.redis_settings();
+        let user = redis.username().unwrap_or_default();
+        let login = match redis.password() {
+            Some(_) => format!("{user}:***@"),
+            None if user.is_empty() => String::new(),
+            None => "***@".into(), // a user without a password is, more often, a password without its colon
+        };
+        let address = match info.addr() {
+            ConnectionAddr::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            address => address.to_string(),
+        };
+        format!("redis://{login}{address}/{}", redis.db())
+    }
+}
+
+fn is_scheme(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    (1..=20).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// Without the password.
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettings").field("url", &self.masked()).field("prefix", &self.prefix).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `change` makes of the defaults is refused with a line that names `option`.
+    fn refused(option: &str, change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        let line = config.check(1024).unwrap_err().to_string();
+        assert!(line.starts_with(&format!("{option} \"")), "{line}");
+        assert!(line.contains("allowed is"), "{line}");
+        line
+    }
+
+    fn redis(url: &str) -> RedisSettings {
+        RedisSettings { url: url.into(), prefix: "townhall".into() }
+    }
+
+    #[test]
+    fn the_defaults_may_be() {
+        assert_eq!(Config::default().check(1024), Ok(()));
+        assert_eq!(Limits::connections_within(1024), 921);
+    }
+
+    #[test]
+    fn doors_do_not_share_a_port() {
+        let listen: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+        refused("--ops", |config| config.ops = listen);
+        refused("--tcp", |config| config.tcp = Some(listen));
+        refused("--tcp", |config| config.tcp = Some(config.ops));
+        refused("--ops", |config| config.ops = "0.0.0.0:8080".parse().unwrap());
+        refused("--ops", |config| config.ops = "[::]:8080".parse().unwrap());
+
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let free = Config { listen: any, ops: any, tcp: Some(any), ..Config::default() };
+        assert_eq!(free.check(1024), Ok(()));
+        let other_address = Config { ops: "127.0.0.2:8080".parse().unwrap(), ..Config::default() };
+        assert_eq!(other_address.check(1024), Ok(()));
+    }
+
+    #[test]
+    fn sizes_fit_into_one_another() {
+        let line = refused("--max-frame", |config| config.limits.frame = 17 * 1024 - 1);
+        assert!(line.contains("--max-text 4KiB"), "{line}");
+        refused("--room-window", |config| config.limits.room_window = 17 * 1024 - 1);
+        refused("--window-budget", |config| config.limits.window_budget = config.limits.room_window - 1);
+        let mut tight = Config::default();
+        tight.limits.frame = 17 * 1024;
+        tight.limits.room_window = 17 * 1024;
+        tight.limits.window_budget = 17 * 1024;
+        assert_eq!(tight.check(1024), Ok(()));
+    }
+
+    #[test]
+    fn ids_are_not_kept_longer_than_their_room() {
+        let minute = Duration::from_secs(60);
+        refused("--dedupe", |config| config.history.room_ttl = minute);
+        let mut endless = Config::default();
+        endless.history.room_ttl = Duration::ZERO;
+        assert_eq!(endless.check(1024), Ok(()));
+    }
+
+    #[test]
+    fn there_are_no_more_connections_than_files() {
+        refused("--max-connections", |config| config.limits.connections = 993);
+        let mut config = Config::default();
+        config.limits.connections = 992;
+        assert_eq!(config.check(1024), Ok(()));
+        for nofile in [0, 1, 20, 1024, u64::MAX] {
+            config.limits.connections = Limits::connections_within(nofile);
+            assert_eq!(config.check(nofile), Ok(()), "{nofile}");
+        }
+    }
+
+    #[test]
+    fn a_base_path_is_plain() {
+        for good in ["", "/gin", "/a/b.c", "/~me/hall_2", "/websocket"] {
+            assert_eq!(base_path(good).as_deref(), Some(good));
+        }
+        let long = format!("/{}", "x".repeat(128));
+        for bad in [
+            "/",
+            "gin",
+            "/gin/",
+            "//",
+            "/a//b",
+            "/..",
+            "/a/../b",
+            "/.",
+            "/a b",
+            "/{x}",
+            "/*x",
+            "/a?b",
+            "/a#b",
+            "/ä",
+            "/ws",
+            "/chatroom/x",
+            &long,
+        ] {
+            assert_eq!(base_path(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_compared_by_host_and_port() {
+        let authority = |origin| AllowedOrigins::authority(origin);
+        for (origin, expected) in [
+            ("https://Chat.Example.org", "chat.example.org"),
+            ("https://chat.example.org:443", "chat.example.org"),
+            ("http://chat.example.org:80", "chat.example.org"),
+            ("http://chat.example.org:443", "chat.example.org:443"),
+            ("http://localhost:3000", "localhost:3000"),
+            ("http://[::1]:8080", "[::1]:8080"),
+            ("https://[::1]", "[::1]"),
+            ("capacitor://localhost", "localhost"),
+        ] {
+            assert_eq!(authority(origin).as_deref(), Some(expected), "{origin}");
+        }
+        for bad in [
+            "null",
+            "",
+            "chat.example.org",
+            "https://",
+            "https://a/",
+            "https://a/b",
+            "https://a:",
+            "https://a:+1",
+            "https://a:65536",
+            "https://u@a",
+            "https://*.a",
+            "https://[::1",
+            "https://[a]",
+            "https://[::1]x",
+            "://a",
+            "1://a",
+            "https://a b",
+        ] {
+            assert_eq!(authority(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_redis_url_is_refused_without_showing_it() {
+        for good in ["redis://localhost", "redis://127.0.0.1:6380/2", "redis://:secret@h:1", "redis://u:p%23@[::1]/0"] {
+            assert_eq!(RedisSettings::check_url("--redis", good), Ok(()), "{good}");
+        }
+        for bad in [
+            "secret",
+            "redis:secret",
+            "redis://",
+            "redis://:secret@",
+            "redis://:se/cret@h",
+            "redis://u:1#secret@h",
+            "redis://u:1?secret@h",
+            "redis://:secret@h/x",
+            "redis://:secret@h/-1",
+            "redis://:secret@h:99999",
+            "rediss://:secret@h",
+            "redis-sentinel://secret/x",
+            "secret\n://h",
+        ] {
+            let line = RedisSettings::check_url("--redis", bad).unwrap_err().to_string();
+            assert!(!line.contains("secret"), "{line}");
+            assert!(!line.contains('\n'), "{line}");
+            assert!(line.contains("allowed is redis://"), "{line}");
+        }
+        let line = RedisSettings::check_url("--redis", "rediss://h").unwrap_err();
+        assert!(line.to_string().starts_with("--redis \"rediss://…\": only redis://"));
+    }
+
+    #[test]
+    fn a_password_is_in_no_debug_output() {
+        let settings = redis("redis://me:hush@[::1]:6380/2");
+        assert_eq!(settings.masked(), "redis://me:***@[::1]:6380/2");
+        assert_eq!(redis("redis://:hush@h").masked(), "redis://:***@h:6379/0");
+        assert_eq!(redis("redis://hush@h").masked(), "redis://***@h:6379/0");
+        assert_eq!(redis("redis://h").masked(), "redis://h:6379/0");
+        let config = Config { redis: Some(settings), ..Config::default() };
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+
+    #[test]
+    fn a_listener_for_everybody_is_reached_on_loopback() {
+        for (address, expected) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")] {
+            let address = reachable(address.parse().unwrap());
+            assert_eq!(address.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn files_are_raised_to_what_the_system_allows() {
+        let raised = raise_nofile();
+        let (soft, hard) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
+        assert_eq!((soft, raised), (hard, hard));
+    }
 }

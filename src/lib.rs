@@ -1,9 +1,33 @@
 //! Townhall: one hall, many doors. ARCHITECTURE.md is the map.
 
+pub mod auth;
 pub mod broker;
+pub mod cli;
 pub mod config;
+pub mod connection;
+pub mod deliver;
+pub mod door;
+pub mod drain;
+pub mod echo;
+pub mod encoding;
+pub mod gate;
+pub mod greeting;
+pub mod health;
+pub mod http;
+pub mod hub;
+pub mod limits;
+pub mod log;
+pub mod logging;
+pub mod measure;
+pub mod metrics;
 pub mod names;
+pub mod ops;
+pub mod outgoing;
+pub mod pages;
 pub mod position;
-pub mod ws {
-    pub mod frame;
-}
+pub mod protocol;
+pub mod room;
+pub mod server;
+pub mod session;
+pub mod tcp;
+pub mod ws;

@@ -1,1 +1,53 @@
-fn main() {}
+//! Parse, raise limits, log, serve, and say in one line what went wrong: exit code 2 for a command line that is refused, 1 for
+//! everything after it.
+
+use std::process::ExitCode;
+
+use tokio::runtime;
+use townhall::cli::{self, Command, HealthArgs, ServeArgs};
+use townhall::config::{self, Config};
+use townhall::{health, logging, server};
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Ok(Command::Serve(args)) => serve(*args),
+        Ok(Command::Health(args)) => health(args),
+        Err(ending) => ending.tell(),
+    }
+}
+
+fn serve(args: ServeArgs) -> ExitCode {
+    let nofile = config::raise_nofile();
+    let config = args.into_config(nofile);
+    match config.and_then(|config| logging::start().map(|()| config)) {
+        Ok(config) => outcome(run(config, nofile)),
+        Err(refusal) => cli::Ending::from(refusal).tell(),
+    }
+}
+
+fn run(config: Config, nofile: u64) -> anyhow::Result<()> {
+    let connections = config.limits.connections;
+    tracing::info!(nofile, connections, "files and connections at the same time");
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async { server::run(config, server::Shutdown::on_signals()?).await })
+}
+
+fn health(args: HealthArgs) -> ExitCode {
+    let asked = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(health::ask(args.ops, args.ready)).map_err(anyhow::Error::msg));
+    outcome(asked.map(|line| println!("{line}")))
+}
+
+fn outcome(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = format!("{error:#}").replace(['\n', '\r'], " ");
+            eprintln!("townhall: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}

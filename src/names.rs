@@ -12,17 +12,14 @@ use unicode_normalization::UnicodeNormalization;
 pub struct RoomName(Arc<str>);
 
 impl RoomName {
-    pub const RULE: &'static str =
-        "a room is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit";
+    pub const RULE: &'static str = "a room is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit";
 
     /// `None` where the name breaks [`RoomName::RULE`].
     pub fn parse(text: &str) -> Option<Self> {
         let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let valid = text.len() <= 64
             && text.as_bytes().first().is_some_and(plain)
-            && text
-                .bytes()
-                .all(|byte| plain(&byte) || matches!(byte, b'.' | b'_' | b'-'));
+            && text.bytes().all(|byte| plain(&byte) || matches!(byte, b'.' | b'_' | b'-'));
         valid.then(|| RoomName(text.into()))
     }
 
@@ -64,7 +61,8 @@ impl UserId {
 pub struct DisplayName(Arc<str>);
 
 impl DisplayName {
-    pub const RULE: &'static str = "a name is 1 to 32 characters, without control characters and `:`, and does not begin with `!`, `/` or `~`";
+    pub const RULE: &'static str =
+        "a name is 1 to 32 characters, without control characters and `:`, and does not begin with `!`, `/` or `~`";
     const MAX_CHARS: usize = 32;
 
     /// `None` where the name breaks [`DisplayName::RULE`].
@@ -110,48 +108,21 @@ mod tests {
         for good in ["lobby", "0", "a.b_c-d", &"x".repeat(64)] {
             assert!(RoomName::parse(good).is_some(), "{good}");
         }
-        for bad in [
-            "",
-            "Lobby",
-            ".a",
-            "-a",
-            "a b",
-            "ä",
-            "a{b}",
-            "a\n",
-            &"x".repeat(65),
-        ] {
+        for bad in ["", "Lobby", ".a", "-a", "a b", "ä", "a{b}", "a\n", &"x".repeat(65)] {
             assert!(RoomName::parse(bad).is_none(), "{bad}");
         }
     }
 
     #[test]
     fn names_cannot_be_mistaken_for_notices_commands_guests_or_lines_of_others() {
-        for bad in [
-            "",
-            "  ",
-            "!x",
-            "/x",
-            "~x",
-            "a:b",
-            "a\nb",
-            "a\u{0}b",
-            "a\u{2028}b",
-            &"x".repeat(33),
-        ] {
+        for bad in ["", "  ", "!x", "/x", "~x", "a:b", "a\nb", "a\u{0}b", "a\u{2028}b", &"x".repeat(33)] {
             assert!(DisplayName::parse(bad).is_none(), "{bad:?}");
         }
     }
 
     #[test]
     fn names_are_trimmed_and_composed() {
-        assert_eq!(
-            DisplayName::parse("  Zoe\u{308} ").unwrap().as_str(),
-            "Zo\u{eb}"
-        );
-        assert_eq!(
-            DisplayName::parse(&"大".repeat(32)).unwrap().as_str(),
-            "大".repeat(32)
-        );
+        assert_eq!(DisplayName::parse("  Zoe\u{308} ").unwrap().as_str(), "Zo\u{eb}");
+        assert_eq!(DisplayName::parse(&"大".repeat(32)).unwrap().as_str(), "大".repeat(32));
     }
 }

@@ -72,10 +72,7 @@ impl Lineage {
 
     /// The lineage of a room in which nobody has spoken.
     pub fn silent() -> Self {
-        Lineage {
-            epoch: Epoch::silent(),
-            forks: Vec::new(),
-        }
+        Lineage { epoch: Epoch::silent(), forks: Vec::new() }
     }
 
     /// Whether `position` lies on this lineage, whose newest offset is `head`. That the events after it were not trimmed is
@@ -84,8 +81,7 @@ impl Lineage {
         if position.epoch.is_silent() {
             return position.offset == 0;
         }
-        self.shared_until(&position.epoch, head)
-            .is_some_and(|until| position.offset <= until)
+        self.shared_until(&position.epoch, head).is_some_and(|until| position.offset <= until)
     }
 
     /// The last offset that `epoch` shares with this lineage; `None` where the two have nothing known in common.
@@ -96,11 +92,7 @@ impl Lineage {
         if epoch.is_silent() {
             return Some(0);
         }
-        self.forks
-            .iter()
-            .rev()
-            .find(|fork| fork.epoch == *epoch)
-            .map(|fork| fork.until)
+        self.forks.iter().rev().find(|fork| fork.epoch == *epoch).map(|fork| fork.until)
     }
 }
 
@@ -109,21 +101,12 @@ mod tests {
     use super::*;
 
     fn at(epoch: &str, offset: Offset) -> Position {
-        Position {
-            epoch: epoch.into(),
-            offset,
-        }
+        Position { epoch: epoch.into(), offset }
     }
 
     fn lineage() -> Lineage {
-        let fork = |epoch: &str, until| Fork {
-            epoch: epoch.into(),
-            until,
-        };
-        Lineage {
-            epoch: "c".into(),
-            forks: vec![fork("", 0), fork("a", 10), fork("b", 20)],
-        }
+        let fork = |epoch: &str, until| Fork { epoch: epoch.into(), until };
+        Lineage { epoch: "c".into(), forks: vec![fork("", 0), fork("a", 10), fork("b", 20)] }
     }
 
     #[test]
@@ -148,10 +131,7 @@ mod tests {
 
     #[test]
     fn the_silent_position_is_valid_at_zero_only_even_when_its_fork_is_forgotten() {
-        let forgetful = Lineage {
-            epoch: "c".into(),
-            forks: Vec::new(),
-        };
+        let forgetful = Lineage { epoch: "c".into(), forks: Vec::new() };
         assert!(forgetful.holds(&at("", 0), 30));
         assert!(!lineage().holds(&at("", 1), 30));
         assert!(Lineage::silent().holds(&at("", 0), 0));

@@ -1,0 +1,387 @@
+//! A client's life on the network: it connects, talks, loses its connection and comes back.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures::{Sink, Stream};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use uuid::Uuid;
+
+use crate::client::{Client, Reaction, Room, Tally};
+use crate::machine::Sources;
+use crate::target::Target;
+use crate::wire::SUBPROTOCOL;
+
+/// From the first packet to the upgrade.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a polite goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+
+/// What the whole run does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Clients come in.
+    Gathering,
+    /// Publishers follow their script, which began then.
+    Speaking(Duration),
+    Over,
+}
+
+/// What every client of a run knows.
+#[derive(Debug)]
+pub struct Run {
+    pub room: Room,
+    pub targets: Vec<Target>,
+    pub sources: Sources,
+    /// Connections a second while clients come in.
+    pub connect_rate: f64,
+    /// Whether a client whose connection ends comes back.
+    pub resume: bool,
+    /// All times are since then.
+    pub began: Instant,
+}
+
+impl Run {
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn instant(&self, time: Duration) -> tokio::time::Instant {
+        (self.began + time).into()
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    /// The run is over.
+    Over,
+    /// The server asked the client to go elsewhere.
+    Moved,
+    /// There is no way back in.
+    Final(String),
+    /// It may come back.
+    Lost(String),
+}
+
+impl End {
+    /// By a close frame: 40xx never come back by themselves.
+    fn closed(code: u16) -> Self {
+        let why = format!("closed {code}");
+        match code {
+            4000..=4099 => End::Final(why),
+            _ => End::Lost(why),
+        }
+    }
+
+    fn failed(error: &Error) -> Self {
+        End::Lost(in_short(error))
+    }
+}
+
+/// A few words that are the same for the same kind of error, so that they can be counted.
+fn in_short(error: &Error) -> String {
+    match error {
+        Error::Io(error) => error.kind().to_string(),
+        Error::Http(response) => format!("HTTP {}", response.status().as_u16()),
+        other => other.to_string(),
+    }
+}
+
+/// One client and its surroundings.
+pub struct Life {
+    pub client: Rc<RefCell<Client>>,
+    pub tally: Rc<RefCell<Tally>>,
+    pub run: Arc<Run>,
+    pub phase: watch::Receiver<Phase>,
+}
+
+impl Life {
+    /// From the first connection to the end of the run, or until the client may not come back.
+    pub async fn live(mut self) {
+        let number = self.client.borrow().number;
+        let key = Uuid::new_v4(); // the same person after a reconnect, or resent messages would be another's
+        let turn = Duration::from_secs_f64(number as f64 / self.run.connect_rate);
+        if self.is_over_before(turn).await {
+            return;
+        }
+        let mut target = number;
+        let mut failures = 0;
+        loop {
+            let end = match self.connect(target, number, key).await {
+                Ok(wire) => {
+                    let end = self.talk(wire).await;
+                    if self.client.borrow().is_live() {
+                        failures = 0;
+                    }
+                    end
+                }
+                Err(end) => end,
+            };
+            let pause = match &end {
+                End::Over => return,
+                End::Moved => Duration::ZERO,
+                End::Final(_) | End::Lost(_) => backoff(failures, rand::random()),
+            };
+            self.client.borrow_mut().cut();
+            let stays_away = matches!(end, End::Final(_)) || self.left_for_good();
+            self.note(end);
+            if stays_away || self.is_over_before(self.run.now() + pause).await {
+                return;
+            }
+            failures += 1;
+            target += 1;
+        }
+    }
+
+    fn left_for_good(&self) -> bool {
+        !self.run.resume && self.client.borrow().has_joined()
+    }
+
+    fn note(&self, end: End) {
+        let why = match end {
+            End::Final(why) | End::Lost(why) => why,
+            End::Moved => "asked to reconnect".to_owned(),
+            End::Over => return,
+        };
+        self.tally.borrow_mut().end(&why);
+    }
+
+    /// Waits; `true` when the run is over first.
+    async fn is_over_before(&mut self, time: Duration) -> bool {
+        let time = self.run.instant(time);
+        tokio::select! {
+            () = sleep_until(time) => false,
+            () = self.over() => true,
+        }
+    }
+
+    async fn over(&mut self) {
+        // An error means that whoever led the run is gone, which is an end as well.
+        let _ = self.phase.wait_for(|phase| *phase == Phase::Over).await;
+    }
+
+    async fn connect(&mut self, target: usize, number: usize, key: Uuid) -> Result<Wire, End> {
+        let run = self.run.clone();
+        let opened = tokio::select! {
+            opened = timeout(CONNECT_TIMEOUT, open(&run, target, number, key)) => opened,
+            () = self.over() => return Err(End::Over),
+        };
+        let mut tally = self.tally.borrow_mut();
+        match opened {
+            Ok(Ok(wire)) => {
+                let mut client = self.client.borrow_mut();
+                tally.reconnects += u64::from(client.has_joined());
+                client.connected(self.run.now());
+                Ok(wire)
+            }
+            Ok(Err(error)) => {
+                tally.refusals += 1;
+                Err(End::failed(&error))
+            }
+            Err(_) => {
+                tally.refusals += 1;
+                Err(End::Lost("no answer to the handshake".to_owned()))
+            }
+        }
+    }
+
+    /// One connection from its first frame to its end. Waits for a frame (and for the socket to take what is left of
+    /// ours), for the run's phase, and for one timer: the next message, a dead line, the time to move.
+    async fn talk(&mut self, mut wire: Wire) -> End {
+        let mut timer = pin!(sleep_until(self.run.instant(self.run.now())));
+        let mut move_at: Option<Duration> = None;
+        self.phase.mark_changed(); // a new connection has to see the phase, too
+        loop {
+            if self.is_over_now() {
+                wire.goodbye().await;
+                return End::Over;
+            }
+            let now = self.run.now();
+            if move_at.is_some_and(|time| time <= now) {
+                wire.goodbye().await;
+                return End::Moved;
+            }
+            if self.client.borrow().dead_at().is_some_and(|time| time <= now) {
+                return End::Lost("no sign of life".to_owned());
+            }
+            if let Err(error) = self.speak(&mut wire, now).await {
+                return End::failed(&error);
+            }
+            if let Some(wake) = self.wake(&wire, move_at, now) {
+                let wake = self.run.instant(wake);
+                if timer.is_elapsed() || wake < timer.deadline() {
+                    timer.as_mut().reset(wake); // one that is early does no harm, and a reset for each frame would cost
+                }
+            }
+            let frame = tokio::select! {
+                biased;
+                frame = wire.next() => frame,
+                _ = self.phase.changed() => { self.phase.mark_changed(); continue },
+                () = &mut timer, if !timer.is_elapsed() => continue,
+            };
+            match self.take(frame) {
+                Ok(Reaction::Stay) => {}
+                Ok(Reaction::MoveAt(time)) => move_at = Some(time),
+                Ok(Reaction::GiveUp) => return End::Final("the room was refused".to_owned()),
+                Err(end) => return end,
+            }
+        }
+    }
+
+    fn is_over_now(&mut self) -> bool {
+        match self.phase.has_changed() {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(_) => return true, // whoever led the run is gone
+        }
+        let phase = *self.phase.borrow_and_update();
+        if let Phase::Speaking(from) = phase {
+            self.client.borrow_mut().begin(from);
+        }
+        phase == Phase::Over
+    }
+
+    /// Sends what is to be said now, as long as the socket takes it.
+    async fn speak(&mut self, wire: &mut Wire, now: Duration) -> Result<(), Error> {
+        while !wire.is_busy {
+            let next = self.client.borrow_mut().next_command(&self.run.room, now, &mut self.tally.borrow_mut());
+            let Some(command) = next else {
+                return Ok(());
+            };
+            wire.send(command).await?;
+        }
+        self.client.borrow_mut().stalled();
+        Ok(())
+    }
+
+    fn wake(&self, wire: &Wire, move_at: Option<Duration>, now: Duration) -> Option<Duration> {
+        let client = self.client.borrow();
+        let speak = if wire.is_busy { None } else { client.wake(now) };
+        [speak, client.dead_at(), move_at].into_iter().flatten().min()
+    }
+
+    fn take(&self, frame: Option<Result<Message, Error>>) -> Result<Reaction, End> {
+        let mut tally = self.tally.borrow_mut();
+        match frame {
+            Some(Ok(Message::Text(text))) => {
+                let now = self.run.now();
+                let mut client = self.client.borrow_mut();
+                Ok(client.heard(&text, &self.run.room, now, &mut tally))
+            }
+            Some(Ok(Message::Binary(_))) => {
+                tally.breaches += 1;
+                Ok(Reaction::Stay)
+            }
+            Some(Ok(Message::Close(frame))) => {
+                Err(End::closed(frame.map_or(CloseCode::Status.into(), |frame| frame.code.into())))
+            }
+            Some(Ok(_)) => Ok(Reaction::Stay),
+            Some(Err(error)) => Err(End::failed(&error)),
+            None => Err(End::Lost("ended without a close frame".to_owned())),
+        }
+    }
+}
+
+/// Full jitter: anywhere from the shortest pause to one that doubles with each failure. `dice`: 0 to 1.
+fn backoff(failures: u32, dice: f64) -> Duration {
+    let longest = SHORTEST_BACKOFF.saturating_mul(1 << failures.min(16)).min(LONGEST_BACKOFF);
+    SHORTEST_BACKOFF + (longest - SHORTEST_BACKOFF).mul_f64(dice)
+}
+
+async fn open(run: &Run, target: usize, number: usize, key: Uuid) -> Result<Wire, Error> {
+    let target = &run.targets[target % run.targets.len()];
+    let socket = match target.address {
+        std::net::SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        std::net::SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if !run.sources.is_empty() {
+        socket.bind((run.sources[number % run.sources.len()], 0).into())?;
+    }
+    let stream = socket.connect(target.address).await?;
+    stream.set_nodelay(true)?;
+    let request = ClientRequestBuilder::new(target.uri_for(number, key)).with_sub_protocol(SUBPROTOCOL);
+    // Thousands of these: a small buffer each, and every frame goes out at once.
+    let config = WebSocketConfig::default()
+        .read_buffer_size(4 * 1024)
+        .write_buffer_size(0)
+        .max_write_buffer_size(256 * 1024)
+        .max_message_size(Some(4 << 20));
+    let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
+    Ok(Wire { socket, is_busy: false })
+}
+
+/// A WebSocket that reads while it writes: a server that is slow to take our frames may be waiting for us to take its own.
+struct Wire {
+    socket: WebSocketStream<TcpStream>,
+    /// Some of what we sent is still here.
+    is_busy: bool,
+}
+
+impl Wire {
+    /// Hands a frame over and sends what the socket takes at once; the rest goes out with [`Wire::next`].
+    async fn send(&mut self, text: String) -> Result<(), Error> {
+        Pin::new(&mut self.socket).start_send(Message::text(text))?;
+        poll_fn(|cx| match Pin::new(&mut self.socket).poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed),
+            Poll::Pending => {
+                self.is_busy = true;
+                Poll::Ready(Ok(()))
+            }
+        })
+        .await
+    }
+
+    /// The next frame. Returns nothing new, but in time, when the socket can be written to again.
+    async fn next(&mut self) -> Option<Result<Message, Error>> {
+        poll_fn(|cx| {
+            if self.is_busy
+                && let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx)
+            {
+                self.is_busy = false;
+                return Poll::Ready(Some(flushed.map(|()| Message::Pong(Default::default()))));
+            }
+            Pin::new(&mut self.socket).poll_next(cx)
+        })
+        .await
+    }
+
+    async fn goodbye(&mut self) {
+        // The run, or this connection, is over: what becomes of the close frame changes nothing.
+        let _ = timeout(GOODBYE, self.socket.close(None)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_backoff_is_jittered_and_bounded() {
+        assert_eq!(backoff(0, 1.0), SHORTEST_BACKOFF);
+        assert_eq!(backoff(3, 0.0), SHORTEST_BACKOFF);
+        assert_eq!(backoff(3, 1.0), 8 * SHORTEST_BACKOFF);
+        assert_eq!(backoff(u32::MAX, 1.0), LONGEST_BACKOFF);
+    }
+
+    #[test]
+    fn closes_that_are_meant_for_good_are_obeyed() {
+        assert!(matches!(End::closed(4003), End::Final(_)));
+        for code in [1000, 1012, 1013, 4101, 4108] {
+            assert!(matches!(End::closed(code), End::Lost(_)), "{code}");
+        }
+    }
+}

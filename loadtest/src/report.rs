@@ -1,0 +1,284 @@
+//! The result of a run: for people, and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::client::{Client, Tally};
+use crate::fanout::Course;
+use crate::verdict::{Acceptance, Receiver, Verdict, judge};
+
+/// A run whose publishers were later than that by our own fault, in one case of a hundred, measured ourselves.
+const MOST_LAG: Duration = Duration::from_millis(100);
+/// So did one that took more of the processors than that.
+const MOST_CPU: f64 = 0.9;
+
+/// What a run left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    pub room: String,
+    /// Whether messages had a schedule.
+    pub open_loop: bool,
+    pub course: Course,
+    pub tally: Tally,
+    pub clients: Vec<Client>,
+}
+
+/// Latencies in milliseconds.
+#[derive(Debug, Serialize)]
+pub struct Latencies {
+    pub count: u64,
+    pub p50: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+}
+
+impl Latencies {
+    fn of(histogram_us: &Histogram<u64>) -> Self {
+        let ms = |quantile| histogram_us.value_at_quantile(quantile) as f64 / 1000.0;
+        Latencies {
+            count: histogram_us.len(),
+            p50: ms(0.5),
+            p99: ms(0.99),
+            p999: ms(0.999),
+            max: histogram_us.max() as f64 / 1000.0,
+        }
+    }
+}
+
+impl fmt::Display for Latencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.count == 0 {
+            return f.write_str("none");
+        }
+        write!(f, "p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms", self.p50, self.p99, self.p999, self.max)
+    }
+}
+
+/// Everything that is said about a run. Its fields are the JSON object's.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub pass: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// The generator itself was the bottleneck: its latencies say nothing.
+    pub void: bool,
+    pub void_reason: Option<String>,
+    pub room: String,
+    /// Clients asked for.
+    pub connections: u64,
+    /// Clients that were in the room at least once.
+    pub connected: u64,
+    /// Clients that were not in the room at the end.
+    pub away: u64,
+    pub reconnects: u64,
+    pub resumes: u64,
+    /// Messages, each counted once.
+    pub sent: u64,
+    pub resent: u64,
+    pub accepted: u64,
+    /// Due, and not accepted when the run ended.
+    pub unaccepted: u64,
+    pub accepted_twice_differently: u64,
+    pub deliveries: u64,
+    pub deliveries_per_s: f64,
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// Frames that the protocol does not allow.
+    pub breaches: u64,
+    /// From when a message was due to its `accepted`.
+    pub accepted_ms: Latencies,
+    /// From when a message was due to its delivery, over all receivers.
+    pub delivered_ms: Latencies,
+    /// How late the generator's own clock was.
+    pub lag_ms: Latencies,
+    /// Of the processors that the generator could use, 0 to 1.
+    pub cpu_share: Option<f64>,
+    /// From the first message to the end.
+    pub seconds: f64,
+    /// What the server refused, by code.
+    pub errors: BTreeMap<String, u64>,
+    /// Why connections ended, or did not come about.
+    pub ends: BTreeMap<String, u64>,
+}
+
+impl Report {
+    pub fn of(outcome: Outcome) -> Self {
+        let verdict = judged(&outcome);
+        let Outcome { room, open_loop, course, tally, clients } = outcome;
+        let speakers = || clients.iter().filter_map(|client| client.speaker.as_ref());
+        let count = |which: fn(&Client) -> bool| clients.iter().filter(|one| which(one)).count() as u64;
+        let spoken = tally.last_delivery.saturating_sub(course.from).as_secs_f64();
+        let void_reason = void_reason(&tally, course.cpu_share, open_loop);
+        let mut report = Report {
+            pass: false,
+            reasons: Vec::new(),
+            void: void_reason.is_some(),
+            void_reason,
+            room,
+            connections: clients.len() as u64,
+            connected: count(Client::has_joined),
+            away: count(|client| !client.is_live()),
+            reconnects: tally.reconnects,
+            resumes: tally.resumes,
+            sent: speakers().map(|speaker| speaker.sent).sum(),
+            resent: speakers().map(|speaker| speaker.resent).sum(),
+            accepted: speakers().map(|speaker| speaker.accepted.len() as u64).sum(),
+            unaccepted: speakers().map(|speaker| speaker.unaccepted(course.until)).sum(),
+            accepted_twice_differently: speakers().map(|speaker| speaker.accepted_twice_differently).sum(),
+            deliveries: tally.deliveries,
+            deliveries_per_s: if spoken > 0.0 { tally.deliveries as f64 / spoken } else { 0.0 },
+            verdict,
+            breaches: tally.breaches,
+            accepted_ms: Latencies::of(&tally.accepted_us),
+            delivered_ms: Latencies::of(&tally.delivered_us),
+            lag_ms: Latencies::of(&tally.lag_us),
+            cpu_share: course.cpu_share,
+            seconds: course.until.saturating_sub(course.from).as_secs_f64(),
+            errors: tally.errors,
+            ends: tally.ends,
+        };
+        report.reasons = report.faults();
+        report.pass = report.reasons.is_empty();
+        report
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let faults = [
+            (self.verdict.lost, "lost"),
+            (self.verdict.doubled, "doubled"),
+            (self.verdict.swapped, "swapped"),
+            (self.verdict.mismatched, "mismatched"),
+            (self.verdict.accepted_unseen, "accepted and seen by nobody"),
+            (self.unaccepted, "unaccepted"),
+            (self.accepted_twice_differently, "accepted twice, differently"),
+            (self.breaches, "frames against the protocol"),
+            (self.connections - self.connected, "clients never got into the room"),
+        ];
+        let counted = faults.iter().filter(|(count, _)| *count > 0);
+        let nothing = (self.deliveries == 0).then(|| "nothing was received".to_owned());
+        counted.map(|(count, what)| format!("{count} {what}")).chain(nothing).collect()
+    }
+}
+
+fn judged(outcome: &Outcome) -> Verdict {
+    let receivers: Vec<&Receiver> = outcome.clients.iter().map(|client| &client.receiver).collect();
+    let acceptances: Vec<Acceptance> = outcome
+        .clients
+        .iter()
+        .filter_map(|client| client.speaker.as_ref())
+        .flat_map(|speaker| speaker.accepted.iter().copied())
+        .collect();
+    judge(&receivers, &acceptances, &outcome.tally.ledger, outcome.course.goal)
+}
+
+fn void_reason(tally: &Tally, cpu_share: Option<f64>, open_loop: bool) -> Option<String> {
+    let lag = Duration::from_micros(tally.lag_us.value_at_quantile(0.99));
+    if open_loop && lag > MOST_LAG {
+        return Some(format!("the generator was late: p99 {} ms", lag.as_millis()));
+    }
+    let share = cpu_share.filter(|share| *share > MOST_CPU)?;
+    Some(format!("the generator took {:.0}% of its processors", 100.0 * share))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = &self.verdict;
+        writeln!(f, "{}{}", if self.pass { "pass" } else { "fail: " }, self.reasons.join(", "))?;
+        if let Some(reason) = &self.void_reason {
+            writeln!(f, "void: {reason}; the latencies say nothing")?;
+        }
+        writeln!(
+            f,
+            "room {}: {} of {} clients in, {} away at the end, {} reconnects, {} resumes",
+            self.room, self.connected, self.connections, self.away, self.reconnects, self.resumes
+        )?;
+        writeln!(
+            f,
+            "{} sent ({} again), {} accepted, {} not; {} deliveries, {:.0} a second, in {:.1} s",
+            self.sent,
+            self.resent,
+            self.accepted,
+            self.unaccepted,
+            self.deliveries,
+            self.deliveries_per_s,
+            self.seconds
+        )?;
+        writeln!(
+            f,
+            "lost {}, doubled {}, swapped {}, mismatched {}; told of {} lost, {} views broken",
+            verdict.lost, verdict.doubled, verdict.swapped, verdict.mismatched, verdict.told, verdict.breaks
+        )?;
+        writeln!(f, "due → accepted:  {}", self.accepted_ms)?;
+        writeln!(f, "due → delivered: {}", self.delivered_ms)?;
+        writeln!(f, "own lag:         {}", self.lag_ms)?;
+        if let Some(share) = self.cpu_share {
+            writeln!(f, "own CPU:         {:.0}%", 100.0 * share)?;
+        }
+        for (what, kinds) in [("error", &self.errors), ("end", &self.ends)] {
+            for (kind, times) in kinds {
+                writeln!(f, "{what}: {kind}, {times} times")?;
+            }
+        }
+        for example in &verdict.examples {
+            writeln!(f, "e.g. {example}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome() -> Outcome {
+        Outcome {
+            room: "r".into(),
+            open_loop: true,
+            course: Course { from: Duration::ZERO, until: Duration::from_secs(10), goal: None, cpu_share: Some(0.1) },
+            tally: Tally::new(),
+            clients: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_was_received_has_not_passed() {
+        let report = Report::of(outcome());
+        assert_eq!(report.reasons, ["nothing was received"]);
+        assert!(!report.pass && !report.void);
+        let mut heard = outcome();
+        heard.tally.deliveries = 1;
+        assert!(Report::of(heard).pass);
+    }
+
+    #[test]
+    fn a_late_or_busy_generator_voids_the_run() {
+        let mut late = outcome();
+        for _ in 0..100 {
+            late.tally.lag_us.saturating_record(200_000);
+        }
+        late.open_loop = false;
+        assert!(!Report::of(late).void, "without a schedule nothing is late");
+
+        let mut late = outcome();
+        late.tally.lag_us.saturating_record(200_000);
+        assert!(Report::of(late).void_reason.unwrap().contains("200 ms"));
+
+        let mut busy = outcome();
+        busy.course.cpu_share = Some(0.95);
+        assert!(Report::of(busy).void_reason.unwrap().contains("95%"));
+    }
+
+    #[test]
+    fn the_json_is_one_flat_object() {
+        let json = serde_json::to_value(Report::of(outcome())).unwrap();
+        for field in ["pass", "void", "lost", "doubled", "swapped", "mismatched", "told", "deliveries"] {
+            assert!(json.get(field).is_some(), "{field}");
+        }
+        assert!(json["delivered_ms"].get("p99").is_some());
+    }
+}

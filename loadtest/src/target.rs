@@ -1,0 +1,90 @@
+//! Where to connect to.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail, ensure};
+use tokio_tungstenite::tungstenite::http::Uri;
+use uuid::Uuid;
+
+/// A server's WebSocket door.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub address: SocketAddr,
+    uri: Uri,
+}
+
+impl Target {
+    /// From `ws://host:port[/base]` or `http://…`; `/ws` is appended unless the path ends in it. Names are looked up once,
+    /// before the clock runs.
+    pub async fn resolve(url: &str) -> anyhow::Result<Self> {
+        let uri = door(url)?;
+        let host = uri.host().with_context(|| format!("{url}: no host"))?;
+        let port = uri.port_u16().unwrap_or(80);
+        let address = tokio::net::lookup_host((host.trim_matches(['[', ']']), port))
+            .await
+            .with_context(|| format!("{url}: cannot look the host up"))?
+            .next()
+            .with_context(|| format!("{url}: the host has no address"))?;
+        Ok(Target { address, uri })
+    }
+
+    /// The address of a client: with its name, and with the key that makes it the same guest each time it comes.
+    pub fn uri_for(&self, number: usize, key: Uuid) -> Uri {
+        let given = self.uri.path_and_query().map_or("/ws", |path| path.as_str());
+        let more = if given.contains('?') { '&' } else { '?' };
+        let path = format!("{given}{more}name=load-{number}&key={key}");
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = path.parse().ok();
+        Uri::from_parts(parts).unwrap_or_else(|_| self.uri.clone())
+    }
+}
+
+/// The address of the door, as its URL says.
+fn door(url: &str) -> anyhow::Result<Uri> {
+    let uri: Uri = url.parse().with_context(|| format!("{url}: not a URL"))?;
+    match uri.scheme_str() {
+        Some("ws" | "http") => {}
+        Some("wss" | "https") => bail!("{url}: no TLS here; measure behind whatever ends it"),
+        _ => bail!("{url}: ws://host:port[/base] or http://host:port[/base]"),
+    }
+    let authority = uri.authority().with_context(|| format!("{url}: no host"))?;
+    ensure!(!uri.host().unwrap_or_default().is_empty(), "{url}: no host");
+    let path = uri.path().trim_end_matches('/');
+    let door = if path.ends_with("/ws") { "" } else { "/ws" };
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    format!("ws://{authority}{path}{door}{query}").parse().with_context(|| format!("{url}: not a URL"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_door_is_below_the_base() {
+        for (url, expected) in [
+            ("ws://127.0.0.1:8080", "ws://127.0.0.1:8080/ws"),
+            ("http://127.0.0.1:8080/", "ws://127.0.0.1:8080/ws"),
+            ("ws://hall:1/gin", "ws://hall:1/gin/ws"),
+            ("ws://hall:1/gin/ws", "ws://hall:1/gin/ws"),
+            ("ws://hall:1/ws?token=t", "ws://hall:1/ws?token=t"),
+        ] {
+            assert_eq!(door(url).unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_door_is_refused() {
+        for url in ["127.0.0.1:8080", "wss://hall", "tcp://hall:1", "ws://", "hall", ""] {
+            assert!(door(url).is_err(), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn clients_say_who_they_are() {
+        let target = Target::resolve("ws://127.0.0.1:8080/ws?token=t").await.unwrap();
+        let uri = target.uri_for(7, Uuid::nil()).to_string();
+        assert_eq!(uri, format!("ws://127.0.0.1:8080/ws?token=t&name=load-7&key={}", Uuid::nil()));
+        let v6 = Target::resolve("ws://[::1]:81").await.unwrap();
+        assert_eq!(v6.address, "[::1]:81".parse().unwrap());
+    }
+}

@@ -1,0 +1,211 @@
+//! `townhall.v1` as this program reads and writes it, from its description alone: a generator that shared the server's code
+//! would share its mistakes.
+//!
+//! One struct holds the fields of every frame that matters here, borrowed from the socket's buffer, since a frame is read a
+//! million times and kept never. Whatever else a frame holds is skipped unread.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::verdict::Place;
+
+/// The WebSocket subprotocol.
+pub const SUBPROTOCOL: &str = "townhall.v1";
+
+/// What an answer to `join` repeats, so that its error is told from that of a message.
+pub const JOIN_REF: &str = "join";
+
+/// Nothing that a server asks for is waited for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// A frame from the server. Absent texts are empty.
+#[derive(Debug, Deserialize)]
+pub struct Heard<'a> {
+    #[serde(borrow, rename = "type")]
+    pub kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub room: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub epoch: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub text: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub code: Cow<'a, str>,
+    #[serde(borrow, default, rename = "ref")]
+    pub reference: Cow<'a, str>,
+    pub offset: Option<u64>,
+    /// Unix milliseconds; what has an offset and this is an event of the log.
+    pub at: Option<u64>,
+    pub backlog: Option<u64>,
+    pub recovered: Option<bool>,
+    /// A person in a message, an offset in a `gap`.
+    #[serde(borrow)]
+    from: Option<&'a RawValue>,
+    pub to: Option<u64>,
+    /// Seconds.
+    beat: Option<f64>,
+    #[serde(borrow)]
+    limits: Option<&'a RawValue>,
+    retry_after_ms: Option<u64>,
+    after_ms: Option<u64>,
+}
+
+/// The part of `welcome.limits` that a client has to keep.
+#[derive(Debug, Default, Deserialize)]
+struct Limits {
+    #[serde(default)]
+    dedupe_s: u64,
+}
+
+impl<'a> Heard<'a> {
+    /// `None`: not a frame of the protocol.
+    pub fn read(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The first offset of a `gap`.
+    pub fn first_lost(&self) -> Option<u64> {
+        serde_json::from_str(self.from?.get()).ok()
+    }
+
+    /// How often a silent server says that it is there; `None`: never.
+    pub fn beat(&self) -> Option<Duration> {
+        let seconds = self.beat?.min(LONGEST_WAIT.as_secs_f64());
+        Duration::try_from_secs_f64(seconds).ok().filter(|beat| !beat.is_zero())
+    }
+
+    /// For how long the server knows a message's id; `None` where it does not say.
+    pub fn dedupe(&self) -> Option<Duration> {
+        let limits: Limits = serde_json::from_str(self.limits?.get()).ok()?;
+        (limits.dedupe_s > 0).then(|| Duration::from_secs(limits.dedupe_s))
+    }
+
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after_ms.map(wait)
+    }
+
+    pub fn reconnect_after(&self) -> Duration {
+        wait(self.after_ms.unwrap_or(0))
+    }
+}
+
+fn wait(ms: u64) -> Duration {
+    Duration::from_millis(ms).min(LONGEST_WAIT)
+}
+
+/// A command to the server.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Command<'a> {
+    Join {
+        room: &'a str,
+        #[serde(rename = "ref")]
+        reference: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<&'a Place>,
+        last: u32,
+    },
+    Say {
+        room: &'a str,
+        id: Uuid,
+        text: &'a str,
+    },
+}
+
+impl Command<'_> {
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("texts and numbers always have a JSON form")
+    }
+}
+
+/// What a message of ours says about itself, so that whoever hears it knows how long it was under way: it begins the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Which run of the generator spoke; other runs may share the room.
+    pub run: u32,
+    pub publisher: u32,
+    /// When it should have been sent, since the run began.
+    pub scheduled: Duration,
+}
+
+impl Stamp {
+    /// The longest stamp, and so the smallest text.
+    pub const MAX_BYTES: usize = 40;
+
+    /// A text of `size` bytes that begins with the stamp.
+    pub fn write(&self, size: usize) -> String {
+        let head = format!("{:x} {:x} {:x} ", self.run, self.publisher, self.scheduled.as_micros());
+        format!("{head:.<size$}")
+    }
+
+    pub fn read(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(4, ' ');
+        Some(Stamp {
+            run: u32::from_str_radix(parts.next()?, 16).ok()?,
+            publisher: u32::from_str_radix(parts.next()?, 16).ok()?,
+            scheduled: Duration::from_micros(u64::from_str_radix(parts.next()?, 16).ok()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_read_without_copying() {
+        let text = r#"{"type":"message","room":"a","offset":7,"id":"x","from":{"id":"u","name":"n"},"at":1,"text":"hi","data":{"text":[]}}"#;
+        let heard = Heard::read(text).unwrap();
+        assert!(matches!(heard.kind, Cow::Borrowed("message")));
+        assert!(matches!(heard.text, Cow::Borrowed("hi")));
+        assert_eq!((heard.offset, heard.at), (Some(7), Some(1)));
+        assert_eq!(heard.first_lost(), None);
+    }
+
+    #[test]
+    fn a_gap_says_from_where_and_a_welcome_what_it_keeps() {
+        let gap = Heard::read(r#"{"type":"gap","room":"a","epoch":"e","from":3,"to":5}"#).unwrap();
+        assert_eq!((gap.first_lost(), gap.to), (Some(3), Some(5)));
+        let welcome =
+            Heard::read(r#"{"type":"welcome","beat":25,"limits":{"text_bytes":4096,"dedupe_s":600}}"#).unwrap();
+        assert_eq!(welcome.beat(), Some(Duration::from_secs(25)));
+        assert_eq!(welcome.dedupe(), Some(Duration::from_secs(600)));
+    }
+
+    #[test]
+    fn times_that_no_clock_holds_are_no_panic() {
+        let beat = |beat| {
+            let text = format!(r#"{{"type":"welcome","beat":{beat}}}"#);
+            Heard::read(&text).unwrap().beat()
+        };
+        assert_eq!(beat("-1"), None);
+        assert_eq!(beat("0"), None);
+        assert_eq!(beat("1e300"), Some(LONGEST_WAIT));
+        let text = format!(r#"{{"type":"reconnect","after_ms":{}}}"#, u64::MAX);
+        assert_eq!(Heard::read(&text).unwrap().reconnect_after(), LONGEST_WAIT);
+    }
+
+    #[test]
+    fn a_join_without_a_position_has_no_after() {
+        let join = |after| Command::Join { room: "a", reference: JOIN_REF, after, last: 0 }.to_json();
+        assert_eq!(join(None), r#"{"type":"join","room":"a","ref":"join","last":0}"#);
+        let place = Place { epoch: "e".into(), offset: 3 };
+        assert!(join(Some(&place)).contains(r#""after":{"epoch":"e","offset":3}"#));
+    }
+
+    #[test]
+    fn stamps_survive_the_way_and_fill_the_text() {
+        let stamp = Stamp { run: u32::MAX, publisher: u32::MAX, scheduled: Duration::from_secs(10 * 365 * 86_400) };
+        assert_eq!(stamp.write(Stamp::MAX_BYTES).len(), Stamp::MAX_BYTES);
+        assert_eq!(stamp.write(120).len(), 120);
+        assert_eq!(Stamp::read(&stamp.write(120)), Some(stamp));
+        assert_eq!(Stamp::read("hello there you all"), None);
+        assert_eq!(Stamp::read(""), None);
+    }
+}

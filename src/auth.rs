@@ -1,0 +1,3 @@
+//! Who may come in. So far everybody may, as a guest.
+
+pub mod guest;

@@ -1,0 +1,297 @@
+//! The way of messages to Redis: a bounded queue in front, and one task that sends what has gathered.
+//!
+//! While one round is under way the next one gathers, so under load a round carries many messages and when idle it carries
+//! one, at once. A round is one pipeline with at most one call a room; a call stores several messages of its room. As there
+//! is only one round at a time and what failed goes back to the front of its room, the order of a room is the order in which
+//! [`Queue::push`] was called, over retries, too; and one room's failure is answered for that room alone.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::functions::{self, CallError, MessageKey};
+use super::{ATTEMPT, Shared};
+use crate::broker::{BrokerError, DEADLINE, Publication};
+use crate::names::RoomName;
+use crate::position::Position;
+
+/// What may wait at most, what is under way included.
+const QUEUE_MESSAGES: usize = 8 * 1024;
+const QUEUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// What one call stores at most: Redis does nothing else meanwhile.
+const CALL_MESSAGES: usize = 64;
+const CALL_BYTES: usize = 256 * 1024;
+
+/// What one round carries at most: it must be through well within an attempt.
+const ROUND_CALLS: usize = 64;
+const ROUND_BYTES: usize = 1024 * 1024;
+
+/// Between a failed round and the next.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) type Answer = Result<Position, BrokerError>;
+
+/// A message that waits for its answer.
+struct Pending {
+    publication: Publication,
+    key: MessageKey,
+    deadline: Instant,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Pending {
+    fn bytes(&self) -> usize {
+        self.publication.event.len()
+    }
+}
+
+/// Messages of one room that are stored in one call.
+struct Call {
+    room: RoomName,
+    messages: Vec<Pending>,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    bell: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// What waits, by room. A room without anything is not here.
+    lanes: HashMap<RoomName, VecDeque<Pending>>,
+    /// The rooms in `lanes`, in the order of their turns.
+    turns: VecDeque<RoomName>,
+    /// Including what is under way.
+    messages: usize,
+    bytes: usize,
+}
+
+impl Queue {
+    /// Gives the message its place; its answer comes within [`DEADLINE`] or never.
+    pub fn push(&self, publication: Publication) -> Result<oneshot::Receiver<Answer>, BrokerError> {
+        let key = functions::message_key(&publication);
+        let (answer, receiver) = oneshot::channel();
+        let pending = Pending { publication, key, deadline: Instant::now() + DEADLINE, answer };
+        let mut waiting = self.waiting();
+        let bytes = waiting.bytes + pending.bytes();
+        if waiting.messages >= QUEUE_MESSAGES || bytes > QUEUE_BYTES {
+            let why = "too many messages wait for Redis".to_owned();
+            return Err(BrokerError::Unavailable(why));
+        }
+        waiting.messages += 1;
+        waiting.bytes = bytes;
+        waiting.put_last(pending);
+        drop(waiting);
+        self.bell.notify_one();
+        Ok(receiver)
+    }
+
+    fn put_back(&self, round: Vec<Call>) {
+        let mut waiting = self.waiting();
+        round.into_iter().for_each(|call| waiting.put_back(call));
+    }
+
+    /// The next round; empty when nothing waits.
+    fn take_round(&self, now: Instant) -> Vec<Call> {
+        let mut waiting = self.waiting();
+        waiting.drop_expired(now);
+        waiting.take_round()
+    }
+
+    fn drop_expired(&self, now: Instant) {
+        self.waiting().drop_expired(now);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting().turns.is_empty()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn put_last(&mut self, pending: Pending) {
+        let room = pending.publication.room.clone();
+        let lane = self.lanes.entry(room.clone()).or_default();
+        if lane.is_empty() {
+            self.turns.push_back(room);
+        }
+        lane.push_back(pending);
+    }
+
+    /// Puts what was not stored back in front of what came since.
+    fn put_back(&mut self, call: Call) {
+        let lane = self.lanes.entry(call.room.clone()).or_default();
+        if lane.is_empty() {
+            self.turns.push_back(call.room);
+        }
+        for pending in call.messages.into_iter().rev() {
+            lane.push_front(pending);
+        }
+    }
+
+    fn take_round(&mut self) -> Vec<Call> {
+        let mut round = Vec::new();
+        let mut bytes = 0;
+        for _ in 0..self.turns.len().min(ROUND_CALLS) {
+            if bytes >= ROUND_BYTES {
+                break;
+            }
+            let Some(room) = self.turns.pop_front() else {
+                break;
+            };
+            let messages = self.take_call(&room);
+            bytes += messages.iter().map(Pending::bytes).sum::<usize>();
+            if !messages.is_empty() {
+                round.push(Call { room, messages });
+            }
+        }
+        round
+    }
+
+    /// The messages at the front of a room's lane, which keeps a later turn for the rest.
+    fn take_call(&mut self, room: &RoomName) -> Vec<Pending> {
+        let Some(mut lane) = self.lanes.remove(room) else {
+            return Vec::new();
+        };
+        let mut bytes = 0;
+        let mut count = 0;
+        while count < lane.len().min(CALL_MESSAGES) {
+            bytes += lane[count].bytes();
+            if count > 0 && bytes > CALL_BYTES {
+                break;
+            }
+            count += 1;
+        }
+        let rest = lane.split_off(count);
+        if !rest.is_empty() {
+            self.lanes.insert(room.clone(), rest);
+            self.turns.push_back(room.clone());
+        }
+        lane.into()
+    }
+
+    /// Lets go of what nobody waits for any longer.
+    fn drop_expired(&mut self, now: Instant) {
+        let (mut messages, mut bytes) = (0, 0);
+        self.lanes.retain(|_, lane| {
+            while let Some(pending) = lane.front()
+                && pending.deadline <= now
+            {
+                messages += 1;
+                bytes += pending.bytes();
+                lane.pop_front();
+            }
+            !lane.is_empty()
+        });
+        self.turns.retain(|room| self.lanes.contains_key(room));
+        self.messages -= messages;
+        self.bytes -= bytes;
+    }
+
+    fn answered(&mut self, messages: &[Pending]) {
+        self.messages -= messages.len();
+        self.bytes -= messages.iter().map(Pending::bytes).sum::<usize>();
+    }
+}
+
+/// Sends what gathers in the queue, for as long as the broker lives.
+pub(super) async fn run(shared: std::sync::Arc<Shared>) {
+    let queue = &shared.queue;
+    loop {
+        if queue.is_empty() {
+            queue.bell.notified().await;
+        }
+        if !shared.connected() && timeout(PAUSE, shared.connection()).await.is_err() {
+            // Who waits is told in time without us; here the memory is given back.
+            queue.drop_expired(Instant::now());
+            continue;
+        }
+        let round = queue.take_round(Instant::now());
+        if !round.is_empty() {
+            send(&shared, round).await;
+        }
+    }
+}
+
+async fn send(shared: &Shared, round: Vec<Call>) {
+    let mut pipeline = ::redis::Pipeline::with_capacity(round.len());
+    for call in &round {
+        let messages = call.messages.iter();
+        let messages = messages.map(|pending| (&pending.key, &pending.publication.event));
+        pipeline.add_command(shared.library.publish(&call.room, messages));
+    }
+    match shared.attempt(&pipeline).await {
+        Ok(answers) => settle(shared, round, answers).await,
+        Err(_) => {
+            shared.queue.put_back(round);
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Answers every call that has its answer; the others go back to the front of their rooms.
+async fn settle(shared: &Shared, round: Vec<Call>, answers: Vec<::redis::Value>) {
+    let mut again = Again::AtOnce;
+    for (call, answer) in round.into_iter().zip(answers) {
+        match functions::positions(answer, call.messages.len()) {
+            Ok(positions) => {
+                shared.queue.waiting().answered(&call.messages);
+                for (pending, position) in call.messages.into_iter().zip(positions) {
+                    // Who no longer listens has been told "unavailable", and may ask again with the same id.
+                    let _ = pending.answer.send(Ok(position));
+                }
+            }
+            Err(CallError::Final(error)) => {
+                shared.queue.waiting().answered(&call.messages);
+                for pending in call.messages {
+                    let _ = pending.answer.send(Err(error.clone()));
+                }
+            }
+            Err(CallError::NotLoaded) => {
+                shared.queue.waiting().put_back(call);
+                again = again.max(Again::Loaded);
+            }
+            Err(CallError::NotNow(_)) => {
+                shared.queue.waiting().put_back(call);
+                again = again.max(Again::Later);
+            }
+        }
+    }
+    match again {
+        Again::AtOnce => {}
+        Again::Loaded => {
+            if !shared.load().await {
+                sleep(PAUSE).await;
+            }
+        }
+        Again::Later => sleep(PAUSE).await,
+    }
+}
+
+/// What the next round needs first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Again {
+    AtOnce,
+    Loaded,
+    Later,
+}
+
+/// Waits for a message's answer, but never beyond the deadline.
+pub(super) async fn answer(receiver: oneshot::Receiver<Answer>, deadline: Instant) -> Answer {
+    match tokio::time::timeout_at(deadline, receiver).await {
+        Ok(Ok(answer)) => answer,
+        _ => Err(super::no_answer()),
+    }
+}
+
+/// An attempt must leave room for another one before the deadline.
+const _: () = assert!(ATTEMPT.as_millis() * 2 < DEADLINE.as_millis());

@@ -1,0 +1,289 @@
+#!lua name=townhall_1
+--[[
+The rooms of Townhall in Redis. This is format 1; another format gets another library name, so that nodes of two versions
+can work side by side until the last old one is gone.
+
+A room has four keys, always given in this order:
+  log       a stream; entry `<offset>-0` with the fields `at` (Unix ms) and `e` (the event, one JSON object on one line)
+  meta      a hash: `format`, `epoch`, `offset`, `replid` (of the server that wrote the epoch), `forks` (`EPOCH:UNTIL,…`,
+            oldest first), `at` (of the newest message), `since` (when `seen` was begun), `expires` (what log and meta
+            were told, Unix ms; 0: never)
+  seen      a hash: message key -> offset, begun at `since`
+  seen:old  the generation before
+
+Offsets are dense, and what a server tells under an epoch is never changed: every call, reads included, compares
+`master_replid`, which changes when Redis restarts or a replica takes over. Then messages may be missing, so the epoch ends
+in a fork and offsets go on under a new one. A room without meta has lost its past: a new epoch without forks.
+
+Dedupe in two generations costs one hash field a message (16 bytes of key, an offset): measured 75 bytes on Redis 7.0, where a
+key for each message with its own expiry takes 190. A whole generation goes with one UNLINK, off the main thread.
+]]
+
+local FORMAT = '1'
+local MAX_FORKS = 16
+local MAX_OFFSET = 9007199254740991 -- what a Lua number counts exactly
+
+-- `INFO` costs a quarter of a call, so its answer is kept for a second. A node that was promoted has not run our functions
+-- (they may write) for longer than that, and after a restart there is nothing kept.
+local replid = nil
+local replid_read = 0
+
+local function server_replid(now)
+  local age = now - replid_read
+  if not replid or age >= 1000 or age < 0 then
+    replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+    replid_read = now
+  end
+  return replid
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function whole(number)
+  return string.format('%d', number)
+end
+
+local function refuse(words)
+  error({ err = 'FORMAT ' .. words })
+end
+
+-- A number that we wrote; nil for anything else.
+local function count(text)
+  local number = text and string.match(text, '^%d+$') and tonumber(text)
+  return number and number <= MAX_OFFSET and number or nil
+end
+
+local function key_names(keys)
+  return { log = keys[1], meta = keys[2], seen = keys[3], old = keys[4] }
+end
+
+-- The highest offset that the log ever had, and the oldest one that is there.
+local function inspect_log(keys)
+  if redis.call('EXISTS', keys.log) == 0 then
+    return 0, nil
+  end
+  local info = redis.call('XINFO', 'STREAM', keys.log)
+  local last, oldest = 0, nil
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      last = tonumber(string.match(info[i + 1], '^%d+'))
+    elseif info[i] == 'first-entry' and info[i + 1] then
+      oldest = tonumber(string.match(info[i + 1][1], '^%d+'))
+    end
+  end
+  if last > MAX_OFFSET then
+    refuse('the log has an entry with an id that no version writes')
+  end
+  return last, oldest
+end
+
+-- Log and meta live as long as somebody speaks at least every `ttl` ms. The time is moved on in steps of a sixteenth, since
+-- most calls then need not touch it.
+local function keep_alive(keys, room, ttl, now)
+  local expires = 0
+  if ttl > 0 then
+    local step = math.floor(ttl / 16)
+    if room.expires >= now + ttl and room.expires <= now + ttl + step then
+      return
+    end
+    expires = now + ttl + step
+    redis.call('PEXPIREAT', keys.log, whole(expires))
+    redis.call('PEXPIREAT', keys.meta, whole(expires))
+  elseif room.expires > 0 then
+    redis.call('PERSIST', keys.log)
+    redis.call('PERSIST', keys.meta)
+  end
+  if expires ~= room.expires then
+    redis.call('HSET', keys.meta, 'expires', whole(expires))
+    room.expires = expires
+  end
+end
+
+local function save(keys, room)
+  redis.call('HSET', keys.meta,
+    'format', FORMAT, 'epoch', room.epoch, 'offset', whole(room.offset), 'replid', room.replid,
+    'forks', room.forks, 'at', whole(room.at), 'since', whole(room.since))
+end
+
+-- A room that begins, or whose past nobody can vouch for: what was seen belongs to that past.
+local function begin_room(keys, epoch, offset, forks, now)
+  redis.call('UNLINK', keys.meta, keys.seen, keys.old)
+  return {
+    epoch = epoch, offset = offset, forks = forks, replid = server_replid(now), at = 0, since = 0, expires = 0,
+  }
+end
+
+local function fork(keys, room, candidate, now)
+  local forks = {}
+  for one in string.gmatch(room.forks, '[^,]+') do
+    forks[#forks + 1] = one
+  end
+  forks[#forks + 1] = room.epoch .. ':' .. whole(room.offset)
+  room.forks = table.concat(forks, ',', math.max(1, #forks - MAX_FORKS + 1))
+  room.epoch = candidate
+  room.replid = server_replid(now)
+  save(keys, room)
+end
+
+-- The room as its meta has it; nil where that is missing.
+local function open_room(keys, candidate, now)
+  local meta = redis.call('HMGET', keys.meta,
+    'format', 'epoch', 'offset', 'replid', 'forks', 'at', 'since', 'expires')
+  if meta[1] and meta[1] ~= FORMAT then
+    refuse(string.sub(meta[1], 1, 20) .. ', and this is format ' .. FORMAT)
+  end
+  if meta[2] and (#meta[2] > 64 or not string.match(meta[2], '^[%w._-]+$')) then
+    refuse('its epoch is none that we write')
+  end
+  local offset = count(meta[3])
+  if not (meta[1] and meta[2] and offset) then
+    return nil
+  end
+  local room = {
+    epoch = meta[2], offset = offset, replid = meta[4], forks = meta[5] or '',
+    at = count(meta[6]) or 0, since = count(meta[7]) or 0, expires = count(meta[8]) or 0,
+  }
+  if room.replid ~= server_replid(now) then
+    fork(keys, room, candidate, now)
+  end
+  return room
+end
+
+-- The room for a reader, who alone looks whether meta is behind the log; nil while nobody has spoken.
+local function read_room(keys, candidate, ttl, now)
+  local room = open_room(keys, candidate, now)
+  local last, oldest = inspect_log(keys)
+  if not room and last == 0 then
+    return nil
+  end
+  if not room or room.offset < last then
+    room = begin_room(keys, candidate, last, '', now)
+    save(keys, room)
+    keep_alive(keys, room, ttl, now)
+  end
+  return room, oldest or room.offset + 1
+end
+
+local function rotate_seen(keys, room, dedupe, now)
+  local age = now - room.since
+  if age >= 0 and age < dedupe then
+    return
+  end
+  redis.call('UNLINK', keys.old)
+  if redis.call('EXISTS', keys.seen) == 1 then
+    redis.call('RENAME', keys.seen, keys.old)
+  end
+  room.since = now
+end
+
+local function offsets_seen(keys, ids)
+  local offsets = {}
+  for _, generation in ipairs({ keys.old, keys.seen }) do
+    local values = redis.call('HMGET', generation, unpack(ids))
+    for i, id in ipairs(ids) do
+      offsets[id] = count(values[i]) or offsets[id]
+    end
+  end
+  return offsets
+end
+
+-- A generation is needed for as long again after its last message, and then it may go, spoken or not.
+local function remember(keys, room, fields, dedupe)
+  if #fields == 0 then
+    return
+  end
+  redis.call('HSET', keys.seen, unpack(fields))
+  if redis.call('HLEN', keys.seen) == #fields / 2 then
+    redis.call('PEXPIREAT', keys.seen, whole(room.since + 2 * dedupe))
+  end
+end
+
+-- Stores what was not seen before. Answers the offset of every message, and a line of each that is new; nil when the log is
+-- ahead of meta (then nothing was stored).
+local function append(keys, room, ids, events, dedupe)
+  local seen = offsets_seen(keys, ids)
+  local offsets, lines, fields = {}, {}, {}
+  for i, id in ipairs(ids) do
+    if not seen[id] then
+      local offset = whole(room.offset + 1)
+      local added = redis.pcall('XADD', keys.log, offset .. '-0', 'at', whole(room.at), 'e', events[i])
+      if type(added) == 'table' and added.err then
+        if #lines == 0 and string.find(added.err, 'equal or smaller', 1, true) then
+          return nil
+        end
+        error(added)
+      end
+      room.offset = room.offset + 1
+      seen[id] = room.offset
+      lines[#lines + 1] = table.concat({ FORMAT, room.epoch, offset, whole(room.at), events[i] }, ' ')
+      fields[#fields + 1] = id
+      fields[#fields + 1] = offset
+    end
+    offsets[i] = seen[id]
+  end
+  remember(keys, room, fields, dedupe)
+  return offsets, lines
+end
+
+-- publish LOG META SEEN OLD | CHANNEL CANDIDATE KEEP TTL_MS DEDUPE_MS KEY EVENT [KEY EVENT …] -> EPOCH OFFSET [OFFSET …]
+local function publish(key_list, args)
+  local keys, now = key_names(key_list), now_ms()
+  local channel, candidate = args[1], args[2]
+  local keep, ttl, dedupe = args[3], tonumber(args[4]), tonumber(args[5])
+  local ids, events = {}, {}
+  for i = 6, #args, 2 do
+    ids[#ids + 1] = args[i]
+    events[#events + 1] = args[i + 1]
+  end
+
+  local room = open_room(keys, candidate, now)
+  local offsets, lines
+  for _ = 1, 2 do
+    if not room then
+      local last = inspect_log(keys)
+      room = begin_room(keys, candidate, last, last == 0 and ':0' or '', now)
+    end
+    room.at = math.max(room.at, now)
+    rotate_seen(keys, room, dedupe, now)
+    offsets, lines = append(keys, room, ids, events, dedupe)
+    if offsets then
+      break
+    end
+    room = nil
+  end
+  if not offsets then
+    refuse('the log does not take what follows its last entry')
+  end
+
+  if #lines > 0 then
+    save(keys, room)
+    keep_alive(keys, room, ttl, now)
+    redis.call('XTRIM', keys.log, 'MAXLEN', '~', keep)
+    redis.call('PUBLISH', channel, table.concat(lines, '\n'))
+  end
+  return { room.epoch, unpack(offsets) }
+end
+
+-- head LOG META SEEN OLD | CANDIDATE TTL_MS -> EPOCH OFFSET OLDEST FORKS
+local function head(key_list, args)
+  local room, oldest = read_room(key_names(key_list), args[1], tonumber(args[2]), now_ms())
+  if not room then
+    return { '', 0, 1, '' }
+  end
+  return { room.epoch, room.offset, oldest, room.forks }
+end
+
+-- history LOG META SEEN OLD | CANDIDATE TTL_MS XRANGE|XREVRANGE START END LIMIT -> EPOCH OFFSET OLDEST FORKS ENTRIES
+local function history(key_list, args)
+  local answer = head(key_list, args)
+  answer[5] = redis.call(args[3], key_list[1], args[4], args[5], 'COUNT', args[6]) or {}
+  return answer
+end
+
+redis.register_function('townhall_1_publish', publish)
+-- Readers write nothing but a fork, and must work when memory is full.
+redis.register_function { function_name = 'townhall_1_head', callback = head, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'townhall_1_history', callback = history, flags = { 'allow-oom' } }

@@ -1,0 +1,759 @@
+//! The command line: words in, a [`Command`] or one line of refusal out.
+//!
+//! Every option is a flag and a variable `TOWNHALL_…`; the flag wins, and a variable that is set but empty counts as not set
+//! (what `${REDIS:-}` leaves behind). An option's declaration below is all there is to it: name, default, help and what is
+//! allowed; README's table is made of it ([`options_table`]). Nothing here opens anything but the file that holds a secret.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ErrorKind};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser};
+
+use crate::config::{self, AllowedOrigins, Config, ConfigError, HistorySettings, Limits, RedisSettings, Rooms};
+use crate::measure::{Zero, count, duration, size};
+use crate::names::RoomName;
+
+const KIB: u64 = bytesize::KIB;
+const MIB: u64 = bytesize::MIB;
+const GIB: u64 = bytesize::GIB;
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What `welcome` can list without outgrowing a client's outbox.
+const MAX_NAMED_ROOMS: usize = 256;
+
+/// Exit code of a command line that is refused.
+const USAGE: u8 = 2;
+
+#[derive(Parser)]
+#[command(
+    name = "townhall",
+    version,
+    override_usage = "townhall [COMMAND] [OPTIONS]",
+    about = "One hall, many doors: a chat backend that many replicas serve as one room",
+    after_help = "Without a command, townhall serves: `townhall --tcp` is `townhall serve --tcp`.\n\
+                  `townhall serve --help` lists every option with its variable and default."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Open the hall (the default command)
+    Serve(Box<ServeArgs>),
+    /// Ask a running hall how it is, for container probes: exit code 0 is well
+    Health(HealthArgs),
+}
+
+/// `townhall health`.
+#[derive(Args)]
+pub struct HealthArgs {
+    /// The operations listener to ask; 0.0.0.0 and [::] mean this machine
+    #[arg(long, env = "TOWNHALL_OPS", value_name = "ADDR", default_value = "127.0.0.1:8081", value_parser = address)]
+    pub ops: SocketAddr,
+    /// Ask whether it should get new clients, not only whether it lives
+    #[arg(long)]
+    pub ready: bool,
+}
+
+/// `townhall serve`, as it was written. [`ServeArgs::into_config`] is the way on.
+#[derive(Args)]
+#[command(
+    after_help = "A variable that is empty counts as not set. Sizes are bytes or like 4KiB, durations like 20s, 10m, 30d; \
+                        lists have commas, or the option is repeated."
+)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    doors: Doors,
+    #[command(flatten)]
+    broker: Broker,
+    #[command(flatten)]
+    rooms: RoomsAndHistory,
+    #[command(flatten)]
+    limits: ClientLimits,
+    #[command(flatten)]
+    leaving: Leaving,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Doors")]
+struct Doors {
+    /// Where browsers and WebSockets come in
+    #[arg(long, env = "TOWNHALL_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address)]
+    listen: SocketAddr,
+    /// Where /metrics, /healthz and /readyz are; not for the public
+    #[arg(long, env = "TOWNHALL_OPS", value_name = "ADDR", default_value = "127.0.0.1:8081", value_parser = address)]
+    ops: SocketAddr,
+    /// Open the line door for nc; alone, or with `true`: 127.0.0.1:9999
+    #[arg(long, env = "TOWNHALL_TCP", value_name = "ADDR", num_args = 0..=1, default_missing_value = "true", value_parser = LineDoor::parse)]
+    tcp: Option<LineDoor>,
+    /// Serve every public path below this one, too, like /gin
+    #[arg(long, env = "TOWNHALL_BASE_PATH", value_name = "PATH", value_parser = base_path)]
+    base_path: Option<String>,
+    /// Pages of other origins that may come in: scheme://host[:port], or * for all
+    #[arg(long, env = "TOWNHALL_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = Origin::parse)]
+    allow_origin: Vec<Origin>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Broker")]
+struct Broker {
+    /// One hall with all that name the same Redis 7+; without it, history is in memory and this replica is alone
+    #[arg(long, env = "TOWNHALL_REDIS", value_name = "URL")]
+    redis: Option<String>,
+    /// A file that holds the URL of --redis, since that is a secret
+    #[arg(long, env = "TOWNHALL_REDIS_FILE", value_name = "PATH")]
+    redis_file: Option<PathBuf>,
+    /// What keys and channels in Redis begin with; halls apart have prefixes apart
+    #[arg(long, env = "TOWNHALL_REDIS_PREFIX", value_name = "PREFIX", default_value = "townhall", value_parser = redis_prefix)]
+    redis_prefix: String,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Rooms and history")]
+struct RoomsAndHistory {
+    /// `open`: any room that somebody names; or a list of the only ones
+    #[arg(long, env = "TOWNHALL_ROOMS", value_name = "ROOM", default_value = "open", value_delimiter = ',', value_parser = room)]
+    rooms: Vec<RoomName>,
+    /// Messages kept a room, at least
+    #[arg(long, env = "TOWNHALL_HISTORY", value_name = "N", default_value = "10000", value_parser = count::<usize>(1..=10_000_000))]
+    history: usize,
+    /// Memory for all history without --redis; 0: no bound
+    #[arg(long, env = "TOWNHALL_HISTORY_BUDGET", value_name = "SIZE", default_value = "1GiB", value_parser = size(Zero::Allowed, MIB..=1024 * GIB))]
+    history_budget: usize,
+    /// A room in which nobody speaks for so long is forgotten; 0: never
+    #[arg(long, env = "TOWNHALL_ROOM_TTL", value_name = "DURATION", default_value = "30d", value_parser = duration(Zero::Allowed, SECOND..=3650 * DAY))]
+    room_ttl: Duration,
+    /// For so long a message that is sent again is stored only once
+    #[arg(long, env = "TOWNHALL_DEDUPE", value_name = "DURATION", default_value = "10m", value_parser = duration(Zero::Refused, SECOND..=7 * DAY))]
+    dedupe: Duration,
+    /// Memory for the newest of a room, from which slow and resuming clients are served
+    #[arg(long, env = "TOWNHALL_ROOM_WINDOW", value_name = "SIZE", default_value = "1MiB", value_parser = size(Zero::Refused, 16 * KIB..=GIB))]
+    room_window: usize,
+    /// Messages in that window, at most
+    #[arg(long, env = "TOWNHALL_ROOM_WINDOW_MESSAGES", value_name = "N", default_value = "2000", value_parser = count::<usize>(1..=1_000_000))]
+    room_window_messages: usize,
+    /// Memory for the windows of all rooms
+    #[arg(long, env = "TOWNHALL_WINDOW_BUDGET", value_name = "SIZE", default_value = "256MiB", value_parser = size(Zero::Refused, 16 * KIB..=1024 * GIB))]
+    window_budget: usize,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Limits")]
+struct ClientLimits {
+    /// A message's text
+    #[arg(long, env = "TOWNHALL_MAX_TEXT", value_name = "SIZE", default_value = "4KiB", value_parser = size(Zero::Refused, 1..=64 * KIB))]
+    max_text: usize,
+    /// A WebSocket message from a client
+    #[arg(long, env = "TOWNHALL_MAX_FRAME", value_name = "SIZE", default_value = "64KiB", value_parser = size(Zero::Refused, KIB..=16 * MIB))]
+    max_frame: usize,
+    /// Rooms that one connection is in at a time
+    #[arg(long, env = "TOWNHALL_MAX_ROOMS", value_name = "N", default_value = "32", value_parser = count::<usize>(1..=1000))]
+    max_rooms: usize,
+    /// Commands a second and connection; 0: no limit
+    #[arg(long, env = "TOWNHALL_RATE", value_name = "N", default_value = "20", value_parser = count::<u32>(0..=1_000_000))]
+    rate: u32,
+    /// Commands at once after a pause
+    #[arg(long, env = "TOWNHALL_BURST", value_name = "N", default_value = "40", value_parser = count::<u32>(1..=1_000_000))]
+    burst: u32,
+    /// From accepting a connection to the end of its request's head
+    #[arg(long, env = "TOWNHALL_HANDSHAKE_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration(Zero::Refused, 100 * MILLISECOND..=10 * MINUTE))]
+    handshake_timeout: Duration,
+    /// Between signs of life on a silent connection; below the idle time-out of what is in front; 0: none
+    #[arg(long, env = "TOWNHALL_BEAT", value_name = "DURATION", default_value = "25s", value_parser = duration(Zero::Allowed, SECOND..=HOUR))]
+    beat: Duration,
+    /// How long a client may take nothing while there is something for it; 0: for ever
+    #[arg(long, env = "TOWNHALL_WRITE_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration(Zero::Allowed, 100 * MILLISECOND..=HOUR))]
+    write_timeout: Duration,
+    /// Connections at the same time; 0: 90% of the files this process may open (nofile)
+    #[arg(long, env = "TOWNHALL_MAX_CONNECTIONS", value_name = "N", default_value = "0", value_parser = count::<usize>(0..=Limits::MAX_CONNECTIONS))]
+    max_connections: usize,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Leaving")]
+struct Leaving {
+    /// On SIGTERM, clients are sent to the other replicas spread over so long; 0: all at once
+    #[arg(long, env = "TOWNHALL_DRAIN", value_name = "DURATION", default_value = "20s", value_parser = duration(Zero::Allowed, 100 * MILLISECOND..=10 * MINUTE))]
+    drain: Duration,
+}
+
+/// Why the process ends before it begins.
+pub enum Ending {
+    /// Help or the version was asked for.
+    Answered(clap::Error),
+    /// The command line is wrong; one line that says how.
+    Refused(String),
+}
+
+impl Ending {
+    /// Says it where it belongs; the code is the process's.
+    pub fn tell(self) -> ExitCode {
+        match self {
+            Ending::Answered(text) => match text.print() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE, // whoever asked has closed the pipe
+            },
+            Ending::Refused(line) => {
+                eprintln!("townhall: {line}");
+                ExitCode::from(USAGE)
+            }
+        }
+    }
+}
+
+impl From<ConfigError> for Ending {
+    fn from(error: ConfigError) -> Self {
+        Ending::Refused(error.to_string())
+    }
+}
+
+/// Reads a whole command line, the program's name first, and the variables.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Ending> {
+    let environment = command().mut_subcommands(|sub| sub.mut_args(without_empty_variable));
+    interpret(environment, words.into_iter().collect())
+}
+
+fn interpret(grammar: clap::Command, mut words: Vec<OsString>) -> Result<Command, Ending> {
+    if serves_unasked(words.get(1).map(OsString::as_os_str)) {
+        words.insert(words.len().min(1), "serve".into());
+    }
+    grammar
+        .clone()
+        .try_get_matches_from(&words)
+        .and_then(|matches| CommandLine::from_arg_matches(&matches))
+        .map(|line| line.command)
+        .map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ending::Answered(error),
+            _ => Ending::Refused(one_line(&error, &grammar, &words)),
+        })
+}
+
+/// `townhall [OPTIONS]` is `townhall serve [OPTIONS]`: options that come first are those of `serve`, but for the program's own.
+fn serves_unasked(first: Option<&OsStr>) -> bool {
+    match first.map(OsStr::as_encoded_bytes) {
+        None => true,
+        Some(b"-h" | b"--help" | b"-V" | b"--version") => false,
+        Some(word) => word.starts_with(b"-"),
+    }
+}
+
+/// The grammar with what all options share.
+fn command() -> clap::Command {
+    CommandLine::command().mut_subcommands(|sub| {
+        sub.mut_args(|option| {
+            // `--beat -5s` is a wrong duration, not an unknown flag `-5`; never for what could swallow the next option.
+            let measured =
+                option.get_value_names().is_some_and(|names| matches!(names[0].as_str(), "N" | "SIZE" | "DURATION"));
+            option.hide_env_values(true).allow_hyphen_values(measured)
+        })
+    })
+}
+
+fn without_empty_variable(option: Arg) -> Arg {
+    let value = option.get_env().and_then(std::env::var_os);
+    match value {
+        Some(value) if value.is_empty() => option.env(Resettable::Reset),
+        _ => option,
+    }
+}
+
+/// What is wrong, without clap's usage below it.
+fn one_line(error: &clap::Error, grammar: &clap::Command, words: &[OsString]) -> String {
+    let context = |kind| error.get(kind).map(ToString::to_string);
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    if let (Some(option), Some(value), Some(allowed)) =
+        (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue), cause)
+    {
+        let flag = option.split(' ').next().unwrap_or_default();
+        let origin = variable_behind(flag, grammar, words).unwrap_or(flag.to_owned());
+        return ConfigError::new(origin, &value, allowed).to_string();
+    }
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let first = first.trim_start_matches("error: ");
+    let suggestion = context(ContextKind::SuggestedArg).or(context(ContextKind::SuggestedSubcommand));
+    match suggestion {
+        Some(suggestion) => format!("{first}; did you mean {suggestion}?"),
+        None => {
+            let sub = words.get(1).and_then(|word| word.to_str());
+            let sub = sub.filter(|sub| grammar.find_subcommand(sub).is_some());
+            let space = if sub.is_some() { " " } else { "" };
+            format!("{first}; see `townhall{space}{} --help`", sub.unwrap_or_default())
+        }
+    }
+}
+
+/// The variable that gave `flag` its value; `None` where that stands on the command line.
+fn variable_behind(flag: &str, grammar: &clap::Command, words: &[OsString]) -> Option<String> {
+    let written = words.iter().any(|word| {
+        let word = word.to_string_lossy();
+        word == flag || word.starts_with(&format!("{flag}="))
+    });
+    let long = flag.strip_prefix("--").filter(|_| !written)?;
+    grammar
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .find(|option| option.get_long() == Some(long))
+        .and_then(|option| option.get_env())
+        .map(|variable| variable.to_string_lossy().into_owned())
+}
+
+impl ServeArgs {
+    /// The one way from words to a checked [`Config`]. `nofile` is how many files this process may open; the file of
+    /// `--redis-file` is read here.
+    pub fn into_config(self, nofile: u64) -> Result<Config, ConfigError> {
+        let limits = self.limits;
+        let rooms = self.rooms;
+        let config = Config {
+            listen: self.doors.listen,
+            ops: self.doors.ops,
+            tcp: self.doors.tcp.and_then(|door| door.0),
+            base_path: self.doors.base_path.unwrap_or_default(),
+            redis: self.broker.settings()?,
+            origins: Origin::all(self.doors.allow_origin),
+            rooms: which_rooms(rooms.rooms)?,
+            limits: Limits {
+                text: limits.max_text,
+                frame: limits.max_frame,
+                rooms: limits.max_rooms,
+                rate: limits.rate,
+                burst: limits.burst,
+                handshake_timeout: limits.handshake_timeout,
+                beat: limits.beat,
+                write_timeout: limits.write_timeout,
+                connections: match limits.max_connections {
+                    0 => Limits::connections_within(nofile),
+                    connections => connections,
+                },
+                room_window: rooms.room_window,
+                room_window_messages: rooms.room_window_messages,
+                window_budget: rooms.window_budget,
+                drain: self.leaving.drain,
+            },
+            history: HistorySettings {
+                messages: rooms.history,
+                room_ttl: rooms.room_ttl,
+                dedupe: rooms.dedupe,
+                budget: rooms.history_budget,
+            },
+        };
+        config.check(nofile)?;
+        Ok(config)
+    }
+}
+
+impl Broker {
+    fn settings(self) -> Result<Option<RedisSettings>, ConfigError> {
+        let (option, url) = match (self.redis, self.redis_file) {
+            (None, None) => return Ok(None),
+            (Some(url), None) => ("--redis", url),
+            (None, Some(path)) => ("--redis-file", secret_in(&path)?),
+            (Some(_), Some(path)) => {
+                let allowed = "--redis is given, too; allowed is one of the two";
+                return Err(ConfigError::new("--redis-file", &path.to_string_lossy(), allowed));
+            }
+        };
+        RedisSettings::check_url(option, &url)?;
+        Ok(Some(RedisSettings { url, prefix: self.redis_prefix }))
+    }
+}
+
+/// A secret's file, without the line break that editors leave at its end.
+fn secret_in(path: &Path) -> Result<String, ConfigError> {
+    /// Nothing that is longer is a URL; `/dev/zero` is not read to its end.
+    const MOST: u64 = 64 * 1024;
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        let file = std::fs::File::open(path)?;
+        file.take(MOST).read_to_string(&mut text)?;
+        Ok(text.trim().to_owned())
+    };
+    read().map_err(|error| {
+        let allowed = format!("cannot be read ({error}); allowed is a file that holds a URL");
+        ConfigError::new("--redis-file", &path.to_string_lossy(), allowed)
+    })
+}
+
+fn which_rooms(mut names: Vec<RoomName>) -> Result<Rooms, ConfigError> {
+    let open = names.iter().any(|name| name.as_str() == "open");
+    if open && names.len() == 1 {
+        return Ok(Rooms::Open);
+    }
+    let given = names.len();
+    if open || given > MAX_NAMED_ROOMS {
+        let text: Vec<&str> = names.iter().take(8).map(RoomName::as_str).collect();
+        let allowed = format!("allowed is `open` alone, or a list of at most {MAX_NAMED_ROOMS} rooms");
+        return Err(ConfigError::new("--rooms", &text.join(","), allowed));
+    }
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    Ok(Rooms::Only(names))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "allowed is an IP address and a port, like 127.0.0.1:8080, or 0.0.0.0:8080 or [::]:8080 for everybody".into()
+    })
+}
+
+fn base_path(text: &str) -> Result<String, &'static str> {
+    config::base_path(text).ok_or(config::BASE_PATH_RULE)
+}
+
+fn redis_prefix(text: &str) -> Result<String, &'static str> {
+    RedisSettings::is_prefix(text).then(|| text.to_owned()).ok_or(RedisSettings::PREFIX_RULE)
+}
+
+fn room(text: &str) -> Result<RoomName, String> {
+    RoomName::parse(text.trim())
+        .ok_or_else(|| format!("allowed is `open`, or a list like lobby,help: {}", RoomName::RULE))
+}
+
+/// The line door's address. A variable cannot stand alone as a flag can, hence `true`, and with it `false`.
+#[derive(Clone, Copy)]
+struct LineDoor(Option<SocketAddr>);
+
+impl LineDoor {
+    const ALONE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9999);
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "true" => Ok(LineDoor(Some(Self::ALONE))),
+            "false" => Ok(LineDoor(None)),
+            _ => address(text).map(|address| LineDoor(Some(address))).map_err(|_| {
+                format!(
+                    "allowed is an IP address and a port, like 0.0.0.0:9999, `true` for {}, or `false`",
+                    Self::ALONE
+                )
+            }),
+        }
+    }
+}
+
+/// One of `--allow-origin`.
+#[derive(Clone)]
+enum Origin {
+    Any,
+    /// See [`AllowedOrigins::Only`].
+    Authority(String),
+}
+
+impl Origin {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match text.trim() {
+            "*" => Ok(Origin::Any),
+            origin => AllowedOrigins::authority(origin).map(Origin::Authority).ok_or(AllowedOrigins::RULE),
+        }
+    }
+
+    fn all(origins: Vec<Origin>) -> AllowedOrigins {
+        let only = origins.into_iter().map(|origin| match origin {
+            Origin::Any => None,
+            Origin::Authority(authority) => Some(authority),
+        });
+        only.collect::<Option<Vec<String>>>().map_or(AllowedOrigins::Any, AllowedOrigins::Only)
+    }
+}
+
+/// The options of `townhall serve` as README has them: a Markdown table a group.
+pub fn options_table() -> String {
+    let grammar = command();
+    let mut table = String::new();
+    let mut group = "";
+    for option in grammar.find_subcommand("serve").into_iter().flat_map(clap::Command::get_arguments) {
+        let heading = option.get_help_heading().unwrap_or_default();
+        if heading != group {
+            let gap = if group.is_empty() { "" } else { "\n" };
+            let _ = writeln!(table, "{gap}**{heading}**\n\n| option | variable | default | |\n|---|---|---|---|");
+            group = heading;
+        }
+        let _ = writeln!(table, "{}", row(option));
+    }
+    table
+}
+
+fn row(option: &Arg) -> String {
+    let name = option.get_long().unwrap_or_default();
+    let value = option.get_value_names().map_or(String::new(), |names| names.join(" "));
+    let value = match option.get_num_args() {
+        Some(range) if range.min_values() == 0 => format!("[{value}]"),
+        _ => value,
+    };
+    let variable = option.get_env().unwrap_or_default().to_string_lossy();
+    let default = match option.get_default_values() {
+        [] => "none".into(),
+        [default, ..] => format!("`{}`", default.to_string_lossy()),
+    };
+    let help = option.get_help().map(ToString::to_string);
+    let help = help.unwrap_or_default().replace('|', "\\|");
+    format!("| `--{name} {value}` | `{variable}` | {default} | {help} |")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As in a process without variables, and with 1,024 files.
+    fn config(options: &[&str]) -> Result<Config, String> {
+        let grammar = command().mut_subcommands(|sub| sub.mut_args(|option| option.env(Resettable::Reset)));
+        let words = ["townhall"].iter().chain(options).map(OsString::from);
+        match interpret(grammar, words.collect()) {
+            Ok(Command::Serve(args)) => args.into_config(1024).map_err(|error| error.to_string()),
+            Ok(Command::Health(_)) => panic!("{options:?} is health"),
+            Err(Ending::Answered(text)) => panic!("{options:?} is answered: {text}"),
+            Err(Ending::Refused(line)) => Err(line),
+        }
+    }
+
+    fn with(options: &[&str]) -> Config {
+        config(options).unwrap_or_else(|line| panic!("{options:?}: {line}"))
+    }
+
+    /// `options` are refused in one line that begins with the option and its value and says what is allowed.
+    fn refused(options: &[&str], option: &str, value: &str) -> String {
+        let line = config(options).expect_err(&options.join(" "));
+        assert!(line.starts_with(&format!("{option} {value}: ")), "{line}");
+        assert!(line.contains("allowed is"), "{line}");
+        assert!(!line.contains('\n'), "{line}");
+        line
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn without_options_the_defaults_are_those_of_the_types() {
+        assert_eq!(with(&[]), Config::default());
+        assert_eq!(with(&["serve"]), Config::default());
+    }
+
+    #[test]
+    fn serve_is_the_default_command() {
+        assert_eq!(with(&["--beat", "5s"]), with(&["serve", "--beat", "5s"]));
+        assert_eq!(with(&["--beat", "5s"]).limits.beat, 5 * SECOND);
+        let line = config(&["sevre"]).unwrap_err();
+        assert!(line.contains("'sevre'; did you mean serve?"), "{line}");
+    }
+
+    #[test]
+    fn every_option_is_a_variable_too() {
+        let grammar = command();
+        for sub in grammar.get_subcommands() {
+            for option in sub.get_arguments().filter(|option| option.get_id() != "ready") {
+                let long = option.get_long().unwrap();
+                let variable = format!("TOWNHALL_{}", long.replace('-', "_").to_uppercase());
+                assert_eq!(option.get_env(), Some(OsStr::new(&variable)));
+                assert!(option.get_help().is_some(), "{long}");
+                assert!(option.is_hide_env_values_set(), "{long}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_arrives_at_its_place() {
+        let config = with(&[
+            "--listen=0.0.0.0:1",
+            "--ops=0.0.0.0:2",
+            "--tcp=0.0.0.0:3",
+            "--base-path=/gin",
+            "--allow-origin=https://a.example,http://B.example:8000",
+            "--allow-origin=https://c.example:443",
+            "--redis=redis://:pw@h/3",
+            "--redis-prefix=hall",
+            "--rooms=lobby,help,lobby",
+            "--history=4",
+            "--history-budget=5MiB",
+            "--room-ttl=6h",
+            "--dedupe=7s",
+            "--room-window=80KiB",
+            "--room-window-messages=9",
+            "--window-budget=100KiB",
+            "--max-text=11",
+            "--max-frame=12KiB",
+            "--max-rooms=13",
+            "--rate=14",
+            "--burst=15",
+            "--handshake-timeout=16s",
+            "--beat=17s",
+            "--write-timeout=18s",
+            "--max-connections=19",
+            "--drain=20s",
+        ]);
+        let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let origins = ["a.example", "b.example:8000", "c.example"];
+        let rooms = ["lobby", "help"].map(|name| RoomName::parse(name).unwrap());
+        let expected = Config {
+            listen: everywhere(1),
+            ops: everywhere(2),
+            tcp: Some(everywhere(3)),
+            base_path: "/gin".into(),
+            redis: Some(RedisSettings { url: "redis://:pw@h/3".into(), prefix: "hall".into() }),
+            origins: AllowedOrigins::Only(origins.map(String::from).into()),
+            rooms: Rooms::Only(rooms.into()),
+            limits: Limits {
+                text: 11,
+                frame: 12 * 1024,
+                rooms: 13,
+                rate: 14,
+                burst: 15,
+                handshake_timeout: 16 * SECOND,
+                beat: 17 * SECOND,
+                write_timeout: 18 * SECOND,
+                connections: 19,
+                room_window: 80 * 1024,
+                room_window_messages: 9,
+                window_budget: 100 * 1024,
+                drain: 20 * SECOND,
+            },
+            history: HistorySettings { messages: 4, room_ttl: 6 * HOUR, dedupe: 7 * SECOND, budget: 5 * 1024 * 1024 },
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn zero_is_taken_where_it_means_something() {
+        for option in ["history-budget", "room-ttl", "rate", "beat", "write-timeout", "drain"] {
+            with(&[&format!("--{option}=0")]);
+        }
+        assert_eq!(with(&["--max-connections=0"]), Config::default());
+        for option in [
+            "history",
+            "dedupe",
+            "room-window",
+            "room-window-messages",
+            "window-budget",
+            "max-text",
+            "max-frame",
+            "max-rooms",
+            "burst",
+            "handshake-timeout",
+        ] {
+            refused(&[&format!("--{option}=0")], &format!("--{option}"), "\"0\"");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_naming_option_value_and_what_is_allowed() {
+        let line = refused(&["--beat", "100ms"], "--beat", "\"100ms\"");
+        assert!(line.contains("0, or 1s to 1h"), "{line}");
+        let line = refused(&["--max-text", "65KiB"], "--max-text", "\"65KiB\"");
+        assert!(line.contains("1B to 64KiB"), "{line}");
+        refused(&["--drain", "11m"], "--drain", "\"11m\"");
+        refused(&["--beat", "-5s"], "--beat", "\"-5s\"");
+        refused(&["--history", "-1"], "--history", "\"-1\"");
+        refused(&["--listen", "localhost"], "--listen", "\"localhost\"");
+        refused(&["--tcp", "9999"], "--tcp", "\"9999\"");
+        refused(&["--base-path", "/gin/"], "--base-path", "\"/gin/\"");
+        refused(&["--redis-prefix", "a{b}"], "--redis-prefix", "\"a{b}\"");
+        refused(&["--redis-prefix", ""], "--redis-prefix", "\"\"");
+        refused(&["--allow-origin", "null"], "--allow-origin", "\"null\"");
+        refused(&["--allow-origin", "http://a,b"], "--allow-origin", "\"b\"");
+        refused(&["--rooms", "lobby,Help"], "--rooms", "\"Help\"");
+        refused(&["--rooms", "lobby,a\nb"], "--rooms", "\"a\\nb\"");
+        refused(&["--rooms", "open,lobby"], "--rooms", "\"open,lobby\"");
+    }
+
+    #[test]
+    fn more_named_rooms_than_a_welcome_holds_are_refused() {
+        let list = |rooms: usize| {
+            let names: Vec<String> = (0..rooms).map(|n| format!("r{n}")).collect();
+            config(&["--rooms", &names.join(",")])
+        };
+        assert!(list(MAX_NAMED_ROOMS).is_ok());
+        assert!(list(MAX_NAMED_ROOMS + 1).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_together_is_refused() {
+        refused(&["--ops", "127.0.0.1:8080"], "--ops", "\"127.0.0.1:8080\"");
+        refused(&["--max-connections", "1024"], "--max-connections", "\"1024\"");
+        refused(&["--max-text=64KiB"], "--max-frame", "\"64KiB\"");
+    }
+
+    #[test]
+    fn other_mistakes_are_one_line_too() {
+        for (options, part) in [
+            (&["--baet", "5s"][..], "did you mean --beat?"),
+            (&["--rooms"], "'--rooms <ROOM>'"),
+            (&["--rooms"], "see `townhall serve --help`"),
+            (&["foo"], "see `townhall --help`"),
+            (&["--beat=5s", "--beat=6s"], "multiple times"),
+            (&["serve", "lobby"], "lobby"),
+        ] {
+            let line = config(options).unwrap_err();
+            assert!(line.contains(part), "{line}");
+            assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_line_door_opens_alone_or_at_an_address() {
+        let tcp = |options: &[&str]| with(options).tcp.map(|address| address.to_string());
+        let alone = Some("127.0.0.1:9999".to_owned());
+        assert_eq!(tcp(&[]), None);
+        assert_eq!(tcp(&["--tcp"]), alone);
+        assert_eq!(tcp(&["--tcp", "--rate", "1"]), alone);
+        assert_eq!(tcp(&["--tcp=true"]), alone);
+        assert_eq!(tcp(&["--tcp=false"]), None);
+        assert_eq!(tcp(&["--tcp", "[::]:7"]), Some("[::]:7".into()));
+    }
+
+    #[test]
+    fn a_star_lets_every_origin_in() {
+        let origins = with(&["--allow-origin", "https://a.example,*"]).origins;
+        assert_eq!(origins, AllowedOrigins::Any);
+    }
+
+    #[test]
+    fn the_secret_url_comes_from_a_file_and_is_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let good = file("good", "redis://:hush@h/1\n");
+        let redis = with(&["--redis-file", &good]).redis.unwrap();
+        assert_eq!((redis.url.as_str(), redis.prefix.as_str()), ("redis://:hush@h/1", "townhall"));
+
+        let quoted = format!("{good:?}");
+        let line = refused(&["--redis=redis://:hush@h", "--redis-file", &good], "--redis-file", &quoted);
+        assert!(!line.contains("hush"), "{line}");
+        let bad = file("bad", "hush");
+        let line = refused(&["--redis-file", &bad], "--redis-file", "(not shown)");
+        assert!(!line.contains("hush"), "{line}");
+        let line = refused(&["--redis", "rediss://:hush@h"], "--redis", "\"rediss://…\"");
+        assert!(!line.contains("hush"), "{line}");
+
+        let missing = folder.path().join("missing");
+        let missing = missing.to_str().unwrap();
+        refused(&["--redis-file", missing], "--redis-file", &format!("{missing:?}"));
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_every_option() {
+        let table = options_table();
+        assert!(table.contains("| `--beat DURATION` | `TOWNHALL_BEAT` | `25s` | "), "{table}");
+        assert!(table.contains("| `--tcp [ADDR]` | `TOWNHALL_TCP` | none | "), "{table}");
+        let serve = command().find_subcommand("serve").unwrap().clone();
+        assert_eq!(table.matches("| `--").count(), serve.get_arguments().count(), "{table}");
+        for group in ["Doors", "Broker", "Rooms and history", "Limits", "Leaving"] {
+            assert_eq!(table.matches(&format!("**{group}**\n")).count(), 1, "{table}");
+        }
+    }
+}

@@ -1,0 +1,696 @@
+//! One client: its task reads, asks the session what to do, does it, and writes whatever the delivery loop does not.
+//!
+//! The order of things is simple because there is little at a time: one command that changes where the client is (join,
+//! leave, history) is finished before the next one is read; only publishing goes on in the background, a bounded number at
+//! a time. While the client cannot be served for reasons of ours, nothing is read from it, and the clock that looks for its
+//! signs of life stands still.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde_json::value::RawValue;
+use tokio::time::{Sleep, sleep, timeout};
+use tracing::info;
+
+use crate::broker::{BrokerError, Entry, History, Publication};
+use crate::door::{Codec, Incoming, write_close, write_ping, write_pong, write_refusal, write_reply};
+use crate::drain::{Leaving, Slot};
+use crate::encoding::{Encoding, Event, lost_notice, notice};
+use crate::hub::Hub;
+use crate::metrics::METRICS;
+use crate::names::RoomName;
+use crate::outgoing::{Flushed, Outgoing};
+use crate::pages::Page;
+use crate::position::{Offset, Position};
+use crate::protocol::{CloseReason, ErrorCode, Ref, Refusal, Reply, Request, Tag};
+use crate::room::{Entrance, Membership, Place, Room};
+use crate::session::{Action, Session};
+
+/// As many messages of one JSON client may be on their way to the broker. The other doors say one after the other, since
+/// they repeat by themselves what is retryable, and the order must stay.
+const PUBLISHING: usize = 64;
+/// Bytes read at a time; connections share the buffer of their thread.
+const READ_BYTES: usize = 16 * 1024;
+/// For so long a closing connection tries to write what is left, and waits for the client to close.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// As many beats without a sign of life end a connection.
+const BEATS_MISSED: u32 = 3;
+/// When to try again what the broker could not do.
+const RETRY_MS: u64 = 1000;
+/// How many events are replayed to somebody who could not go on after a fork.
+const LAST_AFTER_FORK: u64 = 50;
+/// A `history` reply carries fewer messages than asked for rather than more bytes than this.
+const HISTORY_BYTES: usize = 256 * 1024;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// What a connection needs besides its socket.
+pub struct Admitted {
+    pub session: Session,
+    pub hub: Arc<Hub>,
+    pub leaving: Leaving,
+    pub times: Times,
+    pub peer: SocketAddr,
+}
+
+/// The clocks of a connection; zero: off.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    pub beat: Duration,
+    pub write_timeout: Duration,
+}
+
+/// See the module's documentation.
+pub struct Connection {
+    out: Arc<Outgoing>,
+    codec: Codec,
+    session: Session,
+    hub: Arc<Hub>,
+    leaving: Leaving,
+    peer: SocketAddr,
+    /// Read, but its turn has not come.
+    unread: Vec<u8>,
+    /// Something that must wait for its turn because of the client's rate.
+    held_back: Option<(Incoming, Instant)>,
+    /// The command that must be finished before the next one is read.
+    waiting: Option<BoxFuture<'static, Outcome>>,
+    publishing: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    page: Option<BoxFuture<'static, (Arc<Room>, Arc<Page>)>>,
+    clock: Clock,
+    /// The socket takes no more, since when.
+    full_since: Option<Instant>,
+    slot: Option<Slot>,
+    /// Nothing more is read; what is under way is finished, until then at most.
+    finishing: Option<(CloseReason, Instant)>,
+}
+
+/// How something ended that was awaited.
+enum Outcome {
+    Joined { membership: Membership, place: Box<Place>, reference: Option<Ref>, moved: bool },
+    History { room: RoomName, reference: Option<Ref>, history: History, limit: u64 },
+    Accepted { room: RoomName, id: uuid::Uuid, reference: Option<Ref>, position: Position, said_at: Instant },
+    Refused(Refusal),
+    Done,
+}
+
+/// When the connection has to look after itself.
+struct Clock {
+    sleep: Pin<Box<Sleep>>,
+    times: Times,
+    /// When the client was heard last.
+    heard_at: Instant,
+    pings: u32,
+}
+
+impl Clock {
+    fn new(times: Times) -> Self {
+        let far = Duration::from_secs(24 * 3600);
+        Clock { sleep: Box::pin(sleep(far)), times, heard_at: Instant::now(), pings: 0 }
+    }
+
+    /// Looks at `at` at the latest.
+    fn wake_by(&mut self, at: Instant) {
+        if at < self.sleep.deadline().into_std() {
+            self.sleep.as_mut().reset(at.into());
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.heard_at = now;
+        self.pings = 0;
+    }
+}
+
+impl Connection {
+    pub fn new(out: Outgoing, codec: Codec, admitted: Admitted) -> Self {
+        let Admitted { session, hub, leaving, times, peer } = admitted;
+        Connection {
+            out: Arc::new(out),
+            codec,
+            session,
+            hub,
+            leaving,
+            peer,
+            unread: Vec::new(),
+            held_back: None,
+            waiting: None,
+            publishing: FuturesUnordered::new(),
+            page: None,
+            clock: Clock::new(times),
+            full_since: None,
+            slot: None,
+            finishing: None,
+        }
+    }
+
+    /// A `townhall.v1` client: told who it is, and in no room yet.
+    pub fn welcome(&mut self) {
+        let welcome = self.session.welcome();
+        self.out.tell(|out| write_reply(&welcome, out));
+    }
+
+    /// A client of a door without JSON: in a room from the start.
+    pub fn start_in(&mut self, room: RoomName, last: u64) {
+        self.join(room, None, last, None, false);
+    }
+
+    /// What was read with the handshake.
+    pub fn has_read(&mut self, bytes: &[u8]) {
+        self.unread = bytes.to_vec();
+    }
+
+    /// Serves the client until it leaves or has to.
+    pub async fn run(mut self) {
+        let encoding = self.out.encoding;
+        METRICS.connections.at(encoding).increment(1.0);
+        METRICS.connections_opened.at(encoding).increment(1);
+        info!(target: "townhall::door", door = encoding.door(), "A client connected : {}", self.peer);
+        self.arm(Instant::now());
+        let reason = loop {
+            if let Err(reason) = self.step().await {
+                break reason;
+            }
+        };
+        let peer = self.peer;
+        self.end(reason).await;
+        METRICS.closed(encoding, reason);
+        info!(target: "townhall::door", door = encoding.door(), reason = reason.label(), "disconnected :{peer}");
+    }
+
+    /// One round. The arms: the delivery loop gave the writing back · the socket has something to read · it takes bytes
+    /// again · the command under way is done · a message was stored or refused · a page of history is here · a clock ·
+    /// the node begins to leave.
+    async fn step(&mut self) -> Result<(), CloseReason> {
+        self.take_unread()?;
+        if self.flush()? {
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        self.finish_if_done()?;
+        let may_read = self.may_take() && self.unread.is_empty();
+        tokio::select! {
+            () = self.out.woken() => {}
+            ready = self.out.socket().readable(), if may_read => {
+                ready.map_err(|_| CloseReason::Lost)?;
+                self.read()?;
+            }
+            ready = self.out.socket().writable(), if self.full_since.is_some() => {
+                ready.map_err(|_| CloseReason::Lost)?;
+            }
+            outcome = pending(&mut self.waiting) => {
+                self.waiting = None;
+                self.conclude(outcome);
+            }
+            Some(outcome) = self.publishing.next(), if !self.publishing.is_empty() => self.conclude(outcome),
+            (room, page) = pending(&mut self.page) => {
+                self.page = None;
+                self.out.turn_page(&room, page);
+            }
+            () = self.clock.sleep.as_mut() => self.tick(Instant::now())?,
+            slot = self.leaving.slot(), if self.slot.is_none() => self.leave_at(slot),
+        }
+        Ok(())
+    }
+
+    // --- reading ----------------------------------------------------------------------------------------------------
+
+    /// Whether the next thing that the client says may be looked at.
+    fn may_take(&self) -> bool {
+        let publishing = if self.out.encoding == Encoding::Json { PUBLISHING } else { 1 };
+        self.waiting.is_none()
+            && self.held_back.is_none()
+            && self.finishing.is_none()
+            && self.publishing.len() < publishing
+            && self.out.has_room()
+    }
+
+    fn read(&mut self) -> Result<(), CloseReason> {
+        READ_BUFFER.with_borrow_mut(|buffer| match self.out.socket().try_read(buffer) {
+            Ok(0) => self.ended(),
+            Ok(count) => {
+                METRICS.received_bytes.increment(count as u64);
+                self.clock.heard(Instant::now());
+                self.take(&mut buffer[..count])
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(_) => Err(CloseReason::Lost),
+        })
+    }
+
+    /// The client sends nothing more. Who came through a pipe may still want to hear that it was said.
+    fn ended(&mut self) -> Result<(), CloseReason> {
+        if self.out.encoding != Encoding::Line {
+            return Err(CloseReason::Lost);
+        }
+        self.finish(CloseReason::Left, Instant::now() + GOODBYE);
+        Ok(())
+    }
+
+    fn take_unread(&mut self) -> Result<(), CloseReason> {
+        if self.unread.is_empty() || !self.may_take() {
+            return Ok(());
+        }
+        let mut unread = std::mem::take(&mut self.unread);
+        self.take(&mut unread)
+    }
+
+    fn take(&mut self, mut input: &mut [u8]) -> Result<(), CloseReason> {
+        while self.may_take() {
+            match self.codec.next(&mut input)? {
+                Some(incoming) => self.hear(incoming, Instant::now())?,
+                None => return Ok(()),
+            }
+        }
+        self.unread = input.to_vec();
+        Ok(())
+    }
+
+    /// What the client said.
+    fn hear(&mut self, incoming: Incoming, now: Instant) -> Result<(), CloseReason> {
+        match incoming {
+            Incoming::Ping(payload) => self.out.tell(|out| write_pong(&payload, out)),
+            Incoming::Pong => {}
+            Incoming::Close => return Err(CloseReason::Left),
+            Incoming::Text(_) | Incoming::Unreadable(..) => {
+                if self.out.encoding != Encoding::Json
+                    && let Err(wait) = self.session.take_turn(now)
+                {
+                    self.held_back = Some((incoming, now + wait));
+                    self.clock.wake_by(now + wait);
+                    return Ok(());
+                }
+                let action = self.decide(incoming, now);
+                self.act(action, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, incoming: Incoming, now: Instant) -> Action {
+        match (self.out.encoding, incoming) {
+            (Encoding::Json, Incoming::Text(text)) => self.session.request(Request::parse(&text), now),
+            (Encoding::Json, Incoming::Unreadable(code, why)) => {
+                self.session.request(Err(Refusal::new(code, why, Tag::default())), now)
+            }
+            (Encoding::Plain, Incoming::Text(text)) => self.session.text(&text),
+            (Encoding::Line, Incoming::Text(line)) => self.session.line(&line),
+            (_, Incoming::Unreadable(code, why)) => Action::Refuse(Refusal::new(code, why, Tag::default())),
+            (_, Incoming::Ping(_) | Incoming::Pong | Incoming::Close) => Action::Nothing,
+        }
+    }
+
+    // --- doing ------------------------------------------------------------------------------------------------------
+
+    fn act(&mut self, action: Action, now: Instant) -> Result<(), CloseReason> {
+        match action {
+            Action::Refuse(refusal) => self.refuse(refusal),
+            Action::Notice(words) => self.notice(&words),
+            Action::Join { room, after, last, reference } => self.join(room, after, last, reference, false),
+            Action::Move { room } => self.join(room, None, 0, None, true),
+            Action::Leave { room, reference } => self.leave(room, reference),
+            Action::Publish { publication, reference } => self.publish(publication, reference, now),
+            Action::History { room, before, limit, reference } => self.history(room, before, limit, reference),
+            Action::Close(CloseReason::Left) => self.finish(CloseReason::Left, now + GOODBYE),
+            Action::Close(reason) => return Err(reason),
+            Action::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        METRICS.error(refusal.code);
+        let encoding = self.out.encoding;
+        self.out.tell(|out| write_refusal(refusal, encoding, out));
+    }
+
+    fn notice(&mut self, words: &str) {
+        let encoding = self.out.encoding;
+        self.out.tell(|out| notice(&format!("! {words}"), encoding, out));
+    }
+
+    fn join(&mut self, room: RoomName, after: Option<Position>, last: u64, reference: Option<Ref>, moved: bool) {
+        let (hub, encoding) = (self.hub.clone(), self.out.encoding);
+        self.waiting = Some(Box::pin(async move {
+            loop {
+                let entrance = Entrance { encoding, after: after.clone(), last };
+                match hub.clone().join(room.clone(), entrance).await {
+                    Ok((membership, place)) => {
+                        return Outcome::Joined { membership, place: Box::new(place), reference, moved };
+                    }
+                    Err(error) if encoding == Encoding::Json => {
+                        let room = Some(room.as_str().into());
+                        return Outcome::Refused(unavailable(&error, Tag { reference, room, id: None }));
+                    }
+                    Err(_) => sleep(Duration::from_millis(RETRY_MS)).await,
+                }
+            }
+        }));
+    }
+
+    fn leave(&mut self, room: RoomName, reference: Option<Ref>) {
+        self.session.left(&room);
+        let left = Reply::Left { room: room.clone(), reference };
+        if let Some(membership) = self.out.leave(&room, |out| write_reply(&left, out)) {
+            self.waiting = Some(self.went(membership));
+        }
+    }
+
+    /// Tells the delivery loop that the connection is no longer in a room.
+    fn went(&self, membership: Membership) -> BoxFuture<'static, Outcome> {
+        let (worker, id) = (self.hub.worker(self.out.id).clone(), self.out.id);
+        Box::pin(async move {
+            worker.went(membership.room().clone(), id).await;
+            Outcome::Done
+        })
+    }
+
+    fn publish(&mut self, publication: Publication, reference: Option<Ref>, said_at: Instant) {
+        let (room, id) = (publication.room.clone(), publication.id);
+        let (hub, encoding) = (self.hub.clone(), self.out.encoding);
+        let mut stored = hub.publish(publication.clone()).boxed();
+        self.publishing.push(Box::pin(async move {
+            loop {
+                match stored.await {
+                    Ok(position) => return Outcome::Accepted { room, id, reference, position, said_at },
+                    Err(error) if encoding == Encoding::Json => {
+                        let id = Some(id.to_string().into());
+                        let room = Some(room.as_str().into());
+                        return Outcome::Refused(unavailable(&error, Tag { reference, id, room }));
+                    }
+                    Err(_) => {
+                        sleep(Duration::from_millis(RETRY_MS)).await;
+                        stored = hub.publish(publication.clone()).boxed();
+                    }
+                }
+            }
+        }));
+    }
+
+    fn history(&mut self, room: RoomName, before: Offset, limit: u64, reference: Option<Ref>) {
+        let history = self.hub.history(&room, before, limit as usize);
+        self.waiting = Some(Box::pin(async move {
+            match history.await {
+                Ok(history) => Outcome::History { room, reference, history, limit },
+                Err(error) => {
+                    let room = Some(room.as_str().into());
+                    Outcome::Refused(unavailable(&error, Tag { reference, room, id: None }))
+                }
+            }
+        }));
+    }
+
+    /// What was awaited has ended.
+    fn conclude(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Joined { membership, place, reference, moved } => self.enter(membership, *place, reference, moved),
+            Outcome::History { room, reference, history, limit } => {
+                let reply = history_reply(room, reference, &history, limit);
+                self.out.tell(|out| write_reply(&reply, out));
+            }
+            Outcome::Accepted { room, id, reference, position, said_at } => {
+                METRICS.publish_seconds.record(said_at.elapsed());
+                if self.out.encoding == Encoding::Json {
+                    let Position { epoch, offset } = position;
+                    let accepted = Reply::Accepted { room, id, reference, epoch, offset };
+                    self.out.tell(|out| write_reply(&accepted, out));
+                }
+            }
+            Outcome::Refused(refusal) => self.refuse(refusal),
+            Outcome::Done => {}
+        }
+    }
+
+    fn enter(&mut self, membership: Membership, place: Place, reference: Option<Ref>, moved: bool) {
+        let room = membership.room().clone();
+        let mut tasks = Vec::new();
+        if moved {
+            for old in self.session.rooms().to_vec() {
+                self.session.left(&old);
+                tasks.extend(self.out.leave(&old, |_| {}).map(|membership| self.went(membership)));
+            }
+            self.notice(&format!("room you are in {}", room.name));
+        }
+        self.session.entered(room.name.clone());
+        self.put(membership, place, reference);
+        let (worker, out) = (self.hub.worker(self.out.id).clone(), self.out.clone());
+        self.waiting = Some(Box::pin(async move {
+            for task in tasks {
+                task.await;
+            }
+            worker.came(room, out).await;
+            Outcome::Done
+        }));
+    }
+
+    /// Places the cursor and tells the client: at a join, at joining again, and after a fork.
+    fn put(&mut self, membership: Membership, place: Place, reference: Option<Ref>) {
+        let encoding = self.out.encoding;
+        let lost = place.lost;
+        let joined = Reply::Joined { room: membership.room().name.clone(), reference, joined: place.joined.clone() };
+        self.out.place(membership, place, |out| match encoding {
+            Encoding::Json => write_reply(&joined, out),
+            _ if lost > 0 => lost_notice(lost, encoding, out),
+            _ => {}
+        });
+    }
+
+    // --- writing ----------------------------------------------------------------------------------------------------
+
+    /// Writes what there is. True: others shall have their turn, but there is more.
+    fn flush(&mut self) -> Result<bool, CloseReason> {
+        loop {
+            let flushed = self.out.flush().map_err(|_| CloseReason::Lost)?;
+            if !matches!(flushed, Flushed::Full { progress: false }) && self.full_since.take().is_some() {
+                METRICS.slow_readers.decrement(1.0);
+            }
+            match flushed {
+                Flushed::UpToDate => return Ok(false),
+                Flushed::Turn => return Ok(true),
+                Flushed::Full { .. } => {
+                    self.is_full(Instant::now());
+                    return Ok(false);
+                }
+                Flushed::Forked(membership, position) => self.place_anew(membership, position),
+                Flushed::Missing(room, offset) => {
+                    self.fetch(room, offset);
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    fn is_full(&mut self, now: Instant) {
+        if self.full_since.is_none() {
+            METRICS.slow_readers.increment(1.0);
+            self.full_since = Some(now);
+            if !self.clock.times.write_timeout.is_zero() {
+                self.clock.wake_by(now + self.clock.times.write_timeout);
+            }
+        }
+    }
+
+    fn place_anew(&mut self, membership: Membership, position: Position) {
+        self.page = None;
+        let entrance = Entrance { encoding: self.out.encoding, after: Some(position), last: LAST_AFTER_FORK };
+        if let Some(place) = membership.room().place(&entrance, true) {
+            self.put(membership, place, None);
+        }
+    }
+
+    fn fetch(&mut self, room: Arc<Room>, offset: Offset) {
+        if self.page.is_none() {
+            let page = self.hub.clone().page(room.clone(), offset);
+            self.page = Some(Box::pin(async move { (room, page.await) }));
+        }
+    }
+
+    // --- clocks -----------------------------------------------------------------------------------------------------
+
+    fn tick(&mut self, now: Instant) -> Result<(), CloseReason> {
+        self.look_for_life(now)?;
+        self.keep_beat(now);
+        let timeout = self.clock.times.write_timeout;
+        if !timeout.is_zero() && self.full_since.is_some_and(|since| now >= since + timeout) {
+            return Err(CloseReason::TooSlow);
+        }
+        if let Some((reason, until)) = self.finishing
+            && now >= until
+        {
+            return Err(reason);
+        }
+        if let Some(slot) = self.slot
+            && self.finishing.is_none()
+            && now >= slot.until
+        {
+            self.finish(CloseReason::Restart, now + GOODBYE);
+        }
+        if let Some((incoming, _)) = self.held_back.take_if(|(_, at)| now >= *at) {
+            self.hear(incoming, now)?;
+        }
+        self.arm(now);
+        Ok(())
+    }
+
+    /// Pings a WebSocket client that was not heard for a beat; gives it up when a third ping would be due.
+    fn look_for_life(&mut self, now: Instant) -> Result<(), CloseReason> {
+        let beat = self.clock.times.beat;
+        if beat.is_zero() || self.out.encoding == Encoding::Line {
+            return Ok(());
+        }
+        if !self.may_take() {
+            self.clock.heard(now);
+        }
+        let silent = now.saturating_duration_since(self.clock.heard_at);
+        if silent >= beat * BEATS_MISSED {
+            return Err(CloseReason::NoSignOfLife);
+        }
+        if silent >= beat * (self.clock.pings + 1) {
+            self.clock.pings += 1;
+            self.out.tell(write_ping);
+        }
+        Ok(())
+    }
+
+    /// Sends a JSON client something when nothing else was sent for a beat.
+    fn keep_beat(&mut self, now: Instant) {
+        let beat = self.clock.times.beat;
+        let quiet = now.saturating_duration_since(self.out.wrote_text_at());
+        if self.out.encoding == Encoding::Json && !beat.is_zero() && quiet >= beat && self.out.is_flushed() {
+            self.out.tell(|out| write_reply(&Reply::Beat {}, out));
+        }
+    }
+
+    /// Sets the clock to whatever is due first.
+    fn arm(&mut self, now: Instant) {
+        let Times { beat, write_timeout } = self.clock.times;
+        let mut next = now + Duration::from_secs(3600);
+        let mut due = |at: Instant| next = next.min(at.max(now + Duration::from_millis(1)));
+        if !beat.is_zero() && self.out.encoding != Encoding::Line {
+            due(self.clock.heard_at + beat * (self.clock.pings + 1));
+            due(if self.out.wrote_text_at() + beat > now { self.out.wrote_text_at() + beat } else { now + beat });
+        }
+        if let Some(since) = self.full_since.filter(|_| !write_timeout.is_zero()) {
+            due(since + write_timeout);
+        }
+        if let Some((_, at)) = self.held_back {
+            due(at);
+        }
+        match (self.finishing, self.slot) {
+            (Some((_, until)), _) => due(until),
+            (None, Some(slot)) => due(slot.until),
+            (None, None) => {}
+        }
+        self.clock.sleep.as_mut().reset(next.into());
+    }
+
+    // --- leaving ----------------------------------------------------------------------------------------------------
+
+    /// The node leaves; this client at its slot.
+    fn leave_at(&mut self, slot: Slot) {
+        let now = Instant::now();
+        let until = if self.out.encoding == Encoding::Json {
+            let after_ms = slot.at.saturating_duration_since(now).as_millis() as u64;
+            self.out.tell(|out| write_reply(&Reply::Reconnect { after_ms }, out));
+            slot.until
+        } else {
+            slot.at
+        };
+        self.slot = Some(Slot { until, ..slot });
+        self.clock.wake_by(until);
+    }
+
+    /// Reads nothing more, and closes when everything under way is done.
+    fn finish(&mut self, reason: CloseReason, until: Instant) {
+        self.finishing = Some((reason, until));
+        self.clock.wake_by(until);
+    }
+
+    fn finish_if_done(&self) -> Result<(), CloseReason> {
+        let busy = self.waiting.is_some() || !self.publishing.is_empty() || self.full_since.is_some();
+        match self.finishing {
+            Some((reason, _)) if !busy && self.page.is_none() => Err(reason),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves all rooms and says good-bye.
+    async fn end(mut self, reason: CloseReason) {
+        if self.full_since.take().is_some() {
+            METRICS.slow_readers.decrement(1.0);
+        }
+        let worker = self.hub.worker(self.out.id).clone();
+        for membership in self.out.leave_all() {
+            worker.went(membership.room().clone(), self.out.id).await;
+        }
+        if reason != CloseReason::Lost {
+            let encoding = self.out.encoding;
+            self.out.tell(|out| write_close(reason, encoding, out));
+            let _ = timeout(GOODBYE, say_goodbye(&self.out)).await;
+        }
+    }
+}
+
+/// Writes what is left, then reads until the client has closed, so that it sees the last words.
+async fn say_goodbye(out: &Outgoing) -> io::Result<()> {
+    while !matches!(out.flush()?, Flushed::UpToDate) {
+        out.socket().writable().await?;
+    }
+    socket2::SockRef::from(out.socket()).shutdown(std::net::Shutdown::Write)?;
+    loop {
+        out.socket().readable().await?;
+        let read = READ_BUFFER.with_borrow_mut(|buffer| out.socket().try_read(buffer));
+        match read {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Waits for what there is; for ever where there is nothing.
+async fn pending<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn unavailable(error: &BrokerError, tag: Tag) -> Refusal {
+    Refusal::retry(ErrorCode::Unavailable, error.to_string(), RETRY_MS, tag)
+}
+
+/// The newest messages that fit.
+fn history_reply(room: RoomName, reference: Option<Ref>, history: &History, limit: u64) -> Reply {
+    let mut messages = VecDeque::new();
+    let mut bytes = 0;
+    let mut first = None;
+    for entry in history.entries.iter().rev().take(limit as usize) {
+        let Some(message) = stored_json(&room, entry) else { continue };
+        bytes += message.get().len();
+        if bytes > HISTORY_BYTES && first.is_some() {
+            break;
+        }
+        messages.push_front(message);
+        first = Some(entry.offset);
+    }
+    let more = first.is_some_and(|first| first > history.head.oldest);
+    let epoch = history.head.lineage.epoch.clone();
+    Reply::History { room, reference, epoch, messages: messages.into(), more }
+}
+
+fn stored_json(room: &RoomName, entry: &Entry) -> Option<Box<RawValue>> {
+    let mut json = Vec::new();
+    Event::parse(entry.event.clone())?.write_json(room, entry.offset, entry.at_ms, &mut json);
+    RawValue::from_string(String::from_utf8(json).ok()?).ok()
+}

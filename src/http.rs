@@ -1,0 +1,335 @@
+//! The public listener: routes and pages.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{Extension, Path, Query, Request, State};
+use axum::http::header::{self, HeaderMap, HeaderName};
+use axum::http::{HeaderValue, Response, StatusCode};
+use axum::routing::get;
+use axum::{Router, middleware};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tokio_util::task::TaskTracker;
+
+use crate::auth::guest;
+use crate::config::Config;
+use crate::connection::{Admitted, Connection, Times};
+use crate::door::Codec;
+use crate::drain::Leaving;
+use crate::echo;
+use crate::encoding::Encoding;
+use crate::gate::{Gate, Seat};
+use crate::hub::Hub;
+use crate::names::RoomName;
+use crate::outgoing::Outgoing;
+use crate::protocol::{MAX_LAST, User};
+use crate::session::{Rules, Session};
+use crate::ws::frame::Decoder;
+use crate::ws::{self, Handshake, Origins, Refused};
+
+/// What all doors of a node share.
+#[derive(Clone)]
+pub struct Hall {
+    pub hub: Arc<Hub>,
+    pub rules: Arc<Rules>,
+    pub origins: Origins,
+    pub gate: Gate,
+    pub leaving: Leaving,
+    pub times: Times,
+    /// The clients; a node that leaves waits for them.
+    pub clients: TaskTracker,
+}
+
+impl Hall {
+    /// A new client, to be served by a connection.
+    pub fn admit(&self, user: User, peer: SocketAddr) -> Admitted {
+        Admitted {
+            session: Session::new(self.rules.clone(), user, Instant::now()),
+            hub: self.hub.clone(),
+            leaving: self.leaving.clone(),
+            times: self.times,
+            peer,
+        }
+    }
+}
+
+/// Who a request comes from. `seat`: `None` when the hall was full as they came.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub peer: SocketAddr,
+    pub seat: Option<Arc<Seat>>,
+}
+
+/// Everything public, at the root and below the base path.
+pub fn router(hall: Hall, config: &Config) -> Router {
+    let mut router = routes(Router::new(), "");
+    let base = config.base_path.as_str();
+    if let Some((_, last)) = base.rsplit_once('/') {
+        let location = HeaderValue::from_str(&format!("{last}/")).unwrap_or(HeaderValue::from_static("./"));
+        router = routes(router, base).route(base, get(async move || redirect(location.clone())));
+    }
+    router.fallback(not_found).layer(middleware::from_fn_with_state(hall.clone(), come_later)).with_state(hall)
+}
+
+fn routes(router: Router<Hall>, base: &str) -> Router<Hall> {
+    let at = |path: &str| format!("{base}{path}");
+    let mut router = router
+        .route(&at("/ws"), get(websocket))
+        .route(&at("/chatroom/ws"), get(classic))
+        .route(&at("/chatroom/ws/{name}/{token}"), get(classic_with_token))
+        .route(&at("/echo"), get(echo_or_page))
+        .route(&at("/healthz"), get("alive\n"));
+    for page in PAGES.iter() {
+        router = router.route(&at(page.path), get(async move |headers: HeaderMap| page.answer(&headers)));
+    }
+    router
+}
+
+fn redirect(location: HeaderValue) -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    answer.headers_mut().insert(header::LOCATION, location);
+    answer
+}
+
+async fn not_found() -> Response<Body> {
+    Refused::new(StatusCode::NOT_FOUND, "not_found", "there is no such address; the chat is at /").answer()
+}
+
+/// While the node leaves, or for those who found no seat, everything is answered with 503.
+async fn come_later(State(hall): State<Hall>, request: Request, next: middleware::Next) -> Response<Body> {
+    let seated = request.extensions().get::<Caller>().is_some_and(|caller| caller.seat.is_some());
+    if !seated {
+        return Refused::for_now("full", "the hall is full; come again in a moment").answer();
+    }
+    if hall.leaving.has_begun()
+        && let Err(closed) = hall.gate.pass()
+    {
+        return Refused::for_now(closed.label(), closed.words()).answer();
+    }
+    next.run(request).await
+}
+
+// --- WebSockets -----------------------------------------------------------------------------------------------------
+
+/// The query of `/ws` and `/chatroom/ws`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Wishes {
+    name: Option<String>,
+    key: Option<String>,
+    room: Option<String>,
+    last: Option<u64>,
+}
+
+type Caught<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
+
+async fn websocket(
+    State(hall): State<Hall>,
+    Extension(caller): Extension<Caller>,
+    wishes: Caught<Wishes>,
+    mut request: Request,
+) -> Response<Body> {
+    let shaken = check(&hall, &mut request).and_then(|handshake| Ok((handshake, query(wishes)?)));
+    match shaken {
+        Ok((handshake, wishes)) if handshake.json => open_json(hall, caller, handshake, &wishes),
+        Ok((handshake, wishes)) => open_plain(hall, caller, handshake, &wishes),
+        Err(refused) => Err(refused),
+    }
+    .unwrap_or_else(Refused::answer)
+}
+
+async fn classic(
+    State(hall): State<Hall>,
+    Extension(caller): Extension<Caller>,
+    wishes: Caught<Wishes>,
+    mut request: Request,
+) -> Response<Body> {
+    let shaken = check_classic(&hall, &mut request).and_then(|handshake| Ok((handshake, query(wishes)?)));
+    shaken.and_then(|(handshake, wishes)| open_plain(hall, caller, handshake, &wishes)).unwrap_or_else(Refused::answer)
+}
+
+/// The tutorial's address. The token is not looked at as long as there are only guests.
+async fn classic_with_token(
+    State(hall): State<Hall>,
+    Extension(caller): Extension<Caller>,
+    Path((name, _token)): Path<(String, String)>,
+    wishes: Caught<Wishes>,
+    mut request: Request,
+) -> Response<Body> {
+    let shaken = check_classic(&hall, &mut request).and_then(|handshake| Ok((handshake, query(wishes)?)));
+    let opened = shaken.and_then(|(handshake, wishes)| {
+        let wishes = Wishes { name: Some(name), ..wishes };
+        open_plain(hall, caller, handshake, &wishes)
+    });
+    opened.unwrap_or_else(Refused::answer)
+}
+
+fn check(hall: &Hall, request: &mut Request) -> Result<Handshake, Refused> {
+    let handshake = Handshake::check(request, &hall.origins)?;
+    hall.gate.pass().map_err(|closed| Refused::for_now(closed.label(), closed.words()))?;
+    Ok(handshake)
+}
+
+fn check_classic(hall: &Hall, request: &mut Request) -> Result<Handshake, Refused> {
+    let handshake = check(hall, request)?;
+    if handshake.json {
+        let words = "this address speaks plain text; townhall.v1 is spoken at /ws";
+        return Err(Refused::new(StatusCode::BAD_REQUEST, "subprotocol", words));
+    }
+    Ok(handshake)
+}
+
+fn query(wishes: Caught<Wishes>) -> Result<Wishes, Refused> {
+    let wrong = |error: axum::extract::rejection::QueryRejection| {
+        Refused::new(StatusCode::BAD_REQUEST, "syntax", error.body_text())
+    };
+    wishes.map(|Query(wishes)| wishes).map_err(wrong)
+}
+
+fn guest(wishes: &Wishes, caller: &Caller) -> Result<User, Refused> {
+    let user = guest::admit(wishes.name.as_deref(), wishes.key.as_deref(), caller.peer);
+    user.map_err(|words| Refused::new(StatusCode::BAD_REQUEST, "name", words))
+}
+
+fn open_json(hall: Hall, caller: Caller, handshake: Handshake, wishes: &Wishes) -> Result<Response<Body>, Refused> {
+    let user = guest(wishes, &caller)?;
+    Ok(open(hall, caller, handshake, user, Encoding::Json, Connection::welcome))
+}
+
+fn open_plain(hall: Hall, caller: Caller, handshake: Handshake, wishes: &Wishes) -> Result<Response<Body>, Refused> {
+    let user = guest(wishes, &caller)?;
+    let room = match &wishes.room {
+        None => RoomName::lobby(),
+        Some(name) => {
+            RoomName::parse(name).ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "room", RoomName::RULE))?
+        }
+    };
+    if !hall.rules.admits(&room) {
+        return Err(Refused::new(StatusCode::FORBIDDEN, "room", format!("there is no room {room} here")));
+    }
+    let last = wishes.last.unwrap_or(0).min(MAX_LAST);
+    Ok(open(hall, caller, handshake, user, Encoding::Plain, move |connection| connection.start_in(room, last)))
+}
+
+/// Upgrades, and serves the client in a task of its own.
+fn open(
+    hall: Hall,
+    caller: Caller,
+    handshake: Handshake,
+    user: User,
+    encoding: Encoding,
+    start: impl FnOnce(&mut Connection) + Send + 'static,
+) -> Response<Body> {
+    let (answer, upgrade) = handshake.accept();
+    let frame = hall.rules.limits.frame;
+    let admitted = hall.admit(user, caller.peer);
+    hall.clients.spawn(async move {
+        let Some((socket, read)) = ws::socket(upgrade).await else { return };
+        let codec = Codec::Frames(Decoder::new(frame));
+        let mut connection = Connection::new(Outgoing::new(socket, encoding), codec, admitted);
+        start(&mut connection);
+        connection.has_read(&read);
+        drop(read);
+        connection.run().await;
+        drop(caller);
+    });
+    answer
+}
+
+async fn echo_or_page(
+    State(hall): State<Hall>,
+    Extension(caller): Extension<Caller>,
+    mut request: Request,
+) -> Response<Body> {
+    if !request.headers().contains_key(header::UPGRADE) {
+        return ECHO_PAGE.answer(request.headers());
+    }
+    let handshake = match Handshake::check(&mut request, &hall.origins) {
+        Ok(handshake) => handshake,
+        Err(refused) => return refused.answer(),
+    };
+    let (answer, upgrade) = handshake.accept();
+    let frame = hall.rules.limits.frame;
+    hall.clients.spawn(async move {
+        let Some((socket, read)) = ws::socket(upgrade).await else { return };
+        echo::run(socket, &read, frame, hall.times, hall.leaving).await;
+        drop(caller);
+    });
+    answer
+}
+
+// --- pages ----------------------------------------------------------------------------------------------------------
+
+/// Scripts and styles are files of ours; nothing else runs, and nothing is loaded from elsewhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const PICTURE: &str = "image/svg+xml";
+
+/// A file of `web/`, embedded.
+struct Page {
+    path: &'static str,
+    kind: &'static str,
+    body: &'static str,
+    etag: HeaderValue,
+}
+
+static PAGES: LazyLock<[Page; 9]> = LazyLock::new(|| {
+    [
+        Page::new("/", HTML, include_str!("../web/index.html")),
+        Page::new("/page.js", SCRIPT, include_str!("../web/page.js")),
+        Page::new("/style.css", STYLE, include_str!("../web/style.css")),
+        Page::new("/client.js", SCRIPT, include_str!("../web/client.js")),
+        Page::new("/favicon.svg", PICTURE, include_str!("../web/favicon.svg")),
+        Page::new("/chatroom", HTML, include_str!("../web/classic.html")),
+        Page::new("/classic.js", SCRIPT, include_str!("../web/classic.js")),
+        Page::new("/classic.css", STYLE, include_str!("../web/classic.css")),
+        Page::new("/echo.js", SCRIPT, include_str!("../web/echo.js")),
+    ]
+});
+
+static ECHO_PAGE: LazyLock<Page> = LazyLock::new(|| Page::new("/echo", HTML, include_str!("../web/echo.html")));
+
+impl Page {
+    fn new(path: &'static str, kind: &'static str, body: &'static str) -> Self {
+        let digest = Sha256::digest(body.as_bytes());
+        let hex: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let etag = HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""));
+        Page { path, kind, body, etag }
+    }
+
+    fn answer(&self, asked: &HeaderMap) -> Response<Body> {
+        let known = asked.get(header::IF_NONE_MATCH).is_some_and(|etag| *etag == self.etag);
+        let body: Cow<'static, str> = if known { "".into() } else { self.body.into() };
+        let mut answer = Response::new(Body::from(body));
+        if known {
+            *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        let fixed: [(HeaderName, &str); 5] = [
+            (header::CONTENT_TYPE, self.kind),
+            (header::CACHE_CONTROL, "no-cache"),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ];
+        let headers = answer.headers_mut();
+        for (name, value) in fixed {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
+        headers.insert(header::ETAG, self.etag.clone());
+        if self.path == "/client.js" {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+        answer
+    }
+}

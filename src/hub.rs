@@ -1,0 +1,405 @@
+//! This node's rooms: opened when somebody comes, fed by the broker's subscription, kept as the broker is.
+//!
+//! The hub asks the broker, the room decides what the answer means. One read of history serves everybody who waits for it:
+//! [`Hub::refresh`] is the only way in which a room asks, whether it is opened, repaired after a loss, or behind a client
+//! who comes from another node.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use indexmap::IndexMap;
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::broker::{Broker, BrokerError, Delivery, FeedReceiver, History, Notice, Publication, Range};
+use crate::deliver::Worker;
+use crate::encoding::Encoding;
+use crate::log::Window;
+use crate::metrics::METRICS;
+use crate::names::RoomName;
+use crate::outgoing::ConnectionId;
+use crate::pages::{Page, Pages};
+use crate::position::{Offset, Position};
+use crate::room::{Entrance, Membership, Place, Progress, Room, Wants};
+
+/// A room stays open for so long after its last member left.
+const LINGER: Duration = Duration::from_secs(60);
+/// One in which nobody has spoken has nothing to keep.
+const LINGER_SILENT: Duration = Duration::from_secs(2);
+/// So often the heads of rooms with members are compared with the broker's: a silent loss lasts no longer.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
+/// Rooms compared in one call.
+const COMPARE_ROOMS: usize = 512;
+/// So long after it was accepted, a message should have been heard.
+const HEARD_WITHIN: Duration = Duration::from_millis(500);
+/// Deliveries handled together.
+const BATCH: usize = 512;
+/// Before asking the broker again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// See the module's documentation.
+pub struct Hub {
+    broker: Arc<dyn Broker>,
+    rooms: Mutex<HashMap<RoomName, Arc<OpenRoom>>>,
+    workers: Vec<Worker>,
+    pages: Pages,
+    window: Window,
+    /// Memory for all windows together.
+    budget: usize,
+    /// Rung when any room may have missed something.
+    compare: Notify,
+}
+
+/// A room and what is being asked about it.
+struct OpenRoom {
+    room: Arc<Room>,
+    subscribed: AtomicBool,
+    refresh: Mutex<Option<Refresh>>,
+    repairing: AtomicBool,
+    /// The newest position that was accepted here and not heard yet.
+    expected: Mutex<Option<Position>>,
+}
+
+type Refresh = Shared<BoxFuture<'static, Result<(), BrokerError>>>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    /// Starts the hub's tasks and `workers` delivery loops; they end with `stop`.
+    pub fn start(
+        broker: Arc<dyn Broker>,
+        feed: FeedReceiver,
+        window: Window,
+        budget: usize,
+        workers: usize,
+        stop: &CancellationToken,
+    ) -> Arc<Self> {
+        let hub = Arc::new(Hub {
+            pages: Pages::new(broker.clone()),
+            broker,
+            rooms: Mutex::default(),
+            workers: (0..workers).map(|index| Worker::start(index, stop.clone())).collect(),
+            window,
+            budget,
+            compare: Notify::new(),
+        });
+        until(stop, hub.clone().receive(feed));
+        until(stop, hub.clone().keep_comparing());
+        until(stop, hub.clone().keep_house());
+        hub
+    }
+
+    /// The delivery loop that serves a connection.
+    pub fn worker(&self, connection: ConnectionId) -> &Worker {
+        &self.workers[connection.share(self.workers.len())]
+    }
+
+    fn find(&self, name: &RoomName) -> Option<Arc<OpenRoom>> {
+        lock(&self.rooms).get(name).cloned()
+    }
+
+    fn all(&self, wanted: impl Fn(&Room) -> bool) -> Vec<Arc<OpenRoom>> {
+        lock(&self.rooms).values().filter(|open| wanted(&open.room)).cloned().collect()
+    }
+
+    // --- for connections --------------------------------------------------------------------------------------------
+
+    /// Comes into a room.
+    ///
+    /// # Errors
+    /// When neither the room's window nor the broker can tell where the client belongs.
+    pub async fn join(self: Arc<Self>, name: RoomName, entrance: Entrance) -> Result<(Membership, Place), BrokerError> {
+        let (open, membership) = self.enter(name);
+        let mut asked = false;
+        for round in 0.. {
+            if let Some(place) = open.room.place(&entrance, asked) {
+                count_resume(&place);
+                return Ok((membership, place));
+            }
+            let (refresh, began_now) = self.refresh(&open, entrance.encoding);
+            refresh.await?;
+            // One that was already under way may have read before this client came.
+            asked = began_now || round > 0;
+        }
+        Err(BrokerError::Unavailable("the room cannot be read".into()))
+    }
+
+    fn enter(&self, name: RoomName) -> (Arc<OpenRoom>, Membership) {
+        let mut rooms = lock(&self.rooms);
+        let open = rooms.entry(name).or_insert_with_key(|name| {
+            Arc::new(OpenRoom {
+                room: Arc::new(Room::new(name.clone(), self.window, &self.workers)),
+                subscribed: AtomicBool::new(false),
+                refresh: Mutex::default(),
+                repairing: AtomicBool::new(false),
+                expected: Mutex::default(),
+            })
+        });
+        (open.clone(), open.room.enter())
+    }
+
+    /// Publishes; its place in the room's order is taken at the call.
+    pub fn publish(
+        self: &Arc<Self>,
+        publication: Publication,
+    ) -> impl Future<Output = Result<Position, BrokerError>> + Send + 'static {
+        let hub = self.clone();
+        let room = publication.room.clone();
+        let stored = self.broker.publish(publication);
+        async move {
+            let position = stored.await?;
+            METRICS.messages_published.increment(1);
+            hub.expect(&room, &position);
+            Ok(position)
+        }
+    }
+
+    /// The newest `limit` events below `before`.
+    ///
+    /// # Errors
+    /// When the broker cannot tell now.
+    pub fn history(
+        &self,
+        room: &RoomName,
+        before: Offset,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<History, BrokerError>> {
+        self.broker.history(room, Range::Before { before, limit })
+    }
+
+    /// The page of history that goes on after `offset`. Waits for the broker as long as it takes.
+    pub async fn page(self: Arc<Self>, room: Arc<Room>, offset: Offset) -> Arc<Page> {
+        loop {
+            match self.pages.after(&room, offset).await {
+                Ok(page) if page.epoch == room.lineage().epoch => return page,
+                Ok(_) => {
+                    // The broker has forked and the room does not know yet.
+                    if let Some(open) = self.find(&room.name) {
+                        let _ = self.refresh(&open, Encoding::Json).0.await;
+                    }
+                }
+                Err(error) => debug!(room = room.name.as_str(), %error, "no history now"),
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    // --- asking the broker ------------------------------------------------------------------------------------------
+
+    /// Makes the room as the broker is. Joins the reading that is under way, if there is one; says whether it began now.
+    fn refresh(self: &Arc<Self>, open: &Arc<OpenRoom>, encoding: Encoding) -> (Refresh, bool) {
+        let mut slot = lock(&open.refresh);
+        if let Some(refresh) = slot.as_ref().filter(|refresh| refresh.peek().is_none()) {
+            return (refresh.clone(), false);
+        }
+        let task = tokio::spawn(self.clone().read_on(open.clone(), encoding));
+        let refresh = async move {
+            let ended = || BrokerError::Unavailable("reading ended early".into());
+            task.await.unwrap_or_else(|_| Err(ended()))
+        };
+        let refresh = refresh.boxed().shared();
+        *slot = Some(refresh.clone());
+        (refresh, true)
+    }
+
+    /// Subscribes before it reads, never the other way round.
+    async fn read_on(self: Arc<Self>, open: Arc<OpenRoom>, encoding: Encoding) -> Result<(), BrokerError> {
+        let room = &open.room;
+        if !open.subscribed.load(Ordering::Acquire) {
+            self.broker.subscribe(&room.name).await?;
+            open.subscribed.store(true, Ordering::Release);
+        }
+        if let Some(limit) = room.first_read() {
+            let history = self.broker.history(&room.name, Range::Before { before: Offset::MAX, limit }).await?;
+            if room.begin(&history, limit, encoding) == Progress::Done {
+                return Ok(());
+            }
+        }
+        loop {
+            let read = room.next_read();
+            let range = Range::From { first: read.first, limit: read.limit };
+            let history = self.broker.history(&room.name, range).await?;
+            if room.repair(&read, &history) == Progress::Done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Repairs a room in the background, as long as it needs it and the broker answers.
+    fn repair(self: &Arc<Self>, open: &Arc<OpenRoom>) {
+        if open.repairing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (hub, open) = (self.clone(), open.clone());
+        tokio::spawn(async move {
+            loop {
+                let (refresh, began_now) = hub.refresh(&open, Encoding::Json);
+                let read = refresh.await.is_ok();
+                // One that was already under way may have read before the loss.
+                if read && (!began_now || open.room.is_behind()) {
+                    continue;
+                }
+                open.repairing.store(false, Ordering::Release);
+                // What was missed while `repairing` was true asked for nothing by itself.
+                if !read || !open.room.is_behind() || open.repairing.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// What was accepted at `position` should be heard soon.
+    fn expect(self: &Arc<Self>, room: &RoomName, position: &Position) {
+        let Some(open) = self.find(room) else { return };
+        if open.room.has_reached(position) || lock(&open.expected).replace(position.clone()).is_some() {
+            return;
+        }
+        let hub = self.clone();
+        tokio::spawn(async move {
+            sleep(HEARD_WITHIN).await;
+            let expected = lock(&open.expected).take();
+            if expected.is_some_and(|position| !open.room.has_reached(&position)) {
+                hub.repair(&open);
+            }
+        });
+    }
+
+    // --- what runs by itself ----------------------------------------------------------------------------------------
+
+    /// Takes what the subscription delivers. Never waits for anything but the next delivery.
+    async fn receive(self: Arc<Self>, mut feed: FeedReceiver) {
+        while let Some(notice) = feed.next().await {
+            match notice {
+                Notice::Gapped => self.compare.notify_one(),
+                Notice::Delivery(first) => {
+                    let mut by_room: IndexMap<RoomName, Vec<Delivery>> = IndexMap::new();
+                    let mut next = Some(first);
+                    for _ in 0..BATCH {
+                        let Some(delivery) = next else { break };
+                        by_room.entry(delivery.room.clone()).or_default().push(delivery);
+                        next = feed.try_next();
+                    }
+                    // The last one taken has not been counted in yet when the batch is full.
+                    if let Some(delivery) = next {
+                        by_room.entry(delivery.room.clone()).or_default().push(delivery);
+                    }
+                    self.deliver(by_room);
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    fn deliver(self: &Arc<Self>, by_room: IndexMap<RoomName, Vec<Delivery>>) {
+        for (name, deliveries) in by_room {
+            METRICS.messages_received.increment(deliveries.len() as u64);
+            let Some(open) = self.find(&name) else { continue };
+            if open.room.deliver(deliveries) == Wants::Repair {
+                self.repair(&open);
+            }
+        }
+    }
+
+    /// Compares rooms with the broker: those with members from time to time, all of them after a known loss.
+    async fn keep_comparing(self: Arc<Self>) {
+        let mut lost = false;
+        loop {
+            if lost {
+                sleep(RETRY).await;
+            } else {
+                lost = timeout(COMPARE_EVERY, self.compare.notified()).await.is_ok();
+            }
+            let rooms = if lost { self.all(|_| true) } else { self.all(Room::has_members) };
+            if self.compare_rooms(&rooms).await.is_ok() {
+                lost = false;
+            }
+        }
+    }
+
+    async fn compare_rooms(self: &Arc<Self>, rooms: &[Arc<OpenRoom>]) -> Result<(), BrokerError> {
+        for rooms in rooms.chunks(COMPARE_ROOMS) {
+            let names = rooms.iter().map(|open| open.room.name.clone()).collect();
+            let heads = self.broker.heads(names).await?;
+            for (open, head) in rooms.iter().zip(heads) {
+                if head.is_ok_and(|head| open.room.check(&head) == Wants::Repair) {
+                    self.repair(open);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes rooms that nobody needs and keeps all windows within the budget.
+    async fn keep_house(self: Arc<Self>) {
+        let mut clock = interval(Duration::from_secs(1));
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            self.close_quiet_rooms();
+            let bytes = self.shrink_to_budget();
+            METRICS.rooms.set(lock(&self.rooms).len() as f64);
+            METRICS.log_bytes.set(bytes as f64);
+        }
+    }
+
+    fn close_quiet_rooms(&self) {
+        let now = Instant::now();
+        let mut rooms = lock(&self.rooms);
+        rooms.retain(|name, open| {
+            let linger = if open.room.head() == 0 { LINGER_SILENT } else { LINGER };
+            // Nobody can come in while the rooms are locked.
+            let stays = open.room.quiet_for(now).is_none_or(|quiet| quiet < linger);
+            if !stays {
+                self.broker.unsubscribe(name);
+            }
+            stays
+        });
+    }
+
+    /// Over budget, the room that has been idle longest shrinks first. Returns the memory that is left in use.
+    fn shrink_to_budget(&self) -> usize {
+        let mut rooms = self.all(|_| true);
+        let mut bytes: usize = rooms.iter().map(|open| open.room.bytes()).sum();
+        if bytes <= self.budget {
+            return bytes;
+        }
+        rooms.sort_by_key(|open| open.room.quiet_since());
+        for open in &rooms {
+            if bytes <= self.budget {
+                break;
+            }
+            bytes -= open.room.bytes();
+            open.room.shrink();
+            bytes += open.room.bytes();
+        }
+        bytes
+    }
+}
+
+fn count_resume(place: &Place) {
+    match (place.joined.recovered, place.seq) {
+        (None, _) => {}
+        (Some(false), _) => METRICS.resumes_lost.increment(1),
+        (Some(true), Some(_)) => METRICS.resumes_window.increment(1),
+        (Some(true), None) => METRICS.resumes_broker.increment(1),
+    }
+}
+
+/// Runs `task` until `stop`.
+fn until(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = task => {}
+            () = stop.cancelled() => {}
+        }
+    });
+}

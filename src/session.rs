@@ -1,0 +1,314 @@
+//! What one client may do: a command in, an action out. No I/O and no clock of its own, so it is tested without a socket.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::broker::Publication;
+use crate::config::{Config, Limits, Rooms};
+use crate::encoding::visible;
+use crate::limits::Rate;
+use crate::names::{DisplayName, RoomName};
+use crate::position::{Offset, Position};
+use crate::protocol::{
+    CloseReason, Command, DEFAULT_LAST, ErrorCode, MAX_LAST, Ref, Refusal, Reply, Request, Tag, User, WelcomeLimits,
+    stored_message,
+};
+
+/// As many commands in a row may be refused for their rate.
+const PATIENCE: u32 = 100;
+
+/// What is the same for all sessions of a node.
+#[derive(Debug)]
+pub struct Rules {
+    pub rooms: Rooms,
+    pub limits: Limits,
+    pub dedupe: Duration,
+    /// Messages kept a room.
+    pub history: usize,
+    /// This node's name, as `welcome` says it.
+    pub node: Box<str>,
+}
+
+impl Rules {
+    pub fn new(config: &Config, node: &str) -> Self {
+        Rules {
+            rooms: config.rooms.clone(),
+            limits: config.limits.clone(),
+            dedupe: config.history.dedupe,
+            history: config.history.messages,
+            node: node.into(),
+        }
+    }
+
+    /// Whether there is such a room.
+    pub fn admits(&self, room: &RoomName) -> bool {
+        match &self.rooms {
+            Rooms::Open => true,
+            Rooms::Only(rooms) => rooms.contains(room),
+        }
+    }
+
+    fn listed(&self) -> Vec<RoomName> {
+        match &self.rooms {
+            Rooms::Open => vec![RoomName::lobby()],
+            Rooms::Only(rooms) => rooms.clone(),
+        }
+    }
+}
+
+/// What is to be done about a command.
+#[derive(Debug)]
+pub enum Action {
+    /// Tell this client alone.
+    Refuse(Refusal),
+    /// Tell this client alone, at a door without JSON: `CODE words`.
+    Notice(String),
+    Join {
+        room: RoomName,
+        after: Option<Position>,
+        last: u64,
+        reference: Option<Ref>,
+    },
+    /// Go from the room one is in to another.
+    Move {
+        room: RoomName,
+    },
+    Leave {
+        room: RoomName,
+        reference: Option<Ref>,
+    },
+    Publish {
+        publication: Publication,
+        reference: Option<Ref>,
+    },
+    History {
+        room: RoomName,
+        before: Offset,
+        limit: u64,
+        reference: Option<Ref>,
+    },
+    Close(CloseReason),
+    Nothing,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Session {
+    rules: Arc<Rules>,
+    user: User,
+    joined: Vec<RoomName>,
+    rate: Rate,
+    refused_in_a_row: u32,
+}
+
+impl Session {
+    pub fn new(rules: Arc<Rules>, user: User, now: Instant) -> Self {
+        let rate = Rate::new(rules.limits.rate, rules.limits.burst, now);
+        Session { rules, user, joined: Vec::new(), rate, refused_in_a_row: 0 }
+    }
+
+    pub fn user(&self) -> &User {
+        &self.user
+    }
+
+    /// The first frame of a `townhall.v1` connection.
+    pub fn welcome(&self) -> Reply {
+        let limits = &self.rules.limits;
+        Reply::Welcome {
+            user: self.user.clone(),
+            node: self.rules.node.clone(),
+            session: Uuid::now_v7(),
+            beat: limits.beat.as_secs_f64().ceil() as u64,
+            rooms: self.rules.listed(),
+            limits: WelcomeLimits {
+                text_bytes: limits.text,
+                data_bytes: Limits::DATA,
+                rooms: limits.rooms,
+                rate: limits.rate,
+                burst: limits.burst,
+                dedupe_s: self.rules.dedupe.as_secs(),
+                history: self.rules.history,
+            },
+        }
+    }
+
+    /// A command of a JSON client, as it was parsed.
+    pub fn request(&mut self, parsed: Result<Request, Refusal>, now: Instant) -> Action {
+        if let Err(wait) = self.rate.take(now) {
+            return self.too_fast(wait, parsed);
+        }
+        self.refused_in_a_row = 0;
+        match parsed.and_then(|request| self.decide(request.command, request.tag)) {
+            Ok(action) => action,
+            Err(refusal) => Action::Refuse(refusal),
+        }
+    }
+
+    fn too_fast(&mut self, wait: Duration, parsed: Result<Request, Refusal>) -> Action {
+        self.refused_in_a_row += 1;
+        if self.refused_in_a_row >= PATIENCE {
+            return Action::Close(CloseReason::TooManyCommands);
+        }
+        let tag = match parsed {
+            Ok(request) => request.tag,
+            Err(refusal) => refusal.tag,
+        };
+        let after_ms = wait.as_millis() as u64 + 1;
+        let rate = self.rules.limits.rate;
+        let message = format!("more than {rate} commands a second");
+        Action::Refuse(Refusal::retry(ErrorCode::RateLimited, message, after_ms, tag))
+    }
+
+    fn decide(&self, command: Command, tag: Tag) -> Result<Action, Refusal> {
+        match command {
+            Command::Join { room, after, last } => self.join(&room, after, last, tag),
+            Command::Leave { room } => Ok(Action::Leave { room: self.joined(&room, &tag)?, reference: tag.reference }),
+            Command::Say { room, id, text, data } => {
+                let room = self.joined(&room, &tag)?;
+                let publication = self.publication(room, id, &text, data.as_deref(), &tag)?;
+                Ok(Action::Publish { publication, reference: tag.reference })
+            }
+            Command::History { room, before, limit } => Ok(Action::History {
+                room: self.joined(&room, &tag)?,
+                before: before.unwrap_or(Offset::MAX),
+                limit: limit.unwrap_or(DEFAULT_LAST).min(MAX_LAST),
+                reference: tag.reference,
+            }),
+        }
+    }
+
+    fn join(&self, room: &str, after: Option<Position>, last: Option<u64>, tag: Tag) -> Result<Action, Refusal> {
+        let room = self.room(room, &tag)?;
+        let limit = self.rules.limits.rooms;
+        if self.joined.len() >= limit && !self.joined.contains(&room) {
+            let message = format!("at most {limit} rooms at a time; leave one first");
+            return Err(Refusal::new(ErrorCode::TooManyRooms, message, tag));
+        }
+        let last = last.unwrap_or(DEFAULT_LAST).min(MAX_LAST);
+        Ok(Action::Join { room, after, last, reference: tag.reference })
+    }
+
+    /// A room that exists, joined or not.
+    fn room(&self, name: &str, tag: &Tag) -> Result<RoomName, Refusal> {
+        let Some(room) = RoomName::parse(name) else {
+            return Err(Refusal::new(ErrorCode::BadRoom, RoomName::RULE, tag.clone()));
+        };
+        if !self.rules.admits(&room) {
+            return Err(Refusal::new(ErrorCode::Forbidden, format!("there is no room {room} here"), tag.clone()));
+        }
+        Ok(room)
+    }
+
+    fn joined(&self, name: &str, tag: &Tag) -> Result<RoomName, Refusal> {
+        let room = self.room(name, tag)?;
+        if !self.joined.contains(&room) {
+            return Err(Refusal::new(ErrorCode::NotJoined, format!("join {room} first"), tag.clone()));
+        }
+        Ok(room)
+    }
+
+    fn publication(
+        &self,
+        room: RoomName,
+        id: Uuid,
+        text: &str,
+        data: Option<&str>,
+        tag: &Tag,
+    ) -> Result<Publication, Refusal> {
+        let limit = self.rules.limits.text;
+        if text.len() > limit {
+            let message = format!("a text has at most {limit} bytes, this one {}", text.len());
+            return Err(Refusal::new(ErrorCode::TooLong, message, tag.clone()));
+        }
+        if data.is_some_and(|data| data.len() > Limits::DATA) {
+            let message = format!("data has at most {} bytes", Limits::DATA);
+            return Err(Refusal::new(ErrorCode::TooLong, message, tag.clone()));
+        }
+        let text = visible(text);
+        if text.is_empty() && data.is_none() {
+            return Err(Refusal::new(ErrorCode::BadFrame, "the text is empty", tag.clone()));
+        }
+        let event = stored_message(id, &self.user, &text, data);
+        Ok(Publication { room, user: self.user.id.clone(), id, event })
+    }
+
+    /// Whether a client of a door without JSON may say something now. Its door repeats what is retryable, so it is held
+    /// back and not refused.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn take_turn(&mut self, now: Instant) -> Result<(), Duration> {
+        self.rate.take(now)
+    }
+
+    /// A text message of a plain client, or a line without command: said in the room it is in. The hall makes the id.
+    pub fn text(&mut self, text: &str) -> Action {
+        let text = text.trim_end_matches(['\r', '\n']);
+        let Some(room) = self.joined.first().cloned() else { return Action::Nothing };
+        if text.is_empty() || visible(text).is_empty() {
+            return Action::Nothing;
+        }
+        match self.publication(room, Uuid::new_v4(), text, None, &Tag::default()) {
+            Ok(publication) => Action::Publish { publication, reference: None },
+            Err(refusal) => Action::Refuse(refusal),
+        }
+    }
+
+    /// A line of a TCP client: a text or a command.
+    pub fn line(&mut self, line: &str) -> Action {
+        let Some(command) = line.strip_prefix('/') else { return self.text(line) };
+        if command.starts_with('/') {
+            return self.text(command);
+        }
+        let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        match (word, rest.trim()) {
+            ("name", name) => self.rename(name),
+            ("room", room) => match self.room(room, &Tag::default()) {
+                Ok(room) => Action::Move { room },
+                Err(refusal) => Action::Refuse(refusal),
+            },
+            ("quit", _) => Action::Close(CloseReason::Left),
+            ("help", _) => Action::Notice(HELP.into()),
+            _ => {
+                let message = format!("there is no /{}; /help lists what there is", visible(word));
+                Action::Refuse(Refusal::new(ErrorCode::UnknownType, message, Tag::default()))
+            }
+        }
+    }
+
+    fn rename(&mut self, name: &str) -> Action {
+        match DisplayName::parse(name) {
+            Some(name) => {
+                self.user.name = name;
+                Action::Notice(format!("name you are {}", self.user.name))
+            }
+            None => Action::Refuse(Refusal::new(ErrorCode::BadName, DisplayName::RULE, Tag::default())),
+        }
+    }
+
+    /// The client is in `room` now.
+    pub fn entered(&mut self, room: RoomName) {
+        if !self.joined.contains(&room) {
+            self.joined.push(room);
+        }
+    }
+
+    /// The client is no longer in `room`.
+    pub fn left(&mut self, room: &RoomName) {
+        self.joined.retain(|joined| joined != room);
+    }
+
+    /// The rooms it is in.
+    pub fn rooms(&self) -> &[RoomName] {
+        &self.joined
+    }
+}
+
+const HELP: &str = "help /name NAME · /room ROOM · /quit · //x says /x · anything else is said in the room";
+
+/// A refusal as the doors without JSON show it.
+pub fn refusal_notice(refusal: &Refusal) -> String {
+    format!("! {} {}", refusal.code.as_str(), visible(&refusal.message))
+}

@@ -1,0 +1,615 @@
+// The SDK's own logic, against a socket that the test holds the other end of and a clock that it turns. Run by
+// `node --test web/test/`; nothing to install.
+
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, mock, test } from "node:test";
+
+import { Townhall, uuid } from "../client.js";
+
+const KEY = "7d444840-9dc0-41d1-b245-5ffdce74fad2";
+const US = { id: "guest-us", name: "us" };
+const THEM = { id: "guest-them", name: "them" };
+const LIMITS = { text_bytes: 4096, rate: 0, burst: 0, dedupe_s: 600 };
+
+/** The browser's end of a connection; the methods after the line are the server's. */
+class FakeSocket {
+  /** @type {FakeSocket[]} every one that was opened, in order */
+  static opened = [];
+
+  constructor(url, protocols) {
+    Object.assign(this, { url: new URL(url), protocols, sent: [], closed: false });
+    FakeSocket.opened.push(this);
+  }
+
+  send(text) {
+    assert.ok(!this.closed, "nothing is sent on a closed socket");
+    this.sent.push(JSON.parse(text));
+  }
+
+  close() {
+    this.closed = true;
+  }
+
+  // ---
+
+  say(...frames) {
+    for (const frame of frames) this.onmessage({ data: JSON.stringify(frame) });
+  }
+
+  welcome(more = {}) {
+    const { limits, ...rest } = more;
+    this.say({ type: "welcome", user: US, node: "n", session: "s", beat: 0, rooms: ["lobby"], limits: { ...LIMITS, ...limits }, ...rest });
+  }
+
+  /** Answers the newest join. */
+  join(more) {
+    const { room, ref } = this.all("join").at(-1);
+    this.say({ type: "joined", room, epoch: "e1", backlog: 0, offset: 0, ref, ...more });
+  }
+
+  drop(code = 1006, reason = "") {
+    this.closed = true;
+    this.onclose({ code, reason });
+  }
+
+  all(type) {
+    return this.sent.filter((frame) => frame.type === type);
+  }
+}
+
+const message = (offset, more = {}) => ({ type: "message", room: "lobby", offset, at: 1000 + offset, id: `m${offset}`, from: THEM, text: `t${offset}`, ...more });
+const newest = () => FakeSocket.opened.at(-1);
+const pass_ms = (ms) => mock.timers.tick(ms);
+
+/** @type {Townhall[]} */
+let halls = [];
+
+/** A hall with a record of what it dispatched, connected and in the lobby up to the answers that the test gives. */
+function hall(options = {}) {
+  const made = new Townhall("http://hall.test/gin/ws", { name: "us", key: KEY, WebSocket: FakeSocket, ...options });
+  made.heard = [];
+  for (const type of ["state", "welcome", "joined", "caughtup", "message", "gap", "event", "accepted", "failed", "refused", "left", "error", "typing"]) {
+    made.addEventListener(type, ({ detail }) => made.heard.push([type, detail]));
+  }
+  made.offsets = () => made.heard.filter(([type]) => type === "message").map(([, { offset }]) => offset);
+  made.count = (type) => made.heard.filter(([heard]) => heard === type).length;
+  halls.push(made);
+  return made;
+}
+
+/** One that is in the lobby at (e1, `offset`). */
+function settled(offset = 0, welcome = {}) {
+  const made = hall();
+  made.connect();
+  made.join("lobby");
+  newest().welcome(welcome);
+  newest().join({ offset });
+  return made;
+}
+
+/** What a promise came to by now. */
+async function outcome(promise) {
+  const now = new Promise((resolve) => setImmediate(resolve, "pending"));
+  return Promise.race([promise.then((value) => ({ value }), (error) => ({ error: error.code })), now]);
+}
+
+let random = 0.5;
+beforeEach(() => {
+  FakeSocket.opened = [];
+  halls = [];
+  random = 0.5;
+  mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
+  mock.method(Math, "random", () => random);
+});
+afterEach(() => {
+  for (const made of halls) made.close();
+  mock.timers.reset();
+  mock.restoreAll();
+});
+
+test("it knocks with its name and key, as the protocol wants it", () => {
+  const made = hall({ name: "李 雷" });
+  made.connect();
+  const { url, protocols } = newest();
+  assert.equal(`${url.origin}${url.pathname}`, "ws://hall.test/gin/ws");
+  assert.deepEqual([...url.searchParams].sort(), [["key", KEY], ["name", "李 雷"]]);
+  assert.deepEqual(protocols, ["townhall.v1"]);
+  newest().welcome();
+  assert.equal(made.user.id, US.id);
+  assert.equal(made.state, "open");
+});
+
+test("a nameless guest without a key stays the same person over reconnections", () => {
+  const made = hall({ name: undefined, key: undefined });
+  made.connect();
+  newest().drop();
+  pass_ms(500);
+  const [first, second] = FakeSocket.opened.map(({ url }) => url.searchParams);
+  assert.match(first.get("key"), /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  assert.equal(first.get("key"), second.get("key"));
+  assert.equal(first.has("name"), false);
+  assert.notEqual(uuid(), uuid());
+});
+
+test("a fresh join replays the last messages and then is caught up", () => {
+  const made = hall();
+  made.connect();
+  made.join("lobby", { last: 2 });
+  assert.equal(newest().sent.length, 0, "nothing is sent before the welcome");
+  newest().welcome();
+  const { ref, ...join } = newest().sent[0];
+  assert.deepEqual(join, { type: "join", room: "lobby", last: 2 });
+  newest().join({ offset: 9, backlog: 2 });
+  assert.deepEqual(made.position("lobby"), { epoch: "e1", offset: 7 });
+  newest().say(message(8));
+  assert.equal(made.count("caughtup"), 0);
+  newest().say(message(9), message(10));
+  assert.deepEqual(made.heard.map(([type]) => type).slice(-5), ["joined", "message", "message", "caughtup", "message"]);
+  assert.deepEqual(made.offsets(), [8, 9, 10]);
+});
+
+test("a position moves by joined, by gaps and by what is stored, and by nothing else", async () => {
+  const made = settled(5);
+  const at = () => made.position("lobby");
+  newest().say({ type: "accepted", room: "lobby", id: "x", epoch: "e1", offset: 77 });
+  newest().say({ type: "typing", room: "lobby", from: THEM });
+  newest().say({ type: "someday", room: "lobby", offset: 6 });
+  newest().say({ type: "someday", room: "lobby", at: 6 });
+  const history = made.history("lobby", { before: 3, limit: 2 });
+  const { ref, ...asked } = newest().all("history")[0];
+  assert.deepEqual(asked, { type: "history", room: "lobby", before: 3, limit: 2 });
+  newest().say({ type: "history", room: "lobby", epoch: "e1", messages: [message(8)], more: true, ref });
+  assert.deepEqual((await history).messages, [message(8)]);
+  assert.deepEqual(at(), { epoch: "e1", offset: 5 });
+  assert.deepEqual(made.offsets(), [], "what history returned is not dispatched");
+
+  newest().say({ type: "someday", room: "lobby", offset: 6, at: 6 });
+  assert.deepEqual(at(), { epoch: "e1", offset: 6 });
+  newest().say({ type: "gap", room: "lobby", epoch: "e1", from: 7, to: 9 });
+  assert.deepEqual(at(), { epoch: "e1", offset: 9 });
+  newest().say(message(10));
+  assert.deepEqual(at(), { epoch: "e1", offset: 10 });
+  newest().say({ type: "joined", room: "lobby", epoch: "e2", offset: 12, backlog: 2, recovered: true });
+  assert.deepEqual(at(), { epoch: "e2", offset: 10 });
+});
+
+test("what comes twice is dispatched once, and what never came is told", () => {
+  const made = settled(5);
+  newest().say(message(6), message(6), message(5), message(9));
+  assert.deepEqual(made.offsets(), [6, 9]);
+  const [, { from, to }] = made.heard.find(([type]) => type === "gap");
+  assert.deepEqual([from, to], [7, 8]);
+});
+
+test("events of rooms that were never joined go nowhere", () => {
+  const made = settled(0);
+  newest().say(message(1, { room: "elsewhere" }), { type: "joined", room: "elsewhere", epoch: "e", offset: 0, backlog: 0 });
+  assert.deepEqual(made.offsets(), []);
+  assert.equal(made.position("elsewhere"), null);
+});
+
+test("after a cut it resumes where it was", () => {
+  const made = settled(5);
+  newest().say(message(6));
+  newest().drop();
+  assert.equal(made.state, "waiting");
+  pass_ms(250);
+  assert.equal(FakeSocket.opened.length, 2);
+  newest().welcome();
+  assert.deepEqual(newest().all("join")[0].after, { epoch: "e1", offset: 6 });
+  newest().join({ offset: 8, backlog: 2, recovered: true });
+  newest().say(message(7), message(8));
+  assert.deepEqual(made.offsets(), [6, 7, 8]);
+});
+
+test("an empty room's position is one to resume from", () => {
+  const made = hall();
+  made.connect();
+  made.join("lobby");
+  newest().welcome();
+  newest().join({ epoch: "", offset: 0 });
+  newest().drop();
+  pass_ms(250);
+  newest().welcome();
+  assert.deepEqual(newest().all("join")[0].after, { epoch: "", offset: 0 });
+});
+
+test("a room of which too much was lost begins anew at the position that the server gives", () => {
+  const made = settled(5);
+  newest().drop();
+  pass_ms(250);
+  newest().welcome();
+  newest().join({ epoch: "e9", offset: 3, backlog: 1, recovered: false });
+  newest().say(message(3));
+  assert.deepEqual(made.offsets(), [3]);
+  assert.deepEqual(made.position("lobby"), { epoch: "e9", offset: 3 });
+});
+
+test("send resolves with the place where the message is stored", async () => {
+  const made = settled(5);
+  const sent = made.send("lobby", "hello", { data: { mood: "good" } });
+  const [{ id, ref, ...said }] = newest().all("say");
+  assert.deepEqual(said, { type: "say", room: "lobby", text: "hello", data: { mood: "good" } });
+  newest().say({ type: "accepted", room: "lobby", id, epoch: "e1", offset: 6 });
+  assert.deepEqual(await sent, { room: "lobby", id, epoch: "e1", offset: 6 });
+  newest().say(message(6, { id, from: US }));
+  assert.equal(made.count("accepted"), 1, "the message itself says nothing new then");
+});
+
+test("our own message is as good as accepted, and another's under the same id is not", async () => {
+  const made = settled(5);
+  const sent = made.send("lobby", "hello");
+  const [{ id }] = newest().all("say");
+  newest().say(message(6, { id, from: THEM }));
+  assert.equal(await outcome(sent), "pending");
+  newest().say(message(7, { id, from: US }));
+  assert.deepEqual(await sent, { room: "lobby", id, epoch: "e1", offset: 7 });
+});
+
+test("what was not accepted is sent again under its id, only after joined and the backlog", async () => {
+  const made = settled(5);
+  made.send("lobby", "one");
+  made.send("lobby", "two");
+  const before = newest().all("say");
+  newest().drop();
+  made.send("lobby", "three");
+  pass_ms(250);
+  newest().welcome();
+  newest().join({ offset: 7, backlog: 2, recovered: true });
+  newest().say(message(6));
+  made.send("lobby", "four");
+  assert.deepEqual(newest().all("say"), [], "not before the backlog is in");
+  newest().say(message(7));
+  const after = newest().all("say");
+  assert.deepEqual(after.map(({ text }) => text), ["one", "two", "three", "four"]);
+  assert.deepEqual(after.slice(0, 2).map(({ id }) => id), before.map(({ id }) => id));
+});
+
+test("what is found in the backlog is accepted and not sent again", async () => {
+  const made = settled(5);
+  const sent = made.send("lobby", "one");
+  const other = made.send("lobby", "two");
+  const [{ id }] = newest().all("say");
+  newest().drop();
+  pass_ms(250);
+  newest().welcome();
+  newest().join({ offset: 6, backlog: 1, recovered: true });
+  newest().say(message(6, { id, from: US }));
+  assert.deepEqual(await sent, { room: "lobby", id, epoch: "e1", offset: 6 });
+  assert.deepEqual(newest().all("say").map(({ text }) => text), ["two"]);
+  assert.equal(await outcome(other), "pending");
+});
+
+test("what is older than the server remembers is given up, unless the backlog has it", async () => {
+  const made = settled(5, { limits: { dedupe_s: 60 } });
+  const found = made.send("lobby", "found");
+  const gone = made.send("lobby", "gone");
+  const [{ id }] = newest().all("say");
+  newest().drop();
+  pass_ms(61_000);
+  made.send("lobby", "young");
+  newest().welcome({ limits: { dedupe_s: 60 } });
+  newest().join({ offset: 6, backlog: 1, recovered: true });
+  newest().say(message(6, { id, from: US }));
+  assert.equal((await found).offset, 6);
+  assert.deepEqual(await outcome(gone), { error: "expired" });
+  assert.deepEqual(newest().all("say").map(({ text }) => text), ["young"]);
+  const [, { error }] = made.heard.find(([type]) => type === "failed");
+  assert.equal(error.code, "expired");
+});
+
+test("a failed message can be sent again as the same one", async () => {
+  const made = settled(5);
+  const refused = made.send("lobby", "rude");
+  const [{ id }] = newest().all("say");
+  newest().say({ type: "error", code: "muted", message: "hush", id, room: "lobby" });
+  assert.deepEqual(await outcome(refused), { error: "muted" });
+  const again = made.send("lobby", "rude", { id });
+  assert.equal(made.send("lobby", "rude", { id }), again, "and only once at a time");
+  assert.deepEqual(newest().all("say").map((say) => say.id), [id, id]);
+});
+
+test("a message that came too fast waits, and so does what follows it", async () => {
+  const made = settled(5);
+  const sent = made.send("lobby", "one");
+  const [{ id }] = newest().all("say");
+  newest().say({ type: "error", code: "rate_limited", message: "slowly", id, room: "lobby", retry_after_ms: 300 });
+  made.send("lobby", "two");
+  pass_ms(299);
+  assert.equal(newest().all("say").length, 1);
+  pass_ms(1);
+  assert.deepEqual(newest().all("say").map(({ text }) => text), ["one", "one", "two"]);
+  assert.equal(newest().all("say")[1].id, id);
+  assert.equal(await outcome(sent), "pending");
+});
+
+test("while the broker is away a message is tried again under its id", () => {
+  const made = settled(5);
+  made.send("lobby", "one");
+  const [{ id }] = newest().all("say");
+  newest().say({ type: "error", code: "unavailable", message: "away", id, room: "lobby", retry_after_ms: 700 });
+  pass_ms(700);
+  assert.deepEqual(newest().all("say").map((say) => say.id), [id, id]);
+});
+
+test("a queue is emptied no faster than the server allows", () => {
+  const made = settled(5, { limits: { rate: 10, burst: 4 } });
+  for (let i = 0; i < 6; i++) made.send("lobby", `${i}`);
+  assert.equal(newest().sent.length, 4, "the join and three messages");
+  pass_ms(100);
+  assert.equal(newest().all("say").length, 4);
+  pass_ms(200);
+  assert.deepEqual(newest().all("say").map(({ text }) => text), ["0", "1", "2", "3", "4", "5"]);
+});
+
+test("more than can wait is refused at once", async () => {
+  const made = settled(5);
+  newest().drop();
+  for (let i = 0; i < 200; i++) made.send("lobby", "x");
+  assert.deepEqual(await outcome(made.send("lobby", "one too many")), { error: "too_many" });
+});
+
+test("a message to a room that was not joined, or without a connection, is refused", async () => {
+  assert.deepEqual(await outcome(settled(5).send("elsewhere", "x")), { error: "not_joined" });
+  assert.deepEqual(await outcome(hall().send("lobby", "x")), { error: "closed" });
+});
+
+for (const [code, name] of [[4001, "unauthorized"], [4003, "banned"], [4004, "kicked"], [4042, "closed"]]) {
+  test(`after ${code} it does not come back by itself`, async () => {
+    const made = settled(5);
+    const sent = made.send("lobby", "one");
+    newest().drop(code, "go away");
+    assert.deepEqual(made.heard.at(-1), ["state", { state: "closed", code, reason: "go away" }]);
+    pass_ms(60_000);
+    assert.equal(FakeSocket.opened.length, 1);
+    assert.deepEqual(await outcome(sent), { error: name });
+  });
+}
+
+for (const code of [1000, 1001, 1006, 1012, 1013, 4101, 4102, 4108, 4129]) {
+  test(`after ${code} it comes back`, () => {
+    settled(5);
+    newest().drop(code);
+    pass_ms(250);
+    assert.equal(FakeSocket.opened.length, 2);
+  });
+}
+
+test("it waits at random up to a bound that doubles from half a second to twenty", () => {
+  const made = hall();
+  random = 0.999;
+  made.connect();
+  for (const bound_ms of [500, 1000, 2000, 4000, 8000, 16000, 20000, 20000]) {
+    newest().drop();
+    assert.equal(made.heard.at(-1)[1].retry_ms, 0.999 * bound_ms);
+    pass_ms(bound_ms);
+  }
+  random = 0.1;
+  newest().drop();
+  assert.equal(made.heard.at(-1)[1].retry_ms, 2000);
+});
+
+test("a connection that lasted makes the next one quick again, one that flaps does not", () => {
+  const made = settled(5);
+  const retry_ms = () => made.heard.at(-1)[1].retry_ms;
+  newest().drop();
+  pass_ms(250);
+  newest().welcome();
+  newest().drop();
+  assert.equal(retry_ms(), 500);
+  pass_ms(500);
+  newest().welcome();
+  pass_ms(5000);
+  newest().drop();
+  assert.equal(retry_ms(), 250);
+});
+
+test("a second call to connect does not wait any longer", () => {
+  const made = settled(5);
+  newest().drop();
+  made.connect();
+  assert.equal(FakeSocket.opened.length, 2);
+  made.connect();
+  pass_ms(500);
+  assert.equal(FakeSocket.opened.length, 2, "and does not open a third");
+});
+
+test("asked to reconnect it stays to the end of its slot, then goes without waiting", () => {
+  const made = settled(5);
+  const old = newest();
+  old.say({ type: "reconnect", after_ms: 4000 });
+  pass_ms(3999);
+  old.say(message(6));
+  assert.equal(old.closed, false);
+  pass_ms(1);
+  assert.equal(old.closed, true);
+  assert.equal(FakeSocket.opened.length, 2);
+  old.onclose({ code: 1000, reason: "" });
+  old.onmessage({ data: JSON.stringify(message(7)) });
+  assert.equal(made.state, "connecting", "the old socket has no say any more");
+  newest().welcome();
+  assert.deepEqual(newest().all("join")[0].after, { epoch: "e1", offset: 6 });
+});
+
+test("a line without a text frame for two and a half beats is dead", () => {
+  const made = settled(5, { beat: 10 });
+  pass_ms(20_000);
+  newest().say({ type: "beat" });
+  pass_ms(24_999);
+  assert.equal(made.state, "open");
+  pass_ms(1);
+  assert.equal(made.state, "waiting");
+  assert.equal(FakeSocket.opened[0].closed, true);
+  pass_ms(250);
+  assert.equal(FakeSocket.opened.length, 2);
+});
+
+test("a server that does not beat is never taken for dead", () => {
+  const made = settled(5, { beat: 0 });
+  pass_ms(3_600_000);
+  assert.equal(made.state, "open");
+});
+
+test("a socket that opens and says nothing is given up", () => {
+  const made = hall();
+  made.connect();
+  pass_ms(9_999);
+  assert.equal(made.state, "connecting");
+  pass_ms(1);
+  assert.equal(made.state, "waiting");
+});
+
+test("a join that nobody can answer now is tried again from the same position", () => {
+  const made = settled(5);
+  newest().drop();
+  pass_ms(250);
+  newest().welcome();
+  random = 0;
+  const { ref } = newest().all("join")[0];
+  newest().say({ type: "error", code: "unavailable", message: "away", room: "lobby", ref, retry_after_ms: 2000 });
+  pass_ms(1999);
+  assert.equal(newest().all("join").length, 1);
+  pass_ms(1);
+  assert.deepEqual(newest().all("join")[1].after, { epoch: "e1", offset: 5 });
+  assert.equal(made.count("refused"), 0);
+});
+
+test("a join refused for good is told, and its messages fail", async () => {
+  const made = hall();
+  made.connect();
+  made.join("lobby");
+  const sent = made.send("lobby", "one");
+  newest().welcome();
+  const { ref } = newest().all("join")[0];
+  newest().say({ type: "error", code: "forbidden", message: "not here", room: "lobby", ref });
+  assert.equal(made.count("refused"), 1);
+  assert.deepEqual(await outcome(sent), { error: "forbidden" });
+  newest().drop();
+  pass_ms(250);
+  newest().welcome();
+  assert.deepEqual(newest().sent, []);
+});
+
+test("after a fork it goes on from the new position, and what is on its way is not sent twice", () => {
+  const made = settled(5);
+  made.send("lobby", "on its way");
+  newest().say({ type: "joined", room: "lobby", epoch: "e2", offset: 4, backlog: 1, recovered: false });
+  newest().say(message(4));
+  assert.deepEqual(made.offsets(), [4]);
+  assert.deepEqual(made.position("lobby"), { epoch: "e2", offset: 4 });
+  assert.equal(newest().all("say").length, 1);
+});
+
+test("joining a room again begins it anew, without a word of the former membership", () => {
+  const made = settled(5);
+  made.join("lobby", { last: 1 });
+  assert.equal("after" in newest().all("join")[1], false);
+  newest().say(message(6), { type: "joined", room: "lobby", epoch: "e1", offset: 6, backlog: 0, recovered: true }, message(7));
+  assert.deepEqual(made.offsets(), []);
+  newest().join({ offset: 7, backlog: 1 });
+  newest().say(message(7), message(8));
+  assert.deepEqual(made.offsets(), [7, 8]);
+});
+
+test("a listener may join anew in the middle of things", () => {
+  const made = settled(5);
+  made.addEventListener("joined", () => made.join("lobby"), { once: true });
+  const before = made.count("caughtup");
+  newest().say({ type: "joined", room: "lobby", epoch: "e2", offset: 0, backlog: 0, recovered: false });
+  assert.equal(made.count("caughtup"), before, "the room that was caught up is not this one any more");
+  newest().join({ offset: 0 });
+  assert.equal(made.count("caughtup"), before + 1);
+});
+
+test("an error that belongs to no command of ours is told as it is", () => {
+  const made = settled(5);
+  newest().say({ type: "error", code: "bad_frame", message: "what?", ref: null });
+  assert.equal(made.count("error"), 1);
+  newest().say(message(6));
+  assert.deepEqual(made.offsets(), [6]);
+});
+
+test("nothing of a room comes after it was left", async () => {
+  const made = settled(5);
+  const sent = made.send("lobby", "one");
+  made.leave("lobby");
+  newest().say(message(6));
+  assert.deepEqual(made.offsets(), []);
+  assert.equal(newest().all("leave")[0].room, "lobby");
+  assert.deepEqual(await outcome(sent), { error: "left" });
+});
+
+test("history fails with the line and with the server's words", async () => {
+  const made = settled(5);
+  const refused = made.history("lobby");
+  newest().say({ type: "error", code: "unavailable", message: "away", room: "lobby", ref: newest().all("history")[0].ref, retry_after_ms: 500 });
+  assert.equal(await refused.catch(({ retry_after_ms }) => retry_after_ms), 500);
+  const cut = made.history("lobby");
+  newest().drop();
+  assert.deepEqual(await outcome(cut), { error: "offline" });
+  assert.deepEqual(await outcome(made.history("lobby")), { error: "offline" });
+});
+
+test("a new name is taken by the same person, who misses nothing", async () => {
+  const made = settled(5);
+  const sent = made.send("lobby", "one");
+  const old = newest();
+  made.rename("somebody else");
+  assert.equal(old.closed, true);
+  assert.deepEqual([...newest().url.searchParams].sort(), [["key", KEY], ["name", "somebody else"]]);
+  newest().welcome();
+  assert.deepEqual(newest().all("join")[0].after, { epoch: "e1", offset: 5 });
+  newest().join({ offset: 5, recovered: true });
+  const [{ id }] = newest().all("say");
+  assert.equal(id, old.all("say")[0].id);
+  newest().say({ type: "accepted", room: "lobby", id, epoch: "e1", offset: 6 });
+  assert.equal((await sent).offset, 6);
+});
+
+test("close ends it: what waits fails and nothing is opened again", async () => {
+  const made = settled(5, { beat: 10 });
+  const sent = made.send("lobby", "one");
+  made.close();
+  assert.equal(newest().closed, true);
+  pass_ms(3_600_000);
+  assert.equal(FakeSocket.opened.length, 1);
+  assert.deepEqual(await outcome(sent), { error: "closed" });
+  made.connect();
+  newest().welcome();
+  assert.deepEqual(newest().all("join")[0].after, { epoch: "e1", offset: 5 }, "but it may come back");
+});
+
+test("the browser's word that the network is back is taken at once", () => {
+  const events = new EventTarget();
+  for (const method of ["addEventListener", "removeEventListener"]) globalThis[method] = events[method].bind(events);
+  try {
+    const made = settled(5);
+    newest().drop();
+    events.dispatchEvent(new Event("online"));
+    assert.equal(FakeSocket.opened.length, 2);
+    newest().welcome();
+    events.dispatchEvent(new Event("offline"));
+    pass_ms(1);
+    newest().say({ type: "beat" });
+    events.dispatchEvent(new Event("online"));
+    assert.equal(FakeSocket.opened.length, 2, "a line that was heard since is good");
+    events.dispatchEvent(new Event("offline"));
+    pass_ms(1);
+    events.dispatchEvent(new Event("online"));
+    assert.equal(FakeSocket.opened.length, 3, "a silent one is likely another network's");
+    made.close();
+    events.dispatchEvent(new Event("online"));
+    assert.equal(FakeSocket.opened.length, 3);
+  } finally {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
+});
+
+test("what is no JSON object does no harm", () => {
+  const made = settled(5);
+  for (const data of ["{", "null", "7", new ArrayBuffer(1)]) newest().onmessage({ data });
+  newest().say(message(6));
+  assert.equal(made.count("error"), 3);
+  assert.deepEqual(made.offsets(), [6]);
+});
