@@ -197,6 +197,8 @@ async fn a_page_without_an_origin_of_its_own_is_refused() {
     for origin in ["null", "file://", "chat.example", "https://"] {
         let answer = from_origin(&node, "/ws", origin).await;
         assert_refused(&answer, 403, &[origin, "--allow-origin"]);
+        let advice = format!("--allow-origin {origin}");
+        assert!(!answer.body.contains(&advice), "the option refuses that: {answer:?}");
     }
 }
 
