@@ -19,7 +19,6 @@ pub enum Incoming {
 }
 
 /// A door's inbound half; holds nothing while nothing is unfinished.
-
 pub enum Codec {
     Frames(Decoder),
     Lines(Lines),

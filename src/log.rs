@@ -422,3 +422,6 @@ impl Batch {
         self.to.saturating_sub(seq)
     }
 }
+
+#[cfg(test)]
+mod tests;

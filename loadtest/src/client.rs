@@ -167,6 +167,8 @@ impl Client {
     const MAX_OFFSET: u64 = 1 << 48;
     /// So many beats without a sign of life, and the line is dead.
     const PATIENCE: u32 = 3;
+    /// How long a welcome, or the answer to a join, may take.
+    const ANSWER: Duration = Duration::from_secs(10);
 
     pub fn new(number: usize, speaker: Option<Speaker>) -> Self {
         Client {
@@ -253,7 +255,11 @@ impl Client {
 
     /// When the line would be dead if nothing more were heard.
     pub fn dead_at(&self) -> Option<Duration> {
-        Some(self.heard_at + self.beat? * Self::PATIENCE)
+        let patience = match self.stage {
+            Stage::Greeting | Stage::Joining { asked: true, .. } => Self::ANSWER,
+            _ => self.beat? * Self::PATIENCE,
+        };
+        Some(self.heard_at + patience)
     }
 
     /// Takes a text frame in.
@@ -320,6 +326,7 @@ impl Client {
         }
         tally.ledger.reach(Spot { epoch, offset }, now);
         self.stage = Stage::CatchingUp(offset);
+        self.stalled();
         backlog <= offset
     }
 
@@ -565,7 +572,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_a_beat_is_dead() {
+    fn a_line_without_a_beat_or_an_answer_is_dead() {
+        let mut bench = Bench::new();
+        bench.client.connected(NOW);
+        assert_eq!(bench.client.dead_at(), Some(NOW + Client::ANSWER));
         let bench = Bench::live();
         assert_eq!(bench.client.dead_at(), Some(NOW + Duration::from_secs(75)));
     }

@@ -215,9 +215,6 @@ impl Life {
                 wire.goodbye().await;
                 return End::Moved;
             }
-            if self.client.borrow().dead_at().is_some_and(|time| time <= now) {
-                return End::Lost("no sign of life".to_owned());
-            }
             if let Err(error) = self.speak(&mut wire, now).await {
                 return End::failed(&error);
             }
@@ -231,7 +228,13 @@ impl Life {
                 biased;
                 frame = wire.next() => frame,
                 _ = self.phase.changed() => { self.phase.mark_changed(); continue },
-                () = &mut timer, if !timer.is_elapsed() => continue,
+                () = &mut timer, if !timer.is_elapsed() => {
+                    // Only here, where no frame is left unread: being slow ourselves is no fault of the line.
+                    if self.client.borrow().dead_at().is_some_and(|time| time <= self.run.now()) {
+                        return End::Lost("no sign of life".to_owned());
+                    }
+                    continue;
+                }
             };
             match self.take(frame) {
                 Ok(Reaction::Stay) => {}

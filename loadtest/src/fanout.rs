@@ -304,7 +304,12 @@ impl Leader<'_> {
             _ = tokio::signal::ctrl_c() => true,
         };
         let cpu_share = cpu.share_of(cores().min(threads(self.options)));
-        let goal = if interrupted { head_of(&self.standings()) } else { self.settle().await };
+        let head = head_of(&self.standings());
+        let goal = tokio::select! {
+            goal = self.settle(), if !interrupted => goal,
+            _ = tokio::signal::ctrl_c(), if !interrupted => head,
+            else => head,
+        };
         Ok(Some(Course { from, until: self.run.now(), goal, cpu_share }))
     }
 

@@ -268,6 +268,7 @@ impl Speaker {
             return false;
         };
         match retry_after {
+            Some(_) if self.pending[place].seen.is_some() => self.accept_by_sight(place),
             Some(pause) => {
                 let pending = &mut self.pending[place];
                 self.waiting += usize::from(pending.under_way);
@@ -438,6 +439,16 @@ mod tests {
         speaker.cut();
         assert_eq!(say(&mut speaker, ms(2)), None);
         assert!(speaker.is_done(ms(2)));
+    }
+
+    #[test]
+    fn a_refusal_of_what_was_seen_is_no_refusal() {
+        let mut speaker = window(4, Until::Messages(1));
+        let only = say(&mut speaker, ms(1)).unwrap();
+        speaker.seen(&only.id.to_string(), spot(1));
+        assert!(speaker.refused(&only.id.to_string(), Some(ms(5)), ms(2)));
+        assert_eq!(say(&mut speaker, ms(9)), None);
+        assert!(speaker.is_done(ms(9)));
     }
 
     #[test]

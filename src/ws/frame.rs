@@ -61,7 +61,6 @@ impl FrameError {
 }
 
 /// Makes messages of bytes; the module documentation says what it promises.
-
 pub struct Decoder {
     max_message_bytes: usize,
     stage: Stage,
