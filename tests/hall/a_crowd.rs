@@ -9,11 +9,7 @@ const MESSAGES: usize = 20_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_clients_on_three_nodes_hear_twenty_thousand_messages_in_one_order() {
     let redis = RedisServer::start();
-    let nodes = Node::start_many(
-        3,
-        &["--redis", &redis.url(), "--rate", "0", "--history", "30000"],
-    )
-    .await;
+    let nodes = Node::start_many(3, &["--redis", &redis.url(), "--rate", "0", "--history", "30000"]).await;
     let urls: Vec<String> = nodes.iter().map(Node::ws_url).collect();
     let crowd = Faithful::join_many(CLIENTS, &urls, "lobby").await;
     for number in 0..MESSAGES {

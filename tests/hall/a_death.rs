@@ -5,8 +5,7 @@ use serde_json::Value;
 use crate::harness::{Cut, Faithful, Json, Node, RedisServer, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_of_a_node_that_is_killed_resume_elsewhere_and_every_accepted_message_is_there_once()
- {
+async fn clients_of_a_node_that_is_killed_resume_elsewhere_and_every_accepted_message_is_there_once() {
     const EACH: usize = 150;
     let redis = RedisServer::start();
     let mut nodes = Node::start_many(3, &["--redis", &redis.url(), "--rate", "0"]).await;
@@ -20,6 +19,7 @@ async fn clients_of_a_node_that_is_killed_resume_elsewhere_and_every_accepted_me
     let total = EACH * clients.len();
     clients[0].wait_reached(total as u64 / 4).await;
     nodes[0].kill();
+    assert!(clients.iter().any(|client| client.record().accepted.len() < EACH), "it was not under load");
     for client in &clients {
         client.wait_accepted(EACH).await;
         client.wait_reached(total as u64).await;
@@ -35,10 +35,7 @@ async fn clients_of_a_node_that_is_killed_resume_elsewhere_and_every_accepted_me
 async fn a_client_cut_in_the_middle_of_a_frame_resumes_and_misses_nothing() {
     let redis = RedisServer::start();
     let nodes = Node::start_many(2, &["--redis", &redis.url()]).await;
-    let wires = [
-        Cut::in_front_of(nodes[0].http()).await,
-        Cut::in_front_of(nodes[1].http()).await,
-    ];
+    let wires = [Cut::in_front_of(nodes[0].http()).await, Cut::in_front_of(nodes[1].http()).await];
     let mut talker = Json::connect(&nodes[0].ws_url(), "?name=talker").await;
     talker.join("lobby").await;
     talker.said("lobby", "before").await;
@@ -65,9 +62,7 @@ async fn a_client_cut_in_the_middle_of_a_frame_resumes_and_misses_nothing() {
         listener = Json::connect(&wires[(round + 1) % 2].ws_url(), "?name=listener").await;
         let joined = listener.resume("lobby", &position).await;
         assert_eq!(joined["recovered"], true, "{joined}");
-        listener
-            .hear("lobby", said.last().expect("something was said"))
-            .await;
+        listener.hear("lobby", said.last().expect("something was said")).await;
         heard.extend(listener.texts("lobby"));
         assert_eq!(heard, said);
     }
@@ -77,8 +72,7 @@ async fn a_client_cut_in_the_middle_of_a_frame_resumes_and_misses_nothing() {
 fn new_since(client: &Json, offset: usize) -> Vec<String> {
     let messages = client.view("lobby").messages.iter();
     let new = messages.filter(|message| message["offset"].as_u64() > Some(offset as u64));
-    new.map(|message: &Value| message["text"].as_str().expect("a text").into())
-        .collect()
+    new.map(|message: &Value| message["text"].as_str().expect("a text").into()).collect()
 }
 
 #[tokio::test]

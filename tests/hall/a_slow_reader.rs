@@ -31,22 +31,12 @@ async fn a_slow_reader_gets_everything_afterwards_and_nobody_waits_for_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_never_reads_again_is_closed_and_can_resume() {
-    let options = [
-        "--rate",
-        "0",
-        "--room-window-messages",
-        "50",
-        "--write-timeout",
-        "1s",
-    ];
+    let options = ["--rate", "0", "--room-window-messages", "50", "--write-timeout", "1s"];
     let node = Node::start(&options).await;
     let mut slow = Json::connect_narrow(&node.ws_url(), "?name=slow").await;
     slow.join("lobby").await;
     talk(&node, MESSAGES).await;
-    wait_until("it is closed", async || {
-        node.metric(r#"townhall_connections{door="json"}"#).await == 0.0
-    })
-    .await;
+    wait_until("it is closed", async || node.metric(r#"townhall_connections{door="json"}"#).await == 0.0).await;
     slow.until_closed().await;
     let position = slow.position("lobby");
     assert!(position.offset < MESSAGES, "it had read everything");
@@ -59,14 +49,7 @@ async fn a_reader_that_never_reads_again_is_closed_and_can_resume() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_slower_than_the_history_is_told_what_it_lost() {
     let redis = RedisServer::start();
-    let small = [
-        "--rate",
-        "0",
-        "--room-window-messages",
-        "20",
-        "--history",
-        "20",
-    ];
+    let small = ["--rate", "0", "--room-window-messages", "20", "--history", "20"];
     let alone = Node::start(&small).await;
     let shared = Node::start(&[small.as_slice(), &["--redis", &redis.url()]].concat()).await;
     for node in [&alone, &shared] {
@@ -101,9 +84,7 @@ async fn a_reader_slower_than_the_history_is_told_what_it_lost() {
 }
 
 fn number_before(words: &str, end: &str) -> u64 {
-    let number = words
-        .strip_suffix(end)
-        .and_then(|number| number.parse().ok());
+    let number = words.strip_suffix(end).and_then(|number| number.parse().ok());
     number.unwrap_or_else(|| panic!("no number before {end:?} in {words:?}"))
 }
 
@@ -112,10 +93,8 @@ async fn talk(node: &Node, messages: u64) {
     let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
     let before = Position::of(&ada.join("lobby").await).offset;
     for number in 1..=messages {
-        ada.say("lobby", &format!("{number} {}", "x".repeat(TEXT_BYTES)))
-            .await;
-        ada.reach("lobby", (before + number).saturating_sub(10))
-            .await;
+        ada.say("lobby", &format!("{number} {}", "x".repeat(TEXT_BYTES))).await;
+        ada.reach("lobby", (before + number).saturating_sub(10)).await;
     }
     ada.reach("lobby", before + messages).await;
 }

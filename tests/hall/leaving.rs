@@ -20,6 +20,7 @@ async fn sigterm_under_load_loses_nothing_that_was_accepted() {
     }
     clients[0].wait_reached(total as u64 / 5).await;
     nodes[0].terminate();
+    assert!(clients.iter().any(|client| client.record().accepted.len() < EACH), "it was not under load");
     for client in &clients {
         client.wait_accepted(EACH).await;
         client.wait_reached(total as u64).await;
@@ -28,10 +29,7 @@ async fn sigterm_under_load_loses_nothing_that_was_accepted() {
     assert!(status.success(), "{status}");
     for (number, client) in clients.iter().enumerate() {
         let moved = if number % 3 == 0 { 2 } else { 1 };
-        wait_until("those of the node have moved, and only they", async || {
-            client.record().connections == moved
-        })
-        .await;
+        wait_until("those of the node have moved, and only they", async || client.record().connections == moved).await;
         assert_eq!(client.record().closes.len(), 0, "they left by themselves");
     }
     Faithful::assert_one_room(&clients, total);
@@ -55,9 +53,7 @@ async fn a_leaving_node_fails_readyz_serves_until_the_slot_and_then_closes_1012(
 
     node.terminate();
     let slot = ada.expect_type("reconnect").await;
-    let after_ms = slot["after_ms"]
-        .as_u64()
-        .expect("a reconnect has an after_ms");
+    let after_ms = slot["after_ms"].as_u64().expect("a reconnect has an after_ms");
     assert!(after_ms <= 3200, "within 0.8 of --drain: {slot}");
     assert_ne!(node.readiness().await, 200);
     ada.said("lobby", "still here").await;

@@ -102,14 +102,7 @@ async fn a_refusal_is_a_notice_to_that_client_alone() {
 #[tokio::test]
 async fn a_name_nobody_may_have_is_refused_before_the_upgrade() {
     let node = Node::start(&[]).await;
-    for query in [
-        "?name=a:b",
-        "?name=!a",
-        "?name=/a",
-        "?name=~a",
-        "?room=Bad",
-        "?name=%00",
-    ] {
+    for query in ["?name=a:b", "?name=!a", "?name=/a", "?name=~a", "?room=Bad", "?name=%00"] {
         let refused = Plain::try_connect(&node.ws_url(), query).await.err();
         assert_eq!(refused.map(|refused| refused.status), Some(400), "{query}");
     }

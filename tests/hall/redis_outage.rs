@@ -33,8 +33,7 @@ async fn redis_stopped_for_ten_seconds_disconnects_nobody_and_loses_nothing() {
     assert_eq!(refused["id"], id.to_string());
     assert_eq!(refused["room"], "lobby");
     assert!(refused["retry_after_ms"].is_u64(), "{refused}");
-    ada.send(serde_json::json!({"type": "join", "room": "elsewhere", "ref": 7}))
-        .await;
+    ada.send(serde_json::json!({"type": "join", "room": "elsewhere", "ref": 7})).await;
     let refused = ada.expect_error("unavailable").await;
     assert_eq!(refused["ref"], 7);
     assert!(refused["retry_after_ms"].is_u64(), "{refused}");
@@ -44,10 +43,7 @@ async fn redis_stopped_for_ten_seconds_disconnects_nobody_and_loses_nothing() {
         client.say("a faithful one, meanwhile");
     }
     for node in &nodes {
-        wait_until("the node knows", async || {
-            node.metric("townhall_broker_up").await == 0.0
-        })
-        .await;
+        wait_until("the node knows", async || node.metric("townhall_broker_up").await == 0.0).await;
         assert_eq!(node.readiness().await, 200, "it was ready once");
     }
     sleep_until(back).await; // how long it is away is what is tested
@@ -66,11 +62,7 @@ async fn redis_stopped_for_ten_seconds_disconnects_nobody_and_loses_nothing() {
     }
     let lines: Vec<String> = ada.texts("lobby").split_off(2);
     for text in ["ada, meanwhile", "lewin, meanwhile", "nc, meanwhile"] {
-        assert_eq!(
-            lines.iter().filter(|line| *line == text).count(),
-            1,
-            "{lines:?}"
-        );
+        assert_eq!(lines.iter().filter(|line| *line == text).count(), 1, "{lines:?}");
     }
     for text in &lines {
         for heard in [next_line(lewin.next().await), next_line(nc.next().await)] {
@@ -112,6 +104,7 @@ async fn redis_killed_and_restarted_with_its_append_only_file_loses_nothing_that
     drop(visitor);
 
     redis.kill();
+    assert!(clients.iter().any(|client| client.record().accepted.len() < EACH), "it was not under load");
     redis.restart();
     for client in &clients {
         client.wait_accepted(EACH).await;
@@ -149,11 +142,8 @@ async fn redis_restarted_with_nothing_is_told_to_everyone_and_they_talk_on() {
     redis.kill();
     redis.restart_empty();
     for client in [&mut ada, &mut ben] {
-        let told = client
-            .until("told of a loss", |event| {
-                event["type"] == "joined" && event["recovered"] == false
-            })
-            .await;
+        let told =
+            client.until("told of a loss", |event| event["type"] == "joined" && event["recovered"] == false).await;
         assert_eq!(told["room"], "lobby");
         assert!(client.texts("lobby").is_empty());
     }
@@ -195,11 +185,7 @@ async fn redis_that_comes_back_with_less_is_told_to_those_who_saw_more() {
 
     redis.kill();
     redis.restart();
-    let told = ada
-        .until("told of a loss", |event| {
-            event["type"] == "joined" && event["recovered"] == false
-        })
-        .await;
+    let told = ada.until("told of a loss", |event| event["type"] == "joined" && event["recovered"] == false).await;
     assert_eq!((&told["offset"], &told["backlog"]), (&3.into(), &3.into()));
     ada.hear("lobby", "kept 3").await;
     ada.insist("lobby", Uuid::new_v4(), "new 1").await;
@@ -237,10 +223,7 @@ async fn a_node_whose_redis_is_away_at_the_start_waits_and_then_works() {
     assert!(seconds.is_some(), "no Retry-After: {refused:?}");
     let refused = Plain::try_connect(&node.ws_url(), "?name=lewin").await;
     assert_eq!(refused.err().map(|refused| refused.status), Some(503));
-    wait_until("the node says what it waits for", async || {
-        node.log().to_lowercase().contains("redis")
-    })
-    .await;
+    wait_until("the node says what it waits for", async || node.log().to_lowercase().contains("redis")).await;
     assert_eq!(node.ops("/healthz").await.expect("an answer").status, 200);
 
     redis.restart();

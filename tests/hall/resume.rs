@@ -99,28 +99,15 @@ async fn unknown_and_too_far_positions_say_so_and_bring_the_last_messages() {
         let unknown = Position::new("00000000000000000000000000000000", 3);
         let unknown_at_zero = Position::new("nobody's", 0);
         let silent_with_offset = Position::new("", 3);
-        for after in [
-            too_far,
-            far_too_far,
-            unknown,
-            unknown_at_zero,
-            silent_with_offset,
-        ] {
+        for after in [too_far, far_too_far, unknown, unknown_at_zero, silent_with_offset] {
             let mut ben = Json::connect(&west.ws_url(), "?name=ben").await;
             let joined = ben.resume("lobby", &after).await;
             assert_eq!(joined["recovered"], false, "{after:?}: {joined}");
-            assert_eq!(
-                (&joined["offset"], &joined["backlog"]),
-                (&70.into(), &50.into())
-            );
+            assert_eq!((&joined["offset"], &joined["backlog"]), (&70.into(), &50.into()));
             ben.reach("lobby", 70).await;
             assert_eq!(ben.texts("lobby"), numbers(21, 70));
 
-            let again = ben
-                .join_with(
-                    json!({"type": "join", "room": "lobby", "after": after.json(), "last": 2}),
-                )
-                .await;
+            let again = ben.join_with(json!({"type": "join", "room": "lobby", "after": after.json(), "last": 2})).await;
             assert_eq!(again["recovered"], false, "{after:?}: {again}");
             ben.reach("lobby", 70).await;
             assert_eq!(ben.texts("lobby"), ["69", "70"]);
@@ -131,26 +118,14 @@ async fn unknown_and_too_far_positions_say_so_and_bring_the_last_messages() {
 
 #[tokio::test]
 async fn a_trimmed_position_says_so_and_brings_the_last_messages() {
-    let small = [
-        "--rate",
-        "0",
-        "--history",
-        "10",
-        "--room-window-messages",
-        "10",
-    ];
+    let small = ["--rate", "0", "--history", "10", "--room-window-messages", "10"];
     with_either_broker(&small, async |east, west| {
         let mut head = talk(east, "lobby", 1, 600).await;
         head.offset = 1;
         let mut ben = Json::connect(&west.ws_url(), "?name=ben").await;
-        let joined = ben
-            .join_with(json!({"type": "join", "room": "lobby", "after": head.json(), "last": 5}))
-            .await;
+        let joined = ben.join_with(json!({"type": "join", "room": "lobby", "after": head.json(), "last": 5})).await;
         assert_eq!(joined["recovered"], false, "{joined}");
-        assert_eq!(
-            (&joined["offset"], &joined["backlog"]),
-            (&600.into(), &5.into())
-        );
+        assert_eq!((&joined["offset"], &joined["backlog"]), (&600.into(), &5.into()));
         ben.reach("lobby", 600).await;
         assert_eq!(ben.texts("lobby"), numbers(596, 600));
         // At least `--history` messages are kept.
@@ -196,10 +171,7 @@ async fn a_position_of_another_node_that_is_ahead_is_waited_for_and_not_refused(
 
     wire.swallow_next_with("two");
     let position = ada.said("lobby", "two").await;
-    wait_until("the other node did not hear it", async || {
-        wire.has_swallowed()
-    })
-    .await;
+    wait_until("the other node did not hear it", async || wire.has_swallowed()).await;
     let mut ben = Json::connect(&behind.ws_url(), "?name=ben").await;
     let joined = ben.resume("lobby", &position).await;
     assert_eq!(joined["recovered"], true, "{joined}");
@@ -219,19 +191,12 @@ async fn a_position_that_nobody_can_judge_is_answered_with_unavailable_and_later
     let other = Node::start(&["--redis", &redis.url()]).await;
     let mut ben = Json::connect(&other.ws_url(), "?name=ben").await;
     redis.pause();
-    ben.send(json!({"type": "join", "room": "lobby", "after": position.json(), "ref": "back"}))
-        .await;
+    ben.send(json!({"type": "join", "room": "lobby", "after": position.json(), "ref": "back"})).await;
     let refused = ben.expect_error("unavailable").await;
-    assert_eq!(
-        (&refused["ref"], &refused["room"]),
-        (&"back".into(), &"lobby".into())
-    );
+    assert_eq!((&refused["ref"], &refused["room"]), (&"back".into(), &"lobby".into()));
     assert!(refused["retry_after_ms"].is_u64(), "{refused}");
     redis.resume();
-    wait_until("Redis is heard again", async || {
-        other.metric("townhall_broker_up").await == 1.0
-    })
-    .await;
+    wait_until("Redis is heard again", async || other.metric("townhall_broker_up").await == 1.0).await;
     let joined = ben.resume("lobby", &position).await;
     assert_eq!(joined["recovered"], true, "{joined}");
     assert_eq!(joined["backlog"], 0);

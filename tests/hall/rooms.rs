@@ -48,11 +48,7 @@ async fn the_welcome_says_who_one_is_and_what_is_allowed() {
     let ada = Json::connect(&node.ws_url(), "?name=ada").await;
     let welcome = &ada.welcome;
     assert_eq!(welcome["user"]["name"], "ada");
-    assert!(
-        welcome["user"]["id"]
-            .as_str()
-            .is_some_and(|id| id.starts_with("guest-"))
-    );
+    assert!(welcome["user"]["id"].as_str().is_some_and(|id| id.starts_with("guest-")));
     assert!(welcome["node"].is_string(), "{welcome}");
     assert!(welcome["session"].is_string(), "{welcome}");
     assert_eq!(welcome["beat"], 11);
@@ -75,8 +71,7 @@ async fn a_guest_is_the_same_person_with_the_same_key_on_every_node_and_nobody_e
     for node in &nodes {
         let ada = Json::connect(&node.ws_url(), &format!("?name=ada&key={key}")).await;
         ids.push(ada.welcome["user"]["id"].clone());
-        let other =
-            Json::connect(&node.ws_url(), &format!("?name=ada&key={}", Uuid::new_v4())).await;
+        let other = Json::connect(&node.ws_url(), &format!("?name=ada&key={}", Uuid::new_v4())).await;
         assert_ne!(other.welcome["user"]["id"], ids[0]);
         let keyless = Json::connect(&node.ws_url(), "?name=ada").await;
         assert_ne!(keyless.welcome["user"]["id"], ids[0]);
@@ -115,10 +110,7 @@ async fn a_message_carries_who_when_what_and_where() {
     assert_eq!(message["from"]["id"], ada.welcome["user"]["id"]);
     assert_eq!(message["from"]["name"], "ada");
     assert_eq!(message["data"], data);
-    let now = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .expect("after 1970")
-        .as_millis();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_millis();
     let age = now as i128 - i128::from(message["at"].as_u64().expect("a time"));
     assert!(age.abs() < 60_000, "off by {age} ms: {message}");
     assert_eq!(accepted["epoch"], ada.position("lobby").epoch);
@@ -131,8 +123,7 @@ async fn a_message_of_data_alone_needs_no_text() {
     let node = Node::start(&[]).await;
     let mut ada = ada_after(&node, 0).await;
     let id = Uuid::new_v4();
-    ada.send(json!({"type": "say", "room": "lobby", "id": id, "text": "", "data": {"wave": true}}))
-        .await;
+    ada.send(json!({"type": "say", "room": "lobby", "id": id, "text": "", "data": {"wave": true}})).await;
     ada.accepted(id).await;
     assert_eq!(ada.hear("lobby", "").await["data"], json!({"wave": true}));
 }
@@ -158,10 +149,7 @@ async fn the_first_message_of_a_silent_room_brings_every_member_a_joined_before_
         assert_eq!(joined["epoch"], accepted.epoch);
         assert!(!accepted.epoch.is_empty());
         let message = ben.expect_type("message").await;
-        assert_eq!(
-            (&message["offset"], &message["text"]),
-            (&1.into(), &"first".into())
-        );
+        assert_eq!((&message["offset"], &message["text"]), (&1.into(), &"first".into()));
         assert_eq!(ada.view("lobby").joined.len(), 2);
         // Only the first.
         ada.said("lobby", "second").await;
@@ -174,13 +162,7 @@ async fn joining_brings_the_last_messages_as_many_as_asked() {
     let node = Node::start(&["--rate", "0"]).await;
     let ada = ada_after(&node, 250).await;
     let epoch = ada.position("lobby").epoch;
-    for (last, backlog) in [
-        (None, 50),
-        (Some(0), 0),
-        (Some(7), 7),
-        (Some(200), 200),
-        (Some(9999), 200),
-    ] {
+    for (last, backlog) in [(None, 50), (Some(0), 0), (Some(7), 7), (Some(200), 200), (Some(9999), 200)] {
         let mut ben = Json::connect(&node.ws_url(), "?name=ben").await;
         let mut command = json!({"type": "join", "room": "lobby", "ref": "r"});
         if let Some(last) = last {
@@ -203,10 +185,7 @@ async fn joining_a_room_that_holds_less_brings_all_there_is() {
     let _ada = ada_after(&node, 3).await;
     let mut ben = Json::connect(&node.ws_url(), "?name=ben").await;
     let joined = ben.join("lobby").await;
-    assert_eq!(
-        (&joined["offset"], &joined["backlog"]),
-        (&3.into(), &3.into())
-    );
+    assert_eq!((&joined["offset"], &joined["backlog"]), (&3.into(), &3.into()));
     ben.reach("lobby", 3).await;
     assert_eq!(ben.texts("lobby"), numbers(1, 3));
 }
@@ -219,8 +198,7 @@ async fn nothing_of_a_room_follows_after_it_was_left() {
     ben.join("lobby").await;
     ben.join("elsewhere").await;
     ben.hear("lobby", "1").await;
-    ben.send(json!({"type": "leave", "room": "lobby", "ref": 3}))
-        .await;
+    ben.send(json!({"type": "leave", "room": "lobby", "ref": 3})).await;
     let left = ben.expect_type("left").await;
     assert_eq!((&left["room"], &left["ref"]), (&"lobby".into(), &3.into()));
     ada.said("lobby", "not for ben").await;
@@ -267,10 +245,7 @@ async fn history_goes_back_page_by_page_and_moves_no_position() {
             }
             ada.send(command).await;
             let history = ada.expect_type("history").await;
-            assert_eq!(
-                (&history["room"], &history["ref"]),
-                (&"lobby".into(), &"h".into())
-            );
+            assert_eq!((&history["room"], &history["ref"]), (&"lobby".into(), &"h".into()));
             assert_eq!(history["epoch"], ada.position("lobby").epoch);
             assert_eq!(ada.position("lobby").offset, 250, "it moved");
             history
@@ -279,24 +254,12 @@ async fn history_goes_back_page_by_page_and_moves_no_position() {
         assert_eq!(texts(&newest), numbers(201, 250));
         assert_eq!(newest["more"], true);
         let message = &newest["messages"][0];
-        assert_eq!(
-            (&message["offset"], &message["type"]),
-            (&201.into(), &"message".into())
-        );
-        assert!(
-            message["at"].is_u64() && message["id"].is_string(),
-            "{message}"
-        );
+        assert_eq!((&message["offset"], &message["type"]), (&201.into(), &"message".into()));
+        assert!(message["at"].is_u64() && message["id"].is_string(), "{message}");
         assert_eq!(message["from"]["name"], "ada");
 
-        assert_eq!(
-            texts(&page(json!({"before": 201, "limit": 3})).await),
-            numbers(198, 200)
-        );
-        assert_eq!(
-            texts(&page(json!({"before": 9999, "limit": 1})).await),
-            ["250"]
-        );
+        assert_eq!(texts(&page(json!({"before": 201, "limit": 3})).await), numbers(198, 200));
+        assert_eq!(texts(&page(json!({"before": 9999, "limit": 1})).await), ["250"]);
         assert_eq!(texts(&page(json!({"limit": 9999})).await), numbers(51, 250));
         let oldest = page(json!({"before": 4, "limit": 3})).await;
         assert_eq!(texts(&oldest), numbers(1, 3));
@@ -318,10 +281,7 @@ async fn history_of_a_silent_room_is_empty() {
     let mut ada = ada_after(&node, 0).await;
     ada.send(json!({"type": "history", "room": "lobby"})).await;
     let history = ada.expect_type("history").await;
-    assert_eq!(
-        (&history["messages"], &history["more"]),
-        (&json!([]), &false.into())
-    );
+    assert_eq!((&history["messages"], &history["more"]), (&json!([]), &false.into()));
     assert!(history.get("ref").is_none(), "{history}");
 }
 
@@ -329,8 +289,7 @@ async fn history_of_a_silent_room_is_empty() {
 async fn control_characters_are_dropped_at_every_door() {
     let node = Node::start(&[]).await;
     let mut ada = ada_after(&node, 0).await;
-    ada.say("lobby", "a\u{0}b\u{7}c\td\ne\u{1b}[31m\u{7f}\u{85}")
-        .await;
+    ada.say("lobby", "a\u{0}b\u{7}c\td\ne\u{1b}[31m\u{7f}\u{85}").await;
     let message = ada.until_type("message").await;
     assert_eq!(message["text"], "abc\td\ne[31m");
     let mut lewin = Plain::connect(&node.ws_url(), "?name=lewin").await;

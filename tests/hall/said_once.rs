@@ -5,8 +5,7 @@ use uuid::Uuid;
 use crate::harness::{Json, Node, RedisServer, patiently};
 
 #[tokio::test]
-async fn the_same_id_sent_three_times_to_different_nodes_is_stored_once_and_accepted_three_times_with_one_offset()
- {
+async fn the_same_id_sent_three_times_to_different_nodes_is_stored_once_and_accepted_three_times_with_one_offset() {
     let redis = RedisServer::start();
     let nodes = Node::start_many(3, &["--redis", &redis.url()]).await;
     let mut listener = Json::connect(&nodes[0].ws_url(), "?name=listener").await;
@@ -23,12 +22,7 @@ async fn the_same_id_sent_three_times_to_different_nodes_is_stored_once_and_acce
     }
     assert!(positions.iter().all(|position| *position == positions[0]));
     listener.hear("lobby", "after attempt 2").await;
-    let expected = [
-        "attempt 0",
-        "after attempt 0",
-        "after attempt 1",
-        "after attempt 2",
-    ];
+    let expected = ["attempt 0", "after attempt 0", "after attempt 1", "after attempt 2"];
     assert_eq!(listener.texts("lobby"), expected);
 }
 

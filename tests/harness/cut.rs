@@ -41,13 +41,9 @@ impl Cut {
 
     /// The same with an address of the caller's choice.
     pub async fn at(address: &str, server: SocketAddr) -> Cut {
-        let listener = TcpListener::bind(address)
-            .await
-            .unwrap_or_else(|error| panic!("cannot listen at {address}: {error}"));
-        let wire = Arc::new(Wire {
-            generation: watch::Sender::new(0),
-            faults: Mutex::default(),
-        });
+        let listener =
+            TcpListener::bind(address).await.unwrap_or_else(|error| panic!("cannot listen at {address}: {error}"));
+        let wire = Arc::new(Wire { generation: watch::Sender::new(0), faults: Mutex::default() });
         Cut {
             address: listener.local_addr().expect("bound"),
             accepting: tokio::spawn(accept(listener, server, wire.clone())),
@@ -141,12 +137,7 @@ async fn accept(listener: TcpListener, server: SocketAddr, wire: Arc<Wire>) {
 }
 
 /// One connection, until either side ends it or the wire is cut.
-async fn carry(
-    client: TcpStream,
-    server: SocketAddr,
-    wire: Arc<Wire>,
-    mut generation: watch::Receiver<u64>,
-) {
+async fn carry(client: TcpStream, server: SocketAddr, wire: Arc<Wire>, mut generation: watch::Receiver<u64>) {
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
@@ -170,11 +161,7 @@ async fn asks(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Resul
     }
 }
 
-async fn answers(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    wire: &Wire,
-) -> std::io::Result<()> {
+async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, wire: &Wire) -> std::io::Result<()> {
     let mut piece = vec![0; 64 * 1024];
     loop {
         let length = from.read(&mut piece).await?;

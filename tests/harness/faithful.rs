@@ -80,16 +80,8 @@ impl Faithful {
             queue,
             pending: Vec::new(),
         };
-        let client = Faithful {
-            record,
-            says,
-            task: tokio::spawn(life.live()),
-            name: name.into(),
-        };
-        wait_until("a faithful client has joined", async || {
-            client.record().connections > 0
-        })
-        .await;
+        let client = Faithful { record, says, task: tokio::spawn(life.live()), name: name.into() };
+        wait_until("a faithful client has joined", async || client.record().connections > 0).await;
         client
     }
 
@@ -114,14 +106,12 @@ impl Faithful {
     /// Waits until so many of its messages were accepted, for as long as there is progress.
     pub async fn wait_accepted(&self, count: usize) {
         let accepted = || self.record().accepted.len() as u64;
-        self.wait_progress("messages accepted", count as u64, accepted)
-            .await;
+        self.wait_progress("messages accepted", count as u64, accepted).await;
     }
 
     /// Waits until its position has reached this offset, for as long as there is progress.
     pub async fn wait_reached(&self, offset: u64) {
-        self.wait_progress("as its offset", offset, || self.offset())
-            .await;
+        self.wait_progress("as its offset", offset, || self.offset()).await;
     }
 
     async fn wait_progress(&self, what: &str, goal: u64, state: impl Fn() -> u64) {
@@ -139,10 +129,7 @@ impl Faithful {
 
     pub fn offset(&self) -> u64 {
         let record = self.record();
-        record
-            .position
-            .as_ref()
-            .map_or(0, |position| position.offset)
+        record.position.as_ref().map_or(0, |position| position.offset)
     }
 
     /// Checks that everybody heard the same `total` messages as offsets 1 to `total`, without ever having been told of a
@@ -275,12 +262,7 @@ impl Life {
 
     async fn ask_to_join(&self, visit: &mut Visit) -> Result<(), Gone> {
         let mut join = json!({"type": "join", "room": self.room});
-        let position = self
-            .record
-            .lock()
-            .expect("a test panicked")
-            .position
-            .clone();
+        let position = self.record.lock().expect("a test panicked").position.clone();
         if let Some(position) = position {
             join["after"] = position.json();
         }
@@ -297,11 +279,7 @@ impl Life {
         self.send_pending(visit, |id| refused.contains(&id)).await
     }
 
-    async fn send_pending(
-        &self,
-        visit: &mut Visit,
-        which: impl Fn(Uuid) -> bool,
-    ) -> Result<(), Gone> {
+    async fn send_pending(&self, visit: &mut Visit, which: impl Fn(Uuid) -> bool) -> Result<(), Gone> {
         for (id, text) in self.pending.iter().filter(|(id, _)| which(*id)) {
             let say = json!({"type": "say", "room": self.room, "id": id, "text": text});
             visit.send(say).await?;
@@ -311,19 +289,11 @@ impl Life {
 
     /// Notes an event; where the backlog has ended, resends.
     async fn hear(&mut self, visit: &mut Visit, text: &str) -> Result<Result<(), Gone>, Fault> {
-        let event: Event =
-            serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
-        self.note(visit, &event)
-            .map_err(|fault| format!("{fault}: {text}"))?;
-        let position = self
-            .record
-            .lock()
-            .expect("a test panicked")
-            .position
-            .clone();
-        let caught_up = visit
-            .live_from
-            .is_some_and(|live_from| position.is_some_and(|position| position.offset >= live_from));
+        let event: Event = serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
+        self.note(visit, &event).map_err(|fault| format!("{fault}: {text}"))?;
+        let position = self.record.lock().expect("a test panicked").position.clone();
+        let caught_up =
+            visit.live_from.is_some_and(|live_from| position.is_some_and(|position| position.offset >= live_from));
         if caught_up && !visit.resent {
             visit.resent = true;
             return Ok(self.send_pending(visit, |_| true).await);
@@ -359,13 +329,7 @@ impl Life {
         record.accept(id, offset)
     }
 
-    fn note_message(
-        &mut self,
-        record: &mut Record,
-        visit: &Visit,
-        event: &Event,
-        offset: u64,
-    ) -> Result<(), Fault> {
+    fn note_message(&mut self, record: &mut Record, visit: &Visit, event: &Event, offset: u64) -> Result<(), Fault> {
         if event.room != Some(&self.room) {
             return Err("an event of another room".into());
         }
@@ -395,8 +359,7 @@ impl Record {
 }
 
 fn note_joined(record: &mut Record, visit: &mut Visit, event: &Event) -> Result<(), Fault> {
-    let (Some(epoch), Some(offset), Some(backlog)) = (event.epoch, event.offset, event.backlog)
-    else {
+    let (Some(epoch), Some(offset), Some(backlog)) = (event.epoch, event.offset, event.backlog) else {
         return Err("joined without epoch, offset and backlog".into());
     };
     let start = offset.checked_sub(backlog).ok_or("a backlog below 0")?;

@@ -32,23 +32,17 @@ impl Answer {
 pub async fn get(address: SocketAddr, path: &str, headers: &str) -> std::io::Result<Answer> {
     patiently(&format!("an answer of {address} to GET {path}"), async {
         let mut stream = TcpStream::connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
-        parse(&String::from_utf8_lossy(&answer)).ok_or_else(|| {
-            std::io::Error::other(format!("no HTTP: {:?}", String::from_utf8_lossy(&answer)))
-        })
+        parse(&String::from_utf8_lossy(&answer))
+            .ok_or_else(|| std::io::Error::other(format!("no HTTP: {:?}", String::from_utf8_lossy(&answer))))
     })
     .await
 }
 
 fn parse(answer: &str) -> Option<Answer> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some(Answer {
-        status: head.split(' ').nth(1)?.parse().ok()?,
-        head: head.into(),
-        body: body.into(),
-    })
+    Some(Answer { status: head.split(' ').nth(1)?.parse().ok()?, head: head.into(), body: body.into() })
 }

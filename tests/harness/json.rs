@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use super::socket::{Heard, Refusal, Socket};
+use super::socket::{Heard, Refusal, Socket, close_code};
 use super::{PATIENCE, patiently};
 
 /// A place in a room, as clients keep it: an epoch is opaque.
@@ -20,20 +20,13 @@ pub struct Position {
 
 impl Position {
     pub fn new(epoch: &str, offset: u64) -> Position {
-        Position {
-            epoch: epoch.into(),
-            offset,
-        }
+        Position { epoch: epoch.into(), offset }
     }
 
     pub fn of(event: &Value) -> Position {
         Position::new(
-            event["epoch"]
-                .as_str()
-                .unwrap_or_else(|| panic!("no epoch in {event}")),
-            event["offset"]
-                .as_u64()
-                .unwrap_or_else(|| panic!("no offset in {event}")),
+            event["epoch"].as_str().unwrap_or_else(|| panic!("no epoch in {event}")),
+            event["offset"].as_u64().unwrap_or_else(|| panic!("no offset in {event}")),
         )
     }
 
@@ -122,6 +115,11 @@ impl Json {
         sent.map_err(|error| error.to_string())
     }
 
+    /// The close code among what it had not read, without having answered any of it.
+    pub async fn unanswered_close(self) -> Option<u16> {
+        close_code(&self.socket.rest().await)
+    }
+
     /// The next event, whatever it is; `beat`s are not shown.
     pub async fn next(&mut self) -> Value {
         match self.next_or_close().await {
@@ -151,8 +149,8 @@ impl Json {
         match patiently(&what, self.socket.hear()).await {
             Heard::Closed(code, reason) => Err((code, reason)),
             Heard::Text(text) => {
-                let event: Value = serde_json::from_str(&text)
-                    .unwrap_or_else(|error| panic!("no JSON ({error}): {text}"));
+                let event: Value =
+                    serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON ({error}): {text}"));
                 self.note(&event);
                 Ok(event)
             }
@@ -171,17 +169,13 @@ impl Json {
         let event = self.expect_type("error").await;
         assert_eq!(event["code"], code, "{}: instead came {event}", self.name);
         let words = event["message"].as_str();
-        assert!(
-            words.is_some_and(|words| !words.is_empty()),
-            "no words: {event}"
-        );
+        assert!(words.is_some_and(|words| !words.is_empty()), "no words: {event}");
         event
     }
 
     /// Reads on until an event of this type comes; the others are only noted.
     pub async fn until_type(&mut self, kind: &str) -> Value {
-        self.until(&format!("a {kind}"), |event| event["type"] == kind)
-            .await
+        self.until(&format!("a {kind}"), |event| event["type"] == kind).await
     }
 
     /// Reads on until an event is as wanted. Bounded as a whole: other events coming do not prolong it.
@@ -196,12 +190,7 @@ impl Json {
             others.push(event.to_string());
         }
         let last = others.len().saturating_sub(5);
-        panic!(
-            "{}: no {what}; the last of {} events: {:#?}",
-            self.name,
-            others.len(),
-            &others[last..]
-        );
+        panic!("{}: no {what}; the last of {} events: {:#?}", self.name, others.len(), &others[last..]);
     }
 
     /// Joins without a position: `joined` and, read on demand, its backlog.
@@ -211,23 +200,16 @@ impl Json {
 
     /// Joins with so many last messages.
     pub async fn join_last(&mut self, room: &str, last: u64) -> Value {
-        self.join_with(json!({"type": "join", "room": room, "last": last}))
-            .await
+        self.join_with(json!({"type": "join", "room": room, "last": last})).await
     }
 
     /// Joins at a position, and checks that a recovery begins exactly there.
     pub async fn resume(&mut self, room: &str, after: &Position) -> Value {
-        let joined = self
-            .join_with(json!({"type": "join", "room": room, "after": after.json()}))
-            .await;
+        let joined = self.join_with(json!({"type": "join", "room": room, "after": after.json()})).await;
         if joined["recovered"] == true {
             let head = Position::of(&joined).offset;
             let start = joined["backlog"].as_u64().map(|backlog| head - backlog);
-            assert_eq!(
-                start,
-                Some(after.offset),
-                "recovered from elsewhere: {joined}"
-            );
+            assert_eq!(start, Some(after.offset), "recovered from elsewhere: {joined}");
         }
         joined
     }
@@ -237,10 +219,7 @@ impl Json {
         let room = command["room"].clone();
         self.joining.extend(room.as_str().map(String::from));
         self.send(command).await;
-        self.until("joined", |event| {
-            event["type"] == "joined" && event["room"] == room
-        })
-        .await
+        self.until("joined", |event| event["type"] == "joined" && event["room"] == room).await
     }
 
     /// Says something under a new id, and does not wait.
@@ -251,8 +230,7 @@ impl Json {
     }
 
     pub async fn say_as(&mut self, room: &str, id: Uuid, text: &str) {
-        self.send(json!({"type": "say", "room": room, "id": id, "text": text}))
-            .await;
+        self.send(json!({"type": "say", "room": room, "id": id, "text": text})).await;
     }
 
     /// Says something and waits until it is accepted. What else comes is noted.
@@ -267,8 +245,7 @@ impl Json {
             self.say_as(room, id, text).await;
             let answer = self
                 .until("an answer to a say", |event| {
-                    event["id"] == id.to_string()
-                        && (event["type"] == "accepted" || event["type"] == "error")
+                    event["id"] == id.to_string() && (event["type"] == "accepted" || event["type"] == "error")
                 })
                 .await;
             if answer["type"] == "accepted" {
@@ -294,12 +271,7 @@ impl Json {
     /// Waits until this text was heard in the room, perhaps already, and gives the message.
     pub async fn hear(&mut self, room: &str, text: &str) -> Value {
         loop {
-            let heard = self
-                .view(room)
-                .messages
-                .iter()
-                .rev()
-                .find(|message| message["text"] == text);
+            let heard = self.view(room).messages.iter().rev().find(|message| message["text"] == text);
             if let Some(message) = heard {
                 return message.clone();
             }
@@ -326,16 +298,13 @@ impl Json {
     /// Proves that nothing more came: an answered command is the next event.
     pub async fn expect_silence(&mut self) {
         let marker = format!("silence-{}", Uuid::new_v4());
-        self.send(json!({"type": "no-such-command", "ref": marker}))
-            .await;
+        self.send(json!({"type": "no-such-command", "ref": marker})).await;
         let event = self.expect_error("unknown_type").await;
         assert_eq!(event["ref"], marker, "{}: not silent: {event}", self.name);
     }
 
     pub fn view(&self, room: &str) -> &View {
-        self.rooms
-            .get(room)
-            .unwrap_or_else(|| panic!("{} is not in {room}", self.name))
+        self.rooms.get(room).unwrap_or_else(|| panic!("{} is not in {room}", self.name))
     }
 
     pub fn position(&self, room: &str) -> Position {
@@ -344,14 +313,8 @@ impl Json {
 
     /// The texts heard in a room since the last break.
     pub fn texts(&self, room: &str) -> Vec<String> {
-        let texts = self
-            .view(room)
-            .messages
-            .iter()
-            .map(|message| message["text"].as_str());
-        texts
-            .map(|text| text.expect("a message has a text").into())
-            .collect()
+        let texts = self.view(room).messages.iter().map(|message| message["text"].as_str());
+        texts.map(|text| text.expect("a message has a text").into()).collect()
     }
 
     /// Keeps the books, by the protocol's rules of what moves a position.
@@ -364,11 +327,7 @@ impl Json {
             Some("gap") => {
                 let view = self.joined_view(room, event);
                 let from = event["from"].as_u64().expect("a gap has a from");
-                assert_eq!(
-                    from,
-                    view.position.offset + 1,
-                    "a gap out of place: {event}"
-                );
+                assert_eq!(from, view.position.offset + 1, "a gap out of place: {event}");
                 view.position.offset = event["to"].as_u64().expect("a gap has a to");
                 assert!(view.position.offset >= from, "a gap of nothing: {event}");
                 view.gaps.push(event.clone());
@@ -376,10 +335,7 @@ impl Json {
             Some("accepted") => {
                 let id = event["id"].as_str().and_then(|id| id.parse().ok());
                 let id = id.unwrap_or_else(|| panic!("no id in {event}"));
-                self.accepted
-                    .entry(id)
-                    .or_default()
-                    .push(Position::of(event));
+                self.accepted.entry(id).or_default().push(Position::of(event));
             }
             Some("left") => {
                 self.rooms.remove(room);
@@ -399,10 +355,7 @@ impl Json {
     fn note_joined(&mut self, room: &str, event: &Value) {
         let head = Position::of(event);
         let backlog = event["backlog"].as_u64().expect("joined has a backlog");
-        assert!(
-            backlog <= head.offset,
-            "a backlog from before the first: {event}"
-        );
+        assert!(backlog <= head.offset, "a backlog from before the first: {event}");
         let start = Position::new(&head.epoch, head.offset - backlog);
         let asked = self.joining.remove(room);
         let here = self.rooms.contains_key(room);
@@ -420,30 +373,21 @@ impl Json {
             view.messages.retain(|message| !replayed(message));
         } else {
             let offset = view.position.offset;
-            assert_eq!(
-                start.offset, offset,
-                "recovered from elsewhere than {offset}: {event}"
-            );
+            assert_eq!(start.offset, offset, "recovered from elsewhere than {offset}: {event}");
         }
         view.position = start;
         view.joined.push(event.clone());
     }
 
     fn joined_view(&mut self, room: &str, event: &Value) -> &mut View {
-        let stranger = format!(
-            "{}: an event of a room that was not joined: {event}",
-            self.name
-        );
+        let stranger = format!("{}: an event of a room that was not joined: {event}", self.name);
         self.rooms.get_mut(room).expect(&stranger)
     }
 
     fn state(&self) -> String {
         let rooms = self.rooms.iter().map(|(room, view)| {
             let Position { epoch, offset } = &view.position;
-            format!(
-                "{room} at {epoch}/{offset}, {} messages",
-                view.messages.len()
-            )
+            format!("{room} at {epoch}/{offset}, {} messages", view.messages.len())
         });
         format!("so far: {:?}", rooms.collect::<Vec<_>>())
     }

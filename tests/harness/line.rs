@@ -22,11 +22,7 @@ impl Line {
         let _ = stream.set_nodelay(true);
         let address = stream.local_addr().expect("connected");
         let (reader, writer) = stream.into_split();
-        Line {
-            reader: BufReader::new(reader),
-            writer,
-            address,
-        }
+        Line { reader: BufReader::new(reader), writer, address }
     }
 
     /// Sends a line and its end.
@@ -36,12 +32,8 @@ impl Line {
 
     /// Sends bytes as they are.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let sent = patiently(
-            "the server to take a line",
-            self.writer.write_all(bytes.as_ref()),
-        );
-        sent.await
-            .unwrap_or_else(|error| panic!("{}: cannot send: {error}", self.address));
+        let sent = patiently("the server to take a line", self.writer.write_all(bytes.as_ref()));
+        sent.await.unwrap_or_else(|error| panic!("{}: cannot send: {error}", self.address));
     }
 
     /// The next line without its end; `None` when the server has closed.

@@ -83,9 +83,7 @@ impl Nginx {
         let hosts = format!("127.0.0.1 localhost\n{} bloggin\n", bloggin_ip(address));
         std::fs::write(directory.path().join("hosts"), hosts).expect("cannot write");
         let mut nginx = Nginx {
-            child: command(directory.path(), kind)
-                .spawn()
-                .expect("nginx cannot be started"),
+            child: command(directory.path(), kind).spawn().expect("nginx cannot be started"),
             address,
             directory,
             bloggin,
@@ -103,9 +101,7 @@ impl Nginx {
                 assert!(log.contains("in use"), "nginx ended at its start: {log}");
                 return true;
             }
-            up = get(self.address, "/harness", "")
-                .await
-                .is_ok_and(|answer| answer.header("X-Harness") == Some(&here));
+            up = get(self.address, "/harness", "").await.is_ok_and(|answer| answer.header("X-Harness") == Some(&here));
             up
         })
         .await;
@@ -172,15 +168,9 @@ fn command(directory: &Path, kind: NginxKind) -> Command {
 
 /// `user root`: nginx must not hand its directories to `nobody`, whom a mapped user namespace does not know.
 fn configuration(address: SocketAddr, ports: &[u16], kind: NginxKind, directives: &str) -> String {
-    let servers: String = ports
-        .iter()
-        .map(|port| format!("        server 127.0.0.1:{port};\n"))
-        .collect();
+    let servers: String = ports.iter().map(|port| format!("        server 127.0.0.1:{port};\n")).collect();
     let (upstream, location) = match kind {
-        NginxKind::RoundRobin => (
-            format!("upstream nodes {{\n{servers}    }}"),
-            LOCATION_ROUND_ROBIN,
-        ),
+        NginxKind::RoundRobin => (format!("upstream nodes {{\n{servers}    }}"), LOCATION_ROUND_ROBIN),
         NginxKind::TutorialGin => (String::new(), LOCATION_GIN),
     };
     let here = address.port();
@@ -217,9 +207,7 @@ http {{
 
 /// An address that was free a moment ago.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("no free port")
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("no free port")
 }
 
 /// A loopback address that belongs to whoever has this port: every tutorial's nginx has a `bloggin` of its own.

@@ -39,9 +39,7 @@ impl Node {
 
     /// Starts a node and waits only until it listens: its broker may be away.
     pub async fn start_unready(options: &[&str]) -> Node {
-        let mut child = command(options)
-            .spawn()
-            .expect("the townhall binary cannot be started");
+        let mut child = command(options).spawn().expect("the townhall binary cannot be started");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("stderr is piped");
         std::thread::spawn({
@@ -146,11 +144,7 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!(
-                "--- log of the node at {}\n{}",
-                self.bound.listen,
-                self.log()
-            );
+            eprintln!("--- log of the node at {}\n{}", self.bound.listen, self.log());
         }
     }
 }
@@ -164,11 +158,7 @@ fn command(options: &[&str]) -> Command {
             command.args([listener, "127.0.0.1:0"]);
         }
     }
-    command
-        .args(options)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+    command.args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
 
@@ -204,9 +194,5 @@ fn bound_addresses(line: &str) -> Option<Bound> {
         let field = entry["fields"].get(name).or_else(|| entry.get(name))?;
         field.as_str()?.parse().ok()
     };
-    Some(Bound {
-        listen: address("listen")?,
-        ops: address("ops")?,
-        tcp: address("tcp")?,
-    })
+    Some(Bound { listen: address("listen")?, ops: address("ops")?, tcp: address("tcp")? })
 }

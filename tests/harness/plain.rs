@@ -3,7 +3,7 @@
 use tokio_tungstenite::tungstenite::Message;
 
 use super::patiently;
-use super::socket::{Heard, Refusal, Socket};
+use super::socket::{Heard, Refusal, Socket, close_code};
 
 pub struct Plain {
     socket: Socket,
@@ -35,12 +35,13 @@ impl Plain {
     }
 
     pub async fn say(&mut self, text: &str) {
-        let sent = patiently(
-            "the server to take a message",
-            self.socket.send(Message::text(text)),
-        );
-        sent.await
-            .unwrap_or_else(|error| panic!("{}: cannot send: {error}", self.url));
+        let sent = patiently("the server to take a message", self.socket.send(Message::text(text)));
+        sent.await.unwrap_or_else(|error| panic!("{}: cannot send: {error}", self.url));
+    }
+
+    /// The close code among what it had not read, without having answered any of it.
+    pub async fn unanswered_close(self) -> Option<u16> {
+        close_code(&self.socket.rest().await)
     }
 
     /// The next message, lines as they are.

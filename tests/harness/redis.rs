@@ -35,12 +35,7 @@ impl RedisServer {
             let port = free_port();
             match launch(port, directory.path(), &options) {
                 Ok(child) => {
-                    return RedisServer {
-                        child,
-                        port,
-                        directory,
-                        options,
-                    };
+                    return RedisServer { child, port, directory, options };
                 }
                 Err(PortInUse) => continue,
             }
@@ -150,10 +145,7 @@ fn launch(port: u16, directory: &Path, options: &[String]) -> Result<Child, Port
         }
         if child.try_wait().expect("Redis' state").is_some() {
             let said = fs::read_to_string(&log).unwrap_or_default();
-            assert!(
-                said.contains("in use"),
-                "redis-server does not start: {said}"
-            );
+            assert!(said.contains("in use"), "redis-server does not start: {said}");
             return Err(PortInUse);
         }
         sleep(Duration::from_millis(5));

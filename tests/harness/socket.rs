@@ -2,6 +2,7 @@
 //! themselves.
 
 use futures::{SinkExt, StreamExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -33,11 +34,7 @@ pub struct Refusal {
 impl Refusal {
     fn of(error: Error) -> Refusal {
         let Error::Http(answer) = error else {
-            return Refusal {
-                status: 0,
-                body: error.to_string(),
-                retry_after: None,
-            };
+            return Refusal { status: 0, body: error.to_string(), retry_after: None };
         };
         let retry_after = answer.headers().get("Retry-After");
         let body = answer.body().as_deref().unwrap_or_default();
@@ -59,29 +56,17 @@ impl Socket {
     }
 
     /// With a receive buffer of a few KiB: who does not read is felt by the server soon.
-    pub(super) async fn connect_narrow(
-        url: &str,
-        subprotocol: Option<&str>,
-    ) -> Result<Socket, Refusal> {
+    pub(super) async fn connect_narrow(url: &str, subprotocol: Option<&str>) -> Result<Socket, Refusal> {
         let tcp = new_tcp();
-        tcp.set_recv_buffer_size(8 * 1024)
-            .expect("cannot set a buffer's size");
+        tcp.set_recv_buffer_size(8 * 1024).expect("cannot set a buffer's size");
         Socket::connect_from(tcp, url, subprotocol).await
     }
 
-    async fn connect_from(
-        tcp: TcpSocket,
-        url: &str,
-        subprotocol: Option<&str>,
-    ) -> Result<Socket, Refusal> {
-        let mut request = url
-            .into_client_request()
-            .unwrap_or_else(|error| panic!("{url}: {error}"));
+    async fn connect_from(tcp: TcpSocket, url: &str, subprotocol: Option<&str>) -> Result<Socket, Refusal> {
+        let mut request = url.into_client_request().unwrap_or_else(|error| panic!("{url}: {error}"));
         if let Some(subprotocol) = subprotocol {
             let header = subprotocol.parse().expect("not a header's value");
-            request
-                .headers_mut()
-                .insert("Sec-WebSocket-Protocol", header);
+            request.headers_mut().insert("Sec-WebSocket-Protocol", header);
         }
         let authority = request.uri().authority().expect("no host");
         let server = authority.as_str().parse().expect("not an ip:port");
@@ -100,6 +85,15 @@ impl Socket {
         self.stream.send(message).await
     }
 
+    /// Everything that is still to be read, as bytes and not as frames, until the server ends the connection.
+    pub(super) async fn rest(self) -> Vec<u8> {
+        let mut stream = self.stream.into_inner();
+        let mut bytes = Vec::new();
+        let read = patiently("the server to end a connection", stream.read_to_end(&mut bytes)).await;
+        read.unwrap_or_else(|error| panic!("{error} after {bytes:?}"));
+        bytes
+    }
+
     /// Waits for as long as it takes; pings are answered meanwhile.
     pub(super) async fn hear(&mut self) -> Heard {
         loop {
@@ -116,4 +110,16 @@ impl Socket {
             }
         }
     }
+}
+
+/// The code of the close frame with which some server frames end; all of them are short.
+pub(super) fn close_code(mut frames: &[u8]) -> Option<u16> {
+    while let [head, length, rest @ ..] = frames {
+        let (payload, others) = rest.split_at_checked(usize::from(*length))?;
+        if let (0x88, [high, low, ..]) = (head, payload) {
+            return Some(u16::from_be_bytes([*high, *low]));
+        }
+        frames = others;
+    }
+    None
 }
