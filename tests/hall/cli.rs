@@ -172,11 +172,9 @@ fn nothing_is_open_after_a_refusal() {
     let [listen, ops, tcp] = free_addresses();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let busy = taken.local_addr().expect("bound").to_string();
-    for (option, addresses) in [
-        ("--listen", [&busy, &ops, &tcp]),
-        ("--ops", [&listen, &busy, &tcp]),
-        ("--tcp", [&listen, &ops, &busy]),
-    ] {
+    for (option, addresses) in
+        [("--listen", [&busy, &ops, &tcp]), ("--ops", [&listen, &busy, &tcp]), ("--tcp", [&listen, &ops, &busy])]
+    {
         let [one, two, three] = addresses.map(String::as_str);
         let line = complaint(&run(&["--listen", one, "--ops", two, "--tcp", three], &[]));
         assert_names(&line, &[option, &busy, "in use"]);
@@ -372,10 +370,8 @@ async fn everything_can_be_set_by_variables() {
         address.unwrap_or_else(|| panic!("no {name} in {opening}"))
     };
     let ops = address("ops");
-    wait_until("the hall is ready", async || {
-        get(ops, "/readyz", "").await.is_ok_and(|answer| answer.status == 200)
-    })
-    .await;
+    wait_until("the hall is ready", async || get(ops, "/readyz", "").await.is_ok_and(|answer| answer.status == 200))
+        .await;
 
     let url = format!("ws://{}/gin/ws", address("listen"));
     let mut ada = Json::connect(&url, "?name=ada").await;
@@ -424,10 +420,8 @@ async fn secrets_and_texts_are_never_logged() {
     let opening = hall.opened().await;
     let address = |name: &str| opening[name].as_str().expect("an address").to_string();
     let ops: SocketAddr = address("ops").parse().expect("an address");
-    wait_until("the hall is ready", async || {
-        get(ops, "/readyz", "").await.is_ok_and(|answer| answer.status == 200)
-    })
-    .await;
+    wait_until("the hall is ready", async || get(ops, "/readyz", "").await.is_ok_and(|answer| answer.status == 200))
+        .await;
 
     let key = "5f0b6c6e-8c2c-4a53-a3a5-0123456789ab";
     let url = format!("ws://{}", address("listen"));

@@ -121,17 +121,13 @@ async fn a_name_that_breaks_the_rule_is_refused_with_the_rule() {
     let too_long = "x".repeat(33);
     let names = ["%21x", "%2Fx", "~x", "a%3Ab", "a%0Ab", "a%E2%80%A8b", "%20%20", &too_long];
     for name in names {
-        let paths = [
-            format!("/ws?name={name}"),
-            format!("/chatroom/ws?name={name}"),
-            format!("/chatroom/ws/{name}/token"),
-        ];
+        let paths =
+            [format!("/ws?name={name}"), format!("/chatroom/ws?name={name}"), format!("/chatroom/ws/{name}/token")];
         for path in paths {
             let answer = refusal_of(&node, &path).await;
             assert_refused(&answer, 400, &["name", "32"]);
         }
-        let json = Request::handshake(&format!("/ws?name={name}"))
-            .with("Sec-WebSocket-Protocol", "townhall.v1");
+        let json = Request::handshake(&format!("/ws?name={name}")).with("Sec-WebSocket-Protocol", "townhall.v1");
         assert_refused(&json.send(node.http()).await, 400, &["name", "32"]);
     }
 }
@@ -230,12 +226,7 @@ async fn pages_of_allowed_origins_come_in() {
     let allowed = "https://chat.example,http://intranet:8000";
     let options = ["--allow-origin", allowed, "--allow-origin", "https://more.example"];
     let node = Node::start(&options).await;
-    for origin in [
-        "https://chat.example",
-        "https://CHAT.example:443",
-        "http://intranet:8000",
-        "https://more.example",
-    ] {
+    for origin in ["https://chat.example", "https://CHAT.example:443", "http://intranet:8000", "https://more.example"] {
         let answer = from_origin(&node, "/ws", origin).await;
         assert_eq!(answer.status, 101, "{origin}: {answer:?}");
     }
@@ -314,10 +305,8 @@ async fn a_full_hall_says_when_to_come_back_and_lets_in_again_when_somebody_left
     inside[1].hear("lobby", "we are still here").await;
 
     inside.pop();
-    wait_until("there is room for one more", async || {
-        Json::try_connect(&node.ws_url(), "?name=dora").await.is_ok()
-    })
-    .await;
+    wait_until("there is room for one more", async || Json::try_connect(&node.ws_url(), "?name=dora").await.is_ok())
+        .await;
 }
 
 #[tokio::test]

@@ -21,11 +21,7 @@ pub struct Request {
 
 impl Request {
     pub fn new(method: &str, path: &str) -> Request {
-        Request {
-            method: method.into(),
-            path: path.into(),
-            headers: Vec::new(),
-        }
+        Request { method: method.into(), path: path.into(), headers: Vec::new() }
     }
 
     /// A handshake without fault, as RFC 6455 has it.
@@ -45,8 +41,7 @@ impl Request {
     }
 
     pub fn without(mut self, name: &str) -> Request {
-        self.headers
-            .retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+        self.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
         self
     }
 
@@ -58,9 +53,7 @@ impl Request {
     /// Sends it and takes the answer, of a 101 only the head; the connection comes with it.
     pub async fn upgrade(self, server: SocketAddr) -> (Answer, TcpStream) {
         let what = format!("an answer of {server} to {self:?}");
-        patiently(&what, self.exchange(server))
-            .await
-            .unwrap_or_else(|error| panic!("no answer of {server}: {error}"))
+        patiently(&what, self.exchange(server)).await.unwrap_or_else(|error| panic!("no answer of {server}: {error}"))
     }
 
     async fn exchange(self, server: SocketAddr) -> std::io::Result<(Answer, TcpStream)> {
@@ -76,21 +69,14 @@ impl Request {
         }
         let head = String::from_utf8_lossy(&head).trim_end().to_string();
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let mut answer = Answer {
-            status: status.unwrap_or_else(|| panic!("no HTTP: {head}")),
-            head,
-            body: String::new(),
-        };
+        let mut answer =
+            Answer { status: status.unwrap_or_else(|| panic!("no HTTP: {head}")), head, body: String::new() };
         answer.body = body(&answer, &request.method, &mut stream).await?;
         Ok((answer, stream))
     }
 
     fn text(&self) -> String {
-        let headers: String = self
-            .headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
+        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!("{} {} HTTP/1.1\r\n{headers}\r\n", self.method, self.path)
     }
 }
