@@ -4,28 +4,32 @@ use crate::harness::{Cut, Faithful, Json, Node, Plain, RedisServer, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_that_is_cut_under_load_is_repaired_and_nobody_notices() {
-    const EACH: usize = 1000;
+    const EACH: usize = 300;
+    const CUTS: usize = 3;
     let redis = RedisServer::start();
     let nodes = Node::start_many(2, &["--redis", &redis.url(), "--rate", "0"]).await;
     let urls: Vec<String> = nodes.iter().map(Node::ws_url).collect();
     let clients = Faithful::join_many(10, &urls, "lobby").await;
-    let total = (EACH * clients.len()) as u64;
-    for number in 0..EACH {
-        for client in &clients {
-            client.say(&format!("message {number}"));
+    let wave = EACH * clients.len();
+    for cut in 1..=CUTS {
+        wait_until("both nodes have a subscription", async || {
+            redis.cli(&["CLIENT", "LIST", "TYPE", "pubsub"]).lines().count() == nodes.len()
+        })
+        .await;
+        for number in 0..EACH {
+            for client in &clients {
+                client.say(&format!("message {cut}.{number}"));
+            }
         }
+        clients[0].wait_reached((wave * (cut - 1) + wave / 4) as u64).await;
+        assert_eq!(redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]), "2");
+        assert!(clients.iter().any(|client| client.record().accepted.len() < cut * EACH), "it was not under load");
     }
-    for quarter in 1..=3 {
-        clients[0].wait_reached(total * quarter / 4).await;
-        wait_until("there was a subscription to cut", async || redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]) != "0")
-            .await;
-    }
-    assert!(clients.iter().any(|client| client.record().accepted.len() < EACH), "it was not under load");
     for client in &clients {
-        client.wait_accepted(EACH).await;
-        client.wait_reached(total).await;
+        client.wait_accepted(CUTS * EACH).await;
+        client.wait_reached((CUTS * wave) as u64).await;
     }
-    Faithful::assert_one_room(&clients, total as usize);
+    Faithful::assert_one_room(&clients, CUTS * wave);
     for client in &clients {
         assert_eq!(client.record().connections, 1);
         assert_eq!(client.record().unasked, 1, "only the first message's");
