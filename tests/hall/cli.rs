@@ -408,6 +408,27 @@ async fn the_start_says_that_memory_is_not_shared() {
 }
 
 #[tokio::test]
+async fn comings_and_goings_are_logged_for_who_asks() {
+    let words = ["--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", "--tcp", "127.0.0.1:0"];
+    for (wanted, logged) in [("townhall=debug", true), ("", false)] {
+        let mut hall = Process::start(&words, &[("RUST_LOG", wanted)]);
+        let opening = hall.opened().await;
+        let tcp = opening["tcp"].as_str().and_then(|text| text.parse().ok()).expect("an address");
+        let mut line = Line::connect(tcp).await;
+        line.say("here").await;
+        line.until(&format!("{}:here", line.address)).await;
+        line.say("/quit").await;
+        assert_eq!(line.next_or_end().await, None);
+        let address = line.address.to_string();
+        let about = |log: &str| log.lines().filter(|line| line.contains(&address)).count();
+        if logged {
+            wait_until("the coming and the going are logged", async || about(&hall.log()) >= 2).await;
+        }
+        assert_eq!(about(&hall.log()) > 0, logged, "{}", hall.log());
+    }
+}
+
+#[tokio::test]
 async fn secrets_and_texts_are_never_logged() {
     let redis = RedisServer::start();
     redis.cli(&["config", "set", "requirepass", "open-sesame"]);

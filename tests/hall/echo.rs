@@ -111,6 +111,26 @@ async fn fragments_come_back_as_one_message_and_pings_between_them_are_answered(
 }
 
 #[tokio::test]
+async fn what_comes_in_one_piece_with_the_handshake_is_not_lost() {
+    let node = Node::start(&[]).await;
+    for length in [126, 5_000, 60_000] {
+        let payload = bytes(length);
+        let [high, low] = (length as u16).to_be_bytes();
+        let frame = [&[0x82, 0xfe, high, low, 0, 0, 0, 0], payload.as_slice()].concat();
+        let (answer, mut stream) = Request::handshake("/echo").followed_by(&frame).upgrade(node.http()).await;
+        assert_eq!(answer.status, 101, "{answer:?}");
+        let mut echo = vec![0; 4 + length];
+        patiently("an echo", stream.read_exact(&mut echo)).await.expect("an echo");
+        assert!(echo[..4] == [0x82, 126, high, low] && echo[4..] == payload, "not what was sent: {length} bytes");
+    }
+    let hello = b"\x81\x85\0\0\0\0hello";
+    let (_, mut stream) = Request::handshake("/ws?name=ada").followed_by(hello).upgrade(node.http()).await;
+    let mut heard = [0; 11];
+    patiently("what was said", stream.read_exact(&mut heard)).await.expect("a frame");
+    assert_eq!(&heard, b"\x81\x09ada:hello");
+}
+
+#[tokio::test]
 async fn echoes_are_outside_the_limits_of_talking() {
     let node = Node::start(&["--max-text", "10", "--rate", "1", "--burst", "1"]).await;
     let mut echo = Echo::connect(&node).await;

@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Answer, Json, Line, Node, Plain, wait_until};
+use crate::harness::{Answer, Json, Line, Node, Plain, patiently, wait_until};
 use crate::wire::{EXAMPLE_ACCEPT, Request};
 
 const KEY: &str = "5f0b6c6e-8c2c-4a53-a3a5-0123456789ab";
@@ -135,9 +137,8 @@ async fn a_name_that_breaks_the_rule_is_refused_with_the_rule() {
 #[tokio::test]
 async fn a_name_that_is_no_text_is_refused() {
     let node = Node::start(&[]).await;
-    for path in ["/ws?name=%FF", "/chatroom/ws/%FF%FE/token"] {
-        assert_refused(&refusal_of(&node, path).await, 400, &[]);
-    }
+    let answer = refusal_of(&node, "/chatroom/ws/%FF%FE/token").await;
+    assert_refused(&answer, 400, &[]);
 }
 
 #[tokio::test]
@@ -307,6 +308,62 @@ async fn a_full_hall_says_when_to_come_back_and_lets_in_again_when_somebody_left
     inside.pop();
     wait_until("there is room for one more", async || Json::try_connect(&node.ws_url(), "?name=dora").await.is_ok())
         .await;
+}
+
+#[tokio::test]
+async fn who_never_finishes_asking_is_let_go_and_who_is_in_stays() {
+    let options = ["--handshake-timeout", "500ms", "--max-connections", "2", "--beat", "0"];
+    let node = Node::start(&options).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    for begun in ["", "GET /ws HTTP/1.1\r\nHost: hall\r\nUpgrade:"] {
+        let started = Instant::now();
+        let mut stream = TcpStream::connect(node.http()).await.expect("the node listens");
+        stream.write_all(begun.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        let ended = patiently("the server to let go", stream.read_to_end(&mut answer)).await;
+        let waited = started.elapsed();
+        assert!(ended.is_ok() || answer.is_empty(), "{ended:?}");
+        assert!(waited >= Duration::from_millis(500) && waited < Duration::from_secs(8), "{waited:?}");
+    }
+    ada.said("lobby", "still here").await;
+    Json::connect(&node.ws_url(), "?name=bea").await; // the seat is free again
+}
+
+#[tokio::test]
+async fn what_is_no_http_or_too_much_of_it_is_refused_and_harms_nobody() {
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    let endless = Request::handshake("/ws").with("X-Endless", &"x".repeat(100_000));
+    let many = (0..1_000).fold(Request::handshake("/ws"), |request, n| request.with(&format!("X-{n}"), "x"));
+    let long_path = Request::handshake(&format!("/ws?name={}", "x".repeat(100_000)));
+    for request in [endless, many, long_path] {
+        let mut stream = TcpStream::connect(node.http()).await.expect("the node listens");
+        let _ = stream.write_all(request.text().as_bytes()).await; // refused before it is all sent, perhaps
+        let mut answer = Vec::new();
+        let _ = patiently("a refusal", stream.read_to_end(&mut answer)).await; // or reset, for the same reason
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    for nonsense in [&b"\x16\x03\x01\x02\0\x01\0"[..], b"hello\r\n\r\n", b"GET  / HTTP/9.9\r\n\r\n", &[0; 64]] {
+        let mut stream = TcpStream::connect(node.http()).await.expect("the node listens");
+        stream.write_all(nonsense).await.expect("sent");
+        stream.shutdown().await.expect("sent");
+        let mut answer = Vec::new();
+        let _ = patiently("a refusal", stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    ada.said("lobby", "still here").await;
+}
+
+#[tokio::test]
+async fn a_query_that_says_two_things_or_nonsense_is_refused() {
+    let node = Node::start(&[]).await;
+    for path in ["/ws?name=ada&name=bea", "/ws?room=lobby&room=help", "/ws?last=many", "/ws?last=-1"] {
+        assert_refused(&refusal_of(&node, path).await, 400, &[]);
+    }
 }
 
 #[tokio::test]

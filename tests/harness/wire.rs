@@ -17,11 +17,13 @@ pub struct Request {
     method: String,
     path: String,
     headers: Vec<(String, String)>,
+    /// Sent in one piece with the head.
+    rest: Vec<u8>,
 }
 
 impl Request {
     pub fn new(method: &str, path: &str) -> Request {
-        Request { method: method.into(), path: path.into(), headers: Vec::new() }
+        Request { method: method.into(), path: path.into(), headers: Vec::new(), rest: Vec::new() }
     }
 
     /// A handshake without fault, as RFC 6455 has it.
@@ -45,6 +47,12 @@ impl Request {
         self
     }
 
+    /// Sends these bytes in one piece with the request, without waiting for the answer.
+    pub fn followed_by(mut self, bytes: &[u8]) -> Request {
+        self.rest.extend_from_slice(bytes);
+        self
+    }
+
     /// Sends it and takes the answer; a connection that was upgraded ends here.
     pub async fn send(self, server: SocketAddr) -> Answer {
         self.upgrade(server).await.0
@@ -62,7 +70,7 @@ impl Request {
             false => self.with("Host", &server.to_string()),
         };
         let mut stream = TcpStream::connect(server).await?;
-        stream.write_all(request.text().as_bytes()).await?;
+        stream.write_all(&[request.text().as_bytes(), &request.rest].concat()).await?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await?);
@@ -75,7 +83,8 @@ impl Request {
         Ok((answer, stream))
     }
 
-    fn text(&self) -> String {
+    /// The head as it is sent.
+    pub fn text(&self) -> String {
         let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!("{} {} HTTP/1.1\r\n{headers}\r\n", self.method, self.path)
     }
