@@ -32,8 +32,8 @@ pub mod redis;
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
 /// The longest event that is taken from a broker's server. Whoever publishes must stay below: a longer one would be stored,
-/// and dropped by everyone who reads it.
-pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+/// and dropped by everyone who reads it. The largest `--max-text`, every byte of it escaped, and `data` fit in.
+pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
 /// How many deliveries may wait between the broker and the hub; more are dropped, and repaired from history.
 const FEED_CAPACITY: usize = 16 * 1024;

@@ -41,6 +41,8 @@ const PUBLISHING: usize = 64;
 const READ_BYTES: usize = 16 * 1024;
 /// For so long a closing connection tries to write what is left, and waits for the client to close.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How often a client that is leaving is looked at, whether it has heard its own last message.
+const HEARD_POLL: Duration = Duration::from_millis(10);
 /// As many beats without a sign of life end a connection.
 const BEATS_MISSED: u32 = 3;
 /// When to try again what the broker could not do.
@@ -92,6 +94,8 @@ pub struct Connection {
     slot: Option<Slot>,
     /// Nothing more is read; what is under way is finished, until then at most.
     finishing: Option<(CloseReason, Instant)>,
+    /// Where the newest message of this client was stored.
+    said: Option<(RoomName, Offset)>,
 }
 
 /// How something ended that was awaited.
@@ -150,6 +154,7 @@ impl Connection {
             full_since: None,
             slot: None,
             finishing: None,
+            said: None,
         }
     }
 
@@ -278,7 +283,7 @@ impl Connection {
     /// What the client said.
     fn hear(&mut self, incoming: Incoming, now: Instant) -> Result<(), CloseReason> {
         match incoming {
-            Incoming::Ping(payload) => self.out.tell(|out| write_pong(&payload, out)),
+            Incoming::Ping(payload) => self.out.control(|out| write_pong(&payload, out)),
             Incoming::Pong => {}
             Incoming::Close => return Err(CloseReason::Left),
             Incoming::Text(_) | Incoming::Unreadable(..) => {
@@ -419,6 +424,7 @@ impl Connection {
             }
             Outcome::Accepted { room, id, reference, position, said_at } => {
                 METRICS.publish_seconds.record(said_at.elapsed());
+                self.said = Some((room.clone(), position.offset));
                 if self.out.encoding == Encoding::Json {
                     let Position { epoch, offset } = position;
                     let accepted = Reply::Accepted { room, id, reference, epoch, offset };
@@ -556,7 +562,7 @@ impl Connection {
         }
         if silent >= beat * (self.clock.pings + 1) {
             self.clock.pings += 1;
-            self.out.tell(write_ping);
+            self.out.control(write_ping);
         }
         Ok(())
     }
@@ -564,8 +570,8 @@ impl Connection {
     /// Sends a JSON client something when nothing else was sent for a beat.
     fn keep_beat(&mut self, now: Instant) {
         let beat = self.clock.times.beat;
-        let quiet = now.saturating_duration_since(self.out.wrote_text_at());
-        if self.out.encoding == Encoding::Json && !beat.is_zero() && quiet >= beat && self.out.is_flushed() {
+        let quiet = now.saturating_duration_since(self.out.spoke_at());
+        if self.out.encoding == Encoding::Json && !beat.is_zero() && quiet >= beat && self.full_since.is_none() {
             self.out.tell(|out| write_reply(&Reply::Beat {}, out));
         }
     }
@@ -577,7 +583,9 @@ impl Connection {
         let mut due = |at: Instant| next = next.min(at.max(now + Duration::from_millis(1)));
         if !beat.is_zero() && self.out.encoding != Encoding::Line {
             due(self.clock.heard_at + beat * (self.clock.pings + 1));
-            due(if self.out.wrote_text_at() + beat > now { self.out.wrote_text_at() + beat } else { now + beat });
+            if self.out.encoding == Encoding::Json && self.full_since.is_none() {
+                due(self.out.spoke_at() + beat);
+            }
         }
         if let Some(since) = self.full_since.filter(|_| !write_timeout.is_zero()) {
             due(since + write_timeout);
@@ -615,12 +623,18 @@ impl Connection {
         self.clock.wake_by(until);
     }
 
-    fn finish_if_done(&self) -> Result<(), CloseReason> {
-        let busy = self.waiting.is_some() || !self.publishing.is_empty() || self.full_since.is_some();
-        match self.finishing {
-            Some((reason, _)) if !busy && self.page.is_none() => Err(reason),
-            _ => Ok(()),
+    fn finish_if_done(&mut self) -> Result<(), CloseReason> {
+        let Some((reason, _)) = self.finishing else { return Ok(()) };
+        if self.waiting.is_some() || !self.publishing.is_empty() || self.full_since.is_some() || self.page.is_some() {
+            return Ok(());
         }
+        // Who speaks hears oneself, too; the delivery loop does not tell when it has written that.
+        let heard = self.said.as_ref().is_none_or(|(room, offset)| self.out.has_received(room, *offset));
+        if heard {
+            return Err(reason);
+        }
+        self.clock.wake_by(Instant::now() + HEARD_POLL);
+        Ok(())
     }
 
     /// Leaves all rooms and says good-bye.

@@ -61,6 +61,8 @@ struct OpenRoom {
     room: Arc<Room>,
     subscribed: AtomicBool,
     refresh: Mutex<Option<Refresh>>,
+    /// Whether that is still under way.
+    reading: AtomicBool,
     repairing: AtomicBool,
     /// The newest position that was accepted here and not heard yet.
     expected: Mutex<Option<Position>>,
@@ -139,6 +141,7 @@ impl Hub {
                 room: Arc::new(Room::new(name.clone(), self.window, &self.workers)),
                 subscribed: AtomicBool::new(false),
                 refresh: Mutex::default(),
+                reading: AtomicBool::new(false),
                 repairing: AtomicBool::new(false),
                 expected: Mutex::default(),
             })
@@ -197,10 +200,16 @@ impl Hub {
     /// Makes the room as the broker is. Joins the reading that is under way, if there is one; says whether it began now.
     fn refresh(self: &Arc<Self>, open: &Arc<OpenRoom>, encoding: Encoding) -> (Refresh, bool) {
         let mut slot = lock(&open.refresh);
-        if let Some(refresh) = slot.as_ref().filter(|refresh| refresh.peek().is_none()) {
+        if let Some(refresh) = slot.as_ref().filter(|_| open.reading.load(Ordering::Acquire)) {
             return (refresh.clone(), false);
         }
-        let task = tokio::spawn(self.clone().read_on(open.clone(), encoding));
+        open.reading.store(true, Ordering::Release);
+        let (hub, opened) = (self.clone(), open.clone());
+        let task = tokio::spawn(async move {
+            let result = hub.read_on(&opened, encoding).await;
+            opened.reading.store(false, Ordering::Release);
+            result
+        });
         let refresh = async move {
             let ended = || BrokerError::Unavailable("reading ended early".into());
             task.await.unwrap_or_else(|_| Err(ended()))
@@ -211,7 +220,7 @@ impl Hub {
     }
 
     /// Subscribes before it reads, never the other way round.
-    async fn read_on(self: Arc<Self>, open: Arc<OpenRoom>, encoding: Encoding) -> Result<(), BrokerError> {
+    async fn read_on(&self, open: &OpenRoom, encoding: Encoding) -> Result<(), BrokerError> {
         let room = &open.room;
         if !open.subscribed.load(Ordering::Acquire) {
             self.broker.subscribe(&room.name).await?;
@@ -327,9 +336,10 @@ impl Hub {
     async fn compare_rooms(self: &Arc<Self>, rooms: &[Arc<OpenRoom>]) -> Result<(), BrokerError> {
         for rooms in rooms.chunks(COMPARE_ROOMS) {
             let names = rooms.iter().map(|open| open.room.name.clone()).collect();
+            let asked: Vec<Offset> = rooms.iter().map(|open| open.room.head()).collect();
             let heads = self.broker.heads(names).await?;
-            for (open, head) in rooms.iter().zip(heads) {
-                if head.is_ok_and(|head| open.room.check(&head) == Wants::Repair) {
+            for ((open, asked), head) in rooms.iter().zip(asked).zip(heads) {
+                if head.is_ok_and(|head| open.room.check(asked, &head) == Wants::Repair) {
                     self.repair(open);
                 }
             }
@@ -356,7 +366,8 @@ impl Hub {
         rooms.retain(|name, open| {
             let linger = if open.room.head() == 0 { LINGER_SILENT } else { LINGER };
             // Nobody can come in while the rooms are locked.
-            let stays = open.room.quiet_for(now).is_none_or(|quiet| quiet < linger);
+            let stays =
+                open.reading.load(Ordering::Acquire) || open.room.quiet_for(now).is_none_or(|quiet| quiet < linger);
             if !stays {
                 self.broker.unsubscribe(name);
             }

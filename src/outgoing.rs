@@ -25,7 +25,7 @@ use crate::encoding::Encoding;
 use crate::log::{Batch, Seq};
 use crate::metrics::METRICS;
 use crate::names::RoomName;
-use crate::pages::Page;
+use crate::pages::{Page, Part};
 use crate::position::{Offset, Position};
 use crate::room::{Membership, Place, Room};
 
@@ -67,6 +67,8 @@ pub struct Outgoing {
 enum Owner {
     Loop,
     Task,
+    /// The task, which waits for a page of history and has nothing else to write: it wants to hear of news.
+    WaitingTask,
 }
 
 #[derive(Debug)]
@@ -77,8 +79,8 @@ struct State {
     cursors: Vec<Cursor>,
     /// The cursor whose turn it is.
     turn: usize,
-    /// When anything was written last.
-    wrote_at: Instant,
+    /// When something was written last that a page can see: no control frame.
+    spoke_at: Instant,
     /// The socket is broken.
     broken: bool,
 }
@@ -126,7 +128,7 @@ impl Outgoing {
             outbox: Vec::new(),
             cursors: Vec::new(),
             turn: 0,
-            wrote_at: Instant::now(),
+            spoke_at: Instant::now(),
             broken: false,
         };
         Outgoing { id: ConnectionId::next(), encoding, socket, state: Mutex::new(state), wake: Notify::new() }
@@ -145,9 +147,17 @@ impl Outgoing {
         self.wake.notified().await;
     }
 
-    /// When something was written last, be it a text or a control frame.
-    pub fn wrote_text_at(&self) -> Instant {
-        self.state().wrote_at
+    /// When something was written last that is no control frame.
+    pub fn spoke_at(&self) -> Instant {
+        self.state().spoke_at
+    }
+
+    /// Whether the client has everything of `room` up to `offset`, or is no longer in it.
+    pub fn has_received(&self, room: &RoomName, offset: Offset) -> bool {
+        let state = self.state();
+        let mut cursors = state.cursors.iter();
+        let cursor = cursors.find(|cursor| cursor.membership.room().name == *room);
+        state.unfinished.is_empty() && cursor.is_none_or(|cursor| cursor.position.offset >= offset)
     }
 
     // --- the delivery loop's side -----------------------------------------------------------------------------------
@@ -155,8 +165,13 @@ impl Outgoing {
     /// Writes what is new in `room`, if that is for the loop to do. `whole`: `news` in this connection's encoding.
     pub fn serve(&self, room: &Arc<Room>, news: &Batch, whole: &[IoSlice<'_>], now: Instant) -> Served {
         let mut state = self.state();
-        if state.owner == Owner::Task {
-            return Served::default();
+        match state.owner {
+            Owner::Loop => {}
+            Owner::Task => return Served::default(),
+            Owner::WaitingTask => {
+                self.hand_to_task(&mut state);
+                return Served::default();
+            }
         }
         let Some(cursor) = state.cursors.iter_mut().find(|cursor| Arc::ptr_eq(cursor.membership.room(), room)) else {
             return Served::default();
@@ -184,7 +199,7 @@ impl Outgoing {
     fn after_write(&self, state: &mut State, written: io::Result<CursorWrite>, now: Instant) -> Served {
         match written {
             Ok(written) => {
-                state.wrote_at = now;
+                state.spoke_at = now;
                 let served = Served { records: written.records, bytes: written.bytes };
                 if !written.complete {
                     state.unfinished = written.rest;
@@ -214,6 +229,12 @@ impl Outgoing {
 
     /// Adds to what the client alone is told; the task flushes it.
     pub fn tell(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.control(write);
+        self.state().spoke_at = Instant::now();
+    }
+
+    /// Adds a control frame; the task flushes it.
+    pub fn control(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         state.owner = Owner::Task;
         write(&mut state.outbox);
@@ -271,12 +292,6 @@ impl Outgoing {
         }
     }
 
-    /// Whether everything was written, the private and the rooms'.
-    pub fn is_flushed(&self) -> bool {
-        let state = self.state();
-        state.unfinished.is_empty() && state.outbox.is_empty()
-    }
-
     /// Writes what there is, until the socket takes no more or the connection is up to date.
     ///
     /// # Errors
@@ -299,11 +314,12 @@ impl Outgoing {
             }
         };
         if sent > 0 {
-            state.wrote_at = Instant::now();
             METRICS.sent_bytes.increment(sent as u64);
         }
-        if matches!(ended, Flushed::UpToDate) {
-            state.owner = Owner::Loop;
+        match ended {
+            Flushed::UpToDate => state.owner = Owner::Loop,
+            Flushed::Missing(..) => state.owner = Owner::WaitingTask,
+            _ => {}
         }
         Ok(ended)
     }
@@ -356,9 +372,11 @@ impl State {
                 Next::Missing => {
                     missing.get_or_insert((cursor.membership.room().clone(), cursor.position.offset));
                 }
-                Next::Page(bytes, offset) => {
-                    cursor.position.offset = offset;
-                    self.unfinished = bytes;
+                Next::Page(part) => {
+                    cursor.position.offset = part.through;
+                    METRICS.deliveries.at(encoding).increment(part.records);
+                    self.unfinished = part.bytes;
+                    self.spoke_at = Instant::now();
                     self.turn = index + 1;
                     return Ok(Step::Wrote(0));
                 }
@@ -388,6 +406,7 @@ impl State {
             return Ok(Step::Full);
         };
         METRICS.deliveries.at(encoding).increment(written.records);
+        self.spoke_at = Instant::now();
         self.unfinished = written.rest;
         Ok(Step::Wrote(written.bytes as usize))
     }
@@ -397,7 +416,7 @@ impl State {
 enum Next {
     Nothing,
     News(Batch, Seq),
-    Page(Bytes, Offset),
+    Page(Part),
     Missing,
     Forked,
 }
@@ -423,7 +442,7 @@ impl Cursor {
                 if news.to == seq { Next::Nothing } else { Next::News(news, seq) }
             }
             _ => match self.page.as_ref().and_then(|page| page.after(self.position.offset, encoding)) {
-                Some((bytes, offset)) => Next::Page(bytes, offset),
+                Some(part) => Next::Page(part),
                 None => {
                     self.page = None;
                     Next::Missing

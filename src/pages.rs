@@ -44,24 +44,36 @@ struct Encoded {
     ends: Vec<usize>,
 }
 
+/// A part of a page, for somebody who is in the middle of it.
+#[derive(Debug)]
+pub struct Part {
+    pub bytes: Bytes,
+    /// The offset that it takes them to.
+    pub through: Offset,
+    pub records: u64,
+}
+
 impl Page {
-    /// What somebody gets who has everything up to `offset`, and where that takes them; `None` where this page does not go
-    /// on from there.
-    pub fn after(&self, offset: Offset, encoding: Encoding) -> Option<(Bytes, Offset)> {
+    /// What somebody gets who has everything up to `offset`; `None` where this page does not go on from there.
+    pub fn after(&self, offset: Offset, encoding: Encoding) -> Option<Part> {
         let index = self.records.partition_point(|record| record.offset() <= offset);
         match self.records.get(index)? {
             Record::Gap { to, .. } => {
                 // Some of it may be what they have: they lost only the rest.
                 let mut bytes = Vec::new();
                 Record::Gap { from: offset + 1, to: *to }.encode(encoding, &self.room, &self.epoch, &mut bytes);
-                Some((bytes.into(), *to))
+                Some(Part { bytes: bytes.into(), through: *to, records: 0 })
             }
             Record::Event { offset: next, .. } if *next != offset + 1 => None,
             Record::Event { .. } => {
                 let encoded = self.encoded[encoding as usize].get_or_init(|| self.encode(encoding));
                 let start = if index == 0 { 0 } else { encoded.ends[index - 1] };
                 let last = encoded.ends.partition_point(|end| *end <= start + SLICE_BYTES).max(index + 1) - 1;
-                Some((encoded.bytes.slice(start..encoded.ends[last]), self.records[last].offset()))
+                Some(Part {
+                    bytes: encoded.bytes.slice(start..encoded.ends[last]),
+                    through: self.records[last].offset(),
+                    records: (last + 1 - index) as u64,
+                })
             }
         }
     }

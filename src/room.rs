@@ -282,12 +282,12 @@ impl Room {
         self.repair(&Read { first: base + 1, limit, head: base }, history)
     }
 
-    /// Compares with the broker's head.
-    pub fn check(&self, head: &Head) -> Wants {
+    /// Compares with the broker's head. `asked`: ours when it was asked; what came since is newer than the answer.
+    pub fn check(&self, asked: Offset, head: &Head) -> Wants {
         let mut state = self.state();
         state.note_oldest(head.oldest);
-        let same = state.lineage.epoch == head.lineage.epoch && state.log.head() == head.offset;
-        // Ahead of the answer in the same epoch: it was overtaken by a delivery. Only `repair` may judge that.
+        let same_epoch = state.lineage.epoch == head.lineage.epoch;
+        let same = same_epoch && (asked..=state.log.head()).contains(&head.offset);
         if same || !state.open { Wants::Nothing } else { Wants::Repair }
     }
 

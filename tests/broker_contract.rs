@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use townhall::broker::memory::MemoryBroker;
 use townhall::broker::redis::RedisBroker;
 use townhall::broker::{
@@ -23,7 +23,7 @@ mod redis;
 use redis::RedisServer;
 
 /// How long anything is waited for that must come.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 macro_rules! on_both_brokers {
     ($($sentence:ident)*) => {
@@ -352,6 +352,10 @@ async fn a_room_that_lost_its_meta_goes_on_under_an_epoch_without_a_past() {
     assert_eq!(position.offset, 6);
     assert_ne!(position.epoch, head.lineage.epoch);
     assert_eq!(hall.head("lobby").await.lineage.forks, []);
+    hall.cli(&["HSET", META, "offset", "3"]);
+    let again = hall.head("lobby").await;
+    assert_eq!((again.offset, again.lineage.forks.len()), (6, 0));
+    assert_ne!(again.lineage.epoch, position.epoch);
     assert!(hall.cli(&["PTTL", META]).parse::<i64>().unwrap() > 0);
 }
 
@@ -377,6 +381,54 @@ async fn a_cut_subscription_says_gapped_and_flows_again() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_hears_nothing_is_found_out_by_its_probe() {
+    let server = RedisServer::start();
+    let (port, mute) = proxy_of(server.port()).await;
+    let (broker, mut feed) = open(&format!("redis://127.0.0.1:{port}")).await;
+    broker.subscribe(&room("lobby")).await.unwrap();
+    // From now on nothing comes through the node's second connection, which stays open.
+    mute.send_replace(2);
+    wait_for(&broker, Status::Away).await;
+    mute.send_replace(0);
+    wait_for(&broker, Status::Up).await;
+    assert_eq!(within(feed.next()).await, Some(Notice::Gapped));
+    broker.publish(message("lobby", 1)).await.unwrap();
+    assert_eq!(hear(&mut feed).await.event, event(1));
+}
+
+#[tokio::test]
+async fn ids_are_remembered_over_one_change_of_generations_and_not_over_two() {
+    let hall = Hall::on(RedisServer::start()).await;
+    let first = message("lobby", 1);
+    assert_eq!(hall.publish(first.clone()).await.offset, 1);
+    for n in 2..=3 {
+        assert_eq!(hall.publish(first.clone()).await.offset, 1);
+        // As if the time that ids are remembered for had passed.
+        hall.cli(&["HSET", META, "since", "1"]);
+        assert_eq!(hall.say("lobby", n).await.offset, n);
+    }
+    assert_eq!(hall.publish(first).await.offset, 4);
+}
+
+#[tokio::test]
+async fn a_room_that_was_to_expire_stays_when_that_is_switched_off() {
+    let server = RedisServer::start();
+    let (expiring, _) = open(&server.url()).await;
+    let forever = HistorySettings { room_ttl: Duration::ZERO, ..settings() };
+    let (keeping, _) = open_with(&server.url(), &forever).await.unwrap();
+    let expiry = |key| server.cli(&["PTTL", &format!("townhall:{{lobby}}:{key}")]);
+    expiring.publish(message("lobby", 1)).await.unwrap();
+    for key in ["log", "meta"] {
+        let left: u64 = expiry(key).parse().unwrap();
+        assert!((3_590_000..=3_600_000 * 17 / 16).contains(&left), "{left}");
+    }
+    keeping.publish(message("lobby", 2)).await.unwrap();
+    assert_eq!((expiry("log").as_str(), expiry("meta").as_str()), ("-1", "-1"));
+    expiring.publish(message("lobby", 3)).await.unwrap();
+    assert_ne!((expiry("log").as_str(), expiry("meta").as_str()), ("-1", "-1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_and_uniqueness_survive_cuts_and_a_lost_library_in_mid_run() {
     let hall = Hall::on(RedisServer::start()).await;
     let mut answers = Vec::new();
@@ -574,8 +626,8 @@ async fn a_newer_format_refuses_its_room_and_no_other() {
     assert!(heads[0].as_ref().is_err_and(refused), "{heads:?}");
     assert!(heads[1].is_ok());
 
-    let line = format!("2 abc 2 1 {{}}\n1 abc 3 1 {{\"n\":3}}");
-    hall.cli(&["PUBLISH", "townhall:0:{lobby}", &line]);
+    let line = "2 abc 2 1 {}\n1 abc 3 1 {\"n\":3}";
+    hall.cli(&["PUBLISH", "townhall:0:{lobby}", line]);
     assert_eq!(hall.hear().await.position.offset, 3);
     // Another room in the same round is stored all the same.
     let (bad, good) =
@@ -796,6 +848,35 @@ async fn impostor(answer: impl Fn(&str) -> Option<String> + Send + 'static) -> u
         }
     });
     port
+}
+
+/// A way to a port that, while told so, brings nothing back over one of its connections, counted from 1.
+async fn proxy_of(server: u16) -> (u16, tokio::sync::watch::Sender<usize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (mute, muted) = tokio::sync::watch::channel(0);
+    tokio::spawn(async move {
+        let mut count = 0;
+        while let Ok((client, _)) = listener.accept().await {
+            count += 1;
+            let (number, muted) = (count, muted.clone());
+            let server = tokio::net::TcpStream::connect(("127.0.0.1", server)).await;
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.unwrap().into_split();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+            });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 * 1024];
+                while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
+                    if *muted.borrow() != number && to_client.write_all(&buffer[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (port, mute)
 }
 
 fn room(name: &str) -> RoomName {

@@ -295,3 +295,91 @@ pub(super) async fn answer(receiver: oneshot::Receiver<Answer>, deadline: Instan
 
 /// An attempt must leave room for another one before the deadline.
 const _: () = assert!(ATTEMPT.as_millis() * 2 < DEADLINE.as_millis());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::UserId;
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    fn push(queue: &Queue, room: &str, text: &str) -> Result<(), BrokerError> {
+        let publication = Publication {
+            room: RoomName::parse(room).unwrap(),
+            user: UserId::new("u".into()),
+            id: Uuid::new_v4(),
+            event: Bytes::copy_from_slice(text.as_bytes()),
+        };
+        queue.push(publication).map(|_| ())
+    }
+
+    /// What a round carries, as `room text text …`.
+    fn shown(round: &[Call]) -> Vec<String> {
+        let text = |pending: &Pending| String::from_utf8_lossy(&pending.publication.event).into();
+        let line = |call: &Call| {
+            let texts: Vec<String> = call.messages.iter().map(text).collect();
+            format!("{} {}", call.room, texts.join(" "))
+        };
+        round.iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_failed_is_sent_again_in_its_order_and_before_what_came_since() {
+        let queue = Queue::default();
+        for text in ["1", "2", "3"] {
+            push(&queue, "a", text).unwrap();
+        }
+        push(&queue, "b", "1").unwrap();
+        let now = Instant::now();
+        let round = queue.take_round(now);
+        assert_eq!(shown(&round), ["a 1 2 3", "b 1"]);
+        push(&queue, "a", "4").unwrap();
+        queue.put_back(round);
+        assert_eq!(shown(&queue.take_round(now)), ["a 1 2 3 4", "b 1"]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_room_has_one_call_a_round_and_a_busy_one_keeps_nobody_waiting() {
+        let queue = Queue::default();
+        for _ in 0..CALL_MESSAGES + 1 {
+            push(&queue, "busy", "x").unwrap();
+        }
+        push(&queue, "quiet", "x").unwrap();
+        let now = Instant::now();
+        let first = queue.take_round(now);
+        let rooms: Vec<_> = first.iter().map(|call| call.room.as_str()).collect();
+        assert_eq!(rooms, ["busy", "quiet"]);
+        assert_eq!(first[0].messages.len(), CALL_MESSAGES);
+        assert_eq!(shown(&queue.take_round(now)), ["busy x"]);
+    }
+
+    #[test]
+    fn what_waits_and_what_is_under_way_are_bounded_together() {
+        let queue = Queue::default();
+        for _ in 0..QUEUE_MESSAGES {
+            push(&queue, "a", "x").unwrap();
+        }
+        let now = Instant::now();
+        let round = queue.take_round(now);
+        assert!(push(&queue, "b", "x").is_err());
+        queue.waiting().answered(&round[0].messages);
+        assert!(push(&queue, "b", "x").is_ok());
+        queue.drop_expired(now + DEADLINE + Duration::from_secs(1));
+        assert!(queue.is_empty());
+        let waiting = queue.waiting();
+        assert_eq!((waiting.messages, waiting.bytes), (0, 0));
+    }
+
+    #[test]
+    fn bytes_are_bounded_in_a_call_and_in_the_queue() {
+        let queue = Queue::default();
+        let big = "x".repeat(100 * 1024);
+        let mut taken = 0;
+        while push(&queue, "a", &big).is_ok() {
+            taken += 1;
+        }
+        assert_eq!(taken, QUEUE_BYTES / big.len());
+        assert_eq!(queue.take_round(Instant::now())[0].messages.len(), 2);
+    }
+}
