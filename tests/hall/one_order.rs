@@ -38,6 +38,10 @@ async fn two_databases_of_one_redis_never_hear_each_other() {
     assert_eq!(ben.view("lobby").messages.len(), 20);
     assert_eq!(ada.position("lobby").offset, 20);
     assert_eq!(ben.position("lobby").offset, 20);
+    // And nothing was even sent to the wrong node.
+    for node in [&east, &west] {
+        assert_eq!(node.metric("townhall_messages_received_total").await, 20.0);
+    }
 }
 
 /// Four doors at four places: all talk at the same time, and all hear the same.

@@ -233,3 +233,36 @@ async fn a_node_whose_redis_is_away_at_the_start_waits_and_then_works() {
     ada.said("lobby", "hello").await;
     ada.hear("lobby", "hello").await;
 }
+
+#[tokio::test]
+async fn what_plain_and_tcp_clients_say_while_redis_is_away_is_repeated_for_them() {
+    let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    let mut lewin = Plain::connect(&node.ws_url(), "?name=lewin").await;
+    lewin.say("before").await;
+    lewin.expect("lewin:before").await;
+    let mut nc = Line::connect(node.tcp_addr()).await;
+    let nc_name = nc.address.to_string();
+    nc.say("before").await;
+    nc.until(&format!("{nc_name}:before")).await;
+    ada.reach("lobby", 2).await;
+
+    redis.kill();
+    lewin.say("lewin, meanwhile").await;
+    lewin.say("lewin, a little later").await;
+    nc.say("nc, meanwhile").await;
+    // Twice in a row: by then their first attempts have failed, too.
+    for _ in 0..2 {
+        ada.say("lobby", "lost on purpose").await;
+        ada.expect_error("unavailable").await;
+    }
+    redis.restart();
+    ada.reach("lobby", 5).await;
+    let mut texts = ada.texts("lobby").split_off(2);
+    let order = |text| texts.iter().position(|other| other == text);
+    assert!(order("lewin, meanwhile") < order("lewin, a little later"), "{texts:?}");
+    texts.sort();
+    assert_eq!(texts, ["lewin, a little later", "lewin, meanwhile", "nc, meanwhile"]);
+}
