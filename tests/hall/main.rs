@@ -2,13 +2,22 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../harness/wire.rs"]
+mod wire;
 
 mod a_crowd;
 mod a_death;
 mod a_slow_reader;
+mod browser;
+mod cli;
+mod echo;
+mod handshakes;
 mod leaving;
 mod line_door;
+mod nginx;
 mod one_order;
+mod ops;
+mod pages;
 mod plain_door;
 mod redis_outage;
 mod refusals;
