@@ -11,4 +11,7 @@ test: ## format, lints and every test; installs what they need; the last line su
 
 test-all: test ## the same, so far: slower suites go here and not into `test`
 
-.PHONY: help test test-all
+bench: ## what a delivery costs, beside axum with a broadcast channel, on pinned cores (about five minutes)
+	@loadtest/bench
+
+.PHONY: help test test-all bench

@@ -10,8 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use townhall::broker::memory::MemoryBroker;
 use townhall::broker::redis::RedisBroker;
 use townhall::broker::{
-    Broker, BrokerError, DEADLINE, Delivery, Entry, FeedReceiver, Head, History, Notice, Publication, Range, Status,
-    feed,
+    Broker, BrokerError, DEADLINE, Delivery, Entry, FeedReceiver, Head, History, MAX_EVENT_BYTES, Notice, Publication,
+    Range, Status, feed,
 };
 use townhall::config::{HistorySettings, RedisSettings};
 use townhall::names::{RoomName, UserId};
@@ -639,7 +639,6 @@ async fn a_newer_format_refuses_its_room_and_no_other() {
 #[tokio::test]
 async fn entries_that_nobody_of_ours_wrote_are_left_out() {
     let hall = Hall::on(RedisServer::start()).await;
-    let huge = format!("{{\"n\":\"{}\"}}", "x".repeat(64 * 1024));
     hall.say("lobby", 1).await;
     for (id, fields) in [
         ("2-0", vec!["at", "1", "e", "not json"]),
@@ -647,13 +646,18 @@ async fn entries_that_nobody_of_ours_wrote_are_left_out() {
         ("4-0", vec!["at", "soon", "e", "{}"]),
         ("5-0", vec!["e", "{}"]),
         ("6-0", vec!["at", "1", "e", "{\n}"]),
-        ("7-0", vec!["at", "1", "e", &huge]),
         ("8-3", vec!["at", "1", "e", "{}"]),
         ("9-0", vec!["at", "1", "e", "{\"n\":9}"]),
     ] {
         let log = "townhall:{lobby}:log";
         let added = hall.cli(&[&["XADD", log, id][..], &fields].concat());
         assert_eq!(added, id);
+        if id == "6-0" {
+            // Too long for a command line, and for us.
+            let huge = "return redis.call('XADD', KEYS[1], '7-0', 'at', '1', 'e', '{\"n\":\"' .. string.rep('x', ARGV[1]) .. '\"}')";
+            let added = hall.cli(&["EVAL", huge, "1", log, &MAX_EVENT_BYTES.to_string()]);
+            assert_eq!(added, "7-0");
+        }
     }
     assert_eq!(hall.say("lobby", 10).await.offset, 10);
     assert_eq!(texts(&hall.whole("lobby").await.entries), [1, 9, 10]);
