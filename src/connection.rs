@@ -398,6 +398,7 @@ impl Connection {
     }
 
     fn enter(&mut self, membership: Membership, place: Place, reference: Option<Ref>, moved: bool) {
+        place.count();
         let room = membership.room().clone();
         let mut went = Vec::new();
         if moved {
@@ -414,7 +415,6 @@ impl Connection {
 
     /// Places the cursor and tells the client: at a join, at joining again, and after a fork.
     fn put(&mut self, membership: Membership, place: Place, reference: Option<Ref>) {
-        place.count();
         let encoding = self.out.encoding;
         let lost = place.lost;
         let joined = Reply::Joined { room: membership.room().name.clone(), reference, joined: place.joined.clone() };
@@ -464,6 +464,9 @@ impl Connection {
         self.page = None;
         let entrance = Entrance { encoding: self.out.encoding, after: Some(position), last: LAST_AFTER_FORK };
         if let Some(place) = membership.room().place(&entrance, true) {
+            if place.joined.recovered == Some(false) {
+                place.count();
+            }
             self.put(membership, place, None);
         }
     }

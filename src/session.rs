@@ -327,3 +327,6 @@ const HELP: &str = "help /name NAME · /room ROOM · /quit · //x says /x · any
 pub fn refusal_notice(refusal: &Refusal) -> String {
     format!("! {} {}", refusal.code.as_str(), visible(&refusal.message))
 }
+
+#[cfg(test)]
+mod tests;

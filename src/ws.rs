@@ -218,15 +218,20 @@ fn is_shown(name: &HeaderName) -> bool {
         || matches!(*name, header::PRAGMA | header::CACHE_CONTROL)
 }
 
+/// A path without the token that ends the tutorial's address.
+fn shown_path(path: &str) -> String {
+    const CLASSIC: &str = "/chatroom/ws/";
+    let Some((base, rest)) = path.split_once(CLASSIC) else { return path.into() };
+    let name = rest.split_once('/').map_or("…", |(name, _)| name);
+    format!("{base}{CLASSIC}{name}/…")
+}
+
 /// The handshake as it came, secrets masked: what the tutorial's first WebSocket server printed.
 fn log(request: &Request) {
     if !tracing::enabled!(tracing::Level::TRACE) {
         return;
     }
-    // The last part of the tutorial's address is a token.
-    let path = request.uri().path();
-    let shown = path.split_once("/chatroom/ws/").map_or(path.into(), |(base, _)| format!("{base}/chatroom/ws/…"));
-    let mut text = format!("{} {shown} {:?}", request.method(), request.version());
+    let mut text = format!("{} {} {:?}", request.method(), shown_path(request.uri().path()), request.version());
     for (name, value) in request.headers() {
         let shown = if is_shown(name) || value == SUBPROTOCOL { value.to_str().unwrap_or("…") } else { "…" };
         text.push_str(&format!("\n{name}: {shown}"));
@@ -263,6 +268,14 @@ mod tests {
             assert!(is_let_in(origin, "127.0.0.1:8080", &here), "{origin}");
         }
         assert!(!is_let_in("http://localhost.evil.example", "127.0.0.1:8080", &here));
+    }
+
+    #[test]
+    fn a_token_in_the_path_is_not_shown() {
+        assert_eq!(shown_path("/ws"), "/ws");
+        assert_eq!(shown_path("/gin/chatroom/ws/lewin/s3cret"), "/gin/chatroom/ws/lewin/…");
+        assert_eq!(shown_path("/chatroom/ws/s3cret"), "/chatroom/ws/…/…");
+        assert_eq!(shown_path("/chatroom/ws/lewin/a/s3cret"), "/chatroom/ws/lewin/…");
     }
 
     #[test]

@@ -1,0 +1,167 @@
+//! Commands in, actions out.
+
+use super::*;
+
+const ID: &str = "5f0b6c6e-8c2c-4a53-a3a5-0123456789ab";
+
+fn session_with(change: impl FnOnce(&mut Config)) -> Session {
+    let mut config = Config::default();
+    change(&mut config);
+    let id = crate::names::UserId::new("guest-1".into());
+    let user = User { id, name: DisplayName::parse("zoe").unwrap() };
+    Session::new(Arc::new(Rules::new(&config, "node")), user, Instant::now())
+}
+
+fn session() -> Session {
+    session_with(|_| {})
+}
+
+fn ask(session: &mut Session, json: &str) -> Action {
+    session.request(Request::parse(json), Instant::now())
+}
+
+fn refusal(action: Action) -> Refusal {
+    match action {
+        Action::Refuse(refusal) => refusal,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn join(session: &mut Session, room: &str) {
+    let action = ask(session, &format!(r#"{{"type":"join","room":"{room}"}}"#));
+    assert!(matches!(action, Action::Join { .. }), "{action:?}");
+}
+
+fn say(text: &str) -> String {
+    format!(r#"{{"type":"say","room":"lobby","id":"{ID}","text":{}}}"#, serde_json::Value::from(text))
+}
+
+#[test]
+fn a_join_replays_fifty_and_never_more_than_two_hundred() {
+    for (given, expected) in [("", 50), (r#","last":7"#, 7), (r#","last":201"#, 200), (r#","last":1e3"#, 0)] {
+        let action = ask(&mut session(), &format!(r#"{{"type":"join","room":"lobby"{given}}}"#));
+        match action {
+            Action::Join { last, .. } => assert_eq!(last, expected, "{given}"),
+            other => assert_eq!(refusal(other).code, ErrorCode::BadFrame, "{given}"),
+        }
+    }
+    let huge = ask(&mut session(), r#"{"type":"join","room":"lobby","last":99999999999999999999999}"#);
+    assert!(matches!(huge, Action::Join { last: 200, .. }), "{huge:?}");
+}
+
+#[test]
+fn everything_but_join_needs_a_joined_room() {
+    let mut session = session();
+    let commands =
+        [r#"{"type":"leave","room":"lobby"}"#.into(), say("hi"), r#"{"type":"history","room":"lobby"}"#.into()];
+    for command in &commands {
+        assert_eq!(refusal(ask(&mut session, command)).code, ErrorCode::NotJoined, "{command}");
+    }
+    join(&mut session, "lobby");
+    for command in &commands {
+        assert!(!matches!(ask(&mut session, command), Action::Refuse(_)), "{command}");
+    }
+}
+
+#[test]
+fn rooms_that_do_not_exist_are_told_from_names_that_are_none() {
+    let mut session = session_with(|config| config.rooms = Rooms::Only(vec![RoomName::parse("help").unwrap()]));
+    let code = |session: &mut Session, room: &str| {
+        refusal(ask(session, &format!(r#"{{"type":"join","room":"{room}"}}"#))).code
+    };
+    assert_eq!(code(&mut session, "Help!"), ErrorCode::BadRoom);
+    assert_eq!(code(&mut session, "lobby"), ErrorCode::Forbidden);
+    join(&mut session, "help");
+}
+
+#[test]
+fn more_rooms_than_allowed_are_refused_until_one_is_left() {
+    let mut session = session_with(|config| config.limits.rooms = 2);
+    join(&mut session, "a");
+    join(&mut session, "b");
+    let third = r#"{"type":"join","room":"c","ref":"r"}"#;
+    let refused = refusal(ask(&mut session, third));
+    assert_eq!(refused.code, ErrorCode::TooManyRooms);
+    assert_eq!(refused.tag.reference, Some(Ref::Text("r".into())));
+    join(&mut session, "b"); // again, in the same one
+    session.left(&RoomName::parse("a").unwrap());
+    join(&mut session, "c");
+}
+
+#[test]
+fn a_text_is_stored_without_control_characters_and_with_its_speaker() {
+    let mut session = session();
+    join(&mut session, "lobby");
+    let Action::Publish { publication, .. } = ask(&mut session, &say("a\u{1b}[31m\tb\r\nc\u{0}\u{2028}d")) else {
+        panic!("not published")
+    };
+    let event: serde_json::Value = serde_json::from_slice(&publication.event).unwrap();
+    assert_eq!(event["text"], "a[31m\tb\nc\nd");
+    assert_eq!(event["from"], serde_json::json!({"id": "guest-1", "name": "zoe"}));
+    assert_eq!((publication.id.to_string().as_str(), publication.user.as_str()), (ID, "guest-1"));
+    assert!(!publication.event.contains(&b'\n'));
+}
+
+#[test]
+fn too_long_and_empty_texts_are_refused() {
+    let mut session = session_with(|config| config.limits.text = 10);
+    join(&mut session, "lobby");
+    assert_eq!(refusal(ask(&mut session, &say("12345678901"))).code, ErrorCode::TooLong);
+    assert_eq!(refusal(ask(&mut session, &say(""))).code, ErrorCode::BadFrame);
+    assert_eq!(refusal(ask(&mut session, &say("\u{0}"))).code, ErrorCode::BadFrame);
+    let with_data = format!(r#"{{"type":"say","room":"lobby","id":"{ID}","data":{{"n":1}}}}"#);
+    assert!(matches!(ask(&mut session, &with_data), Action::Publish { .. }));
+    let too_much = format!(r#"{{"type":"say","room":"lobby","id":"{ID}","data":{{"n":"{}"}}}}"#, "x".repeat(4096));
+    assert_eq!(refusal(ask(&mut session, &too_much)).code, ErrorCode::TooLong);
+}
+
+#[test]
+fn who_is_too_fast_is_told_when_to_try_again_and_at_last_sent_away() {
+    let mut session = session_with(|config| (config.limits.rate, config.limits.burst) = (1, 2));
+    let now = Instant::now();
+    let mut ask = |at| session.request(Request::parse(&say("hi")), at);
+    assert_eq!(refusal(ask(now)).code, ErrorCode::NotJoined);
+    assert_eq!(refusal(ask(now)).code, ErrorCode::NotJoined);
+    let limited = refusal(ask(now));
+    assert_eq!(limited.code, ErrorCode::RateLimited);
+    assert_eq!(limited.tag.id.as_deref(), Some(ID));
+    let later = now + Duration::from_millis(limited.retry_after_ms.unwrap());
+    assert_eq!(refusal(ask(later)).code, ErrorCode::NotJoined);
+    for _ in 1..PATIENCE {
+        assert_eq!(refusal(ask(later)).code, ErrorCode::RateLimited);
+    }
+    assert!(matches!(ask(later), Action::Close(CloseReason::TooManyCommands)));
+}
+
+#[test]
+fn a_plain_text_is_said_in_its_room_without_its_trailing_line_breaks() {
+    let mut session = session();
+    assert!(matches!(session.text("nobody hears this"), Action::Nothing));
+    session.entered(RoomName::lobby());
+    assert!(matches!(session.text("\r\n"), Action::Nothing));
+    let Action::Publish { publication, .. } = session.text("one\ntwo\r\n\n") else { panic!("not published") };
+    assert!(String::from_utf8_lossy(&publication.event).contains(r#""text":"one\ntwo""#));
+}
+
+#[test]
+fn a_line_is_a_command_only_with_one_slash() {
+    let mut session = session();
+    session.entered(RoomName::lobby());
+    let Action::Publish { publication, .. } = session.line("//help") else { panic!("not published") };
+    assert!(String::from_utf8_lossy(&publication.event).contains(r#""text":"/help""#));
+    assert!(matches!(session.line("/help"), Action::Notice(words) if words.starts_with("help ")));
+    assert!(matches!(session.line("/quit"), Action::Close(CloseReason::Left)));
+    assert!(matches!(session.line("/room ops"), Action::Move { room } if room.as_str() == "ops"));
+    assert_eq!(refusal(session.line("/room Ops!")).code, ErrorCode::BadRoom);
+    assert_eq!(refusal(session.line("/dance")).code, ErrorCode::UnknownType);
+}
+
+#[test]
+fn a_new_name_is_the_next_messages_name_and_the_id_stays() {
+    let mut session = session();
+    session.entered(RoomName::lobby());
+    assert_eq!(refusal(session.line("/name !root")).code, ErrorCode::BadName);
+    assert!(matches!(session.line("/name Zoë"), Action::Notice(_)));
+    let Action::Publish { publication, .. } = session.line("hi") else { panic!("not published") };
+    assert!(String::from_utf8_lossy(&publication.event).contains(r#"{"id":"guest-1","name":"Zoë"}"#));
+}
