@@ -542,3 +542,6 @@ pub fn dense(entries: &[Entry], head: Offset, through: Offset, room: &RoomName) 
     }
     records
 }
+
+#[cfg(test)]
+mod tests;
