@@ -599,6 +599,7 @@ impl Connection {
         if self.full_since.take().is_some() {
             METRICS.slow_readers.decrement(1.0);
         }
+        self.under_way.give_up().await;
         let worker = self.hub.worker(self.out.id).clone();
         for membership in self.out.leave_all() {
             worker.went(membership.room().clone(), self.out.id).await;

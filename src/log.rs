@@ -216,6 +216,10 @@ impl Log {
             }
         }
         self.head = self.chunks.back().map_or(self.base, |chunk| chunk.last_offset());
+        // Whoever came during what is dropped now listens from its beginning.
+        for since in self.lanes.iter_mut().flatten() {
+            *since = (*since).min(self.end);
+        }
     }
 
     /// Where a cursor belongs that has received everything up to `offset`; `None` when that is before the window, or what

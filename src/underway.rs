@@ -54,6 +54,9 @@ type Ending = (Ends, Outcome);
 #[derive(Default)]
 pub struct UnderWay {
     futures: FuturesUnordered<BoxFuture<'static, Ending>>,
+    /// What the delivery loop is still to be told. Apart, since this alone outlives the connection: a loop that never hears
+    /// that somebody has gone keeps the socket for ever.
+    telling: FuturesUnordered<BoxFuture<'static, RoomName>>,
     moving: Vec<RoomName>,
     saying: Vec<RoomName>,
     histories: usize,
@@ -61,7 +64,7 @@ pub struct UnderWay {
 
 impl UnderWay {
     pub fn is_empty(&self) -> bool {
-        self.futures.is_empty()
+        self.futures.is_empty() && self.telling.is_empty()
     }
 
     /// Whether something must end before `command` may begin.
@@ -78,13 +81,24 @@ impl UnderWay {
 
     /// Waits for the next end; for ever while nothing is under way.
     pub async fn next(&mut self) -> Outcome {
-        let Some((ends, outcome)) = self.futures.next().await else { return std::future::pending().await };
+        let (ends, outcome) = tokio::select! {
+            Some(ending) = self.futures.next() => ending,
+            Some(room) = self.telling.next() => (Ends::Move(room), Outcome::Done),
+            else => return std::future::pending().await,
+        };
         match ends {
             Ends::Move(room) => remove(&mut self.moving, &room),
             Ends::Say(room) => remove(&mut self.saying, &room),
             Ends::History => self.histories -= 1,
         }
         outcome
+    }
+
+    /// Gives up what was asked for; the delivery loop is still told what it must know.
+    pub async fn give_up(self) {
+        let UnderWay { futures, mut telling, .. } = self;
+        drop(futures);
+        while telling.next().await.is_some() {}
     }
 
     /// Comes into a room. A door without JSON tries again by itself until it is in.
@@ -112,16 +126,16 @@ impl UnderWay {
     pub fn moved(&mut self, hub: &Hub, out: Arc<Outgoing>, came: Option<Arc<Room>>, went: Vec<Membership>) {
         let worker = hub.worker(out.id).clone();
         let Some(room) = came.as_ref().or(went.first().map(Membership::room)) else { return };
-        let room = room.name.clone();
-        self.moving.push(room.clone());
-        self.futures.push(Box::pin(async move {
+        let name = room.name.clone();
+        self.moving.push(name.clone());
+        self.telling.push(Box::pin(async move {
             for membership in went {
                 worker.went(membership.room().clone(), out.id).await;
             }
             if let Some(room) = came {
                 worker.came(room, out).await;
             }
-            (Ends::Move(room), Outcome::Done)
+            name
         }));
     }
 

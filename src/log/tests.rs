@@ -76,6 +76,17 @@ fn after_a_fork_the_lost_branch_is_gone_and_the_generation_another_one() {
 }
 
 #[test]
+fn who_came_during_a_lost_branch_is_served_from_its_beginning() {
+    let mut log = log(100);
+    append(&mut log, &(1..=5).map(|offset| message(offset, 10)).collect::<Vec<_>>());
+    log.listen(Encoding::Line);
+    log.fork(3);
+    let seq = log.place(3, Encoding::Line).expect("the end of the log is in the window");
+    append(&mut log, &[message(4, 3)]);
+    assert_eq!(concat(&log.since(seq, Encoding::Line).unwrap().slices(Encoding::Line, seq)), b"n4:xxx\n");
+}
+
+#[test]
 fn a_window_of_many_small_chunks_is_written_in_few_slices() {
     let mut log = log(2000);
     for offset in 1..=2000 {

@@ -1,9 +1,10 @@
 //! Joining, leaving, talking and looking back, word by word.
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use crate::harness::{Json, Node, Plain, Position, RedisServer};
+use crate::harness::{Json, Node, Plain, Position, RedisServer, wait_until};
 
 /// Ada in the lobby, after having said `1` to `count`.
 async fn ada_after(node: &Node, count: usize) -> Json {
@@ -296,4 +297,20 @@ async fn control_characters_are_dropped_at_every_door() {
     lewin.say("x\u{8}y\tz").await;
     lewin.until("lewin:xy\tz").await;
     ada.hear("lobby", "xy\tz").await;
+}
+
+#[tokio::test]
+async fn who_leaves_a_room_and_the_hall_in_one_breath_leaves_nothing_behind() {
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    let before = node.metric("process_open_fds").await;
+    for _ in 0..20 {
+        let mut ben = Json::connect(&node.ws_url(), "?name=ben").await;
+        ben.join("lobby").await;
+        let leave = json!({"type": "leave", "room": "lobby"}).to_string();
+        ben.send_together(vec![Message::text(leave), Message::Close(None)]).await;
+        ben.until_closed().await;
+    }
+    wait_until("their sockets are closed", async || node.metric("process_open_fds").await < before + 10.0).await;
 }

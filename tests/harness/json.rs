@@ -115,6 +115,12 @@ impl Json {
         sent.map_err(|error| error.to_string())
     }
 
+    /// Sends frames in one write, so that the server reads all of them at once.
+    pub async fn send_together(&mut self, frames: Vec<Message>) {
+        let sent = patiently("the server to take commands", self.socket.send_together(frames)).await;
+        sent.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+    }
+
     /// The close code among what it had not read, without having answered any of it.
     pub async fn unanswered_close(self) -> Option<u16> {
         close_code(&self.socket.rest().await)

@@ -85,6 +85,14 @@ impl Socket {
         self.stream.send(message).await
     }
 
+    /// In one write, so that the server reads all of it at once.
+    pub(super) async fn send_together(&mut self, messages: Vec<Message>) -> Result<(), Error> {
+        for message in messages {
+            self.stream.feed(message).await?;
+        }
+        self.stream.flush().await
+    }
+
     /// Everything that is still to be read, as bytes and not as frames, until the server ends the connection.
     pub(super) async fn rest(self) -> Vec<u8> {
         let mut stream = self.stream.into_inner();
