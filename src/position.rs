@@ -92,7 +92,7 @@ impl Lineage {
         if epoch.is_silent() {
             return Some(0);
         }
-        self.forks.iter().rev().find(|fork| fork.epoch == *epoch).map(|fork| fork.until)
+        self.forks.iter().rev().find(|fork| fork.epoch == *epoch).map(|fork| fork.until.min(head))
     }
 }
 
@@ -121,6 +121,14 @@ mod tests {
         assert!(!lineage().holds(&at("a", 11), 30));
         assert!(lineage().holds(&at("b", 20), 30));
         assert!(!lineage().holds(&at("b", 21), 30));
+    }
+
+    #[test]
+    fn a_fork_that_claims_more_than_there_is_is_not_believed() {
+        let boastful = Fork { epoch: "a".into(), until: Offset::MAX };
+        let lineage = Lineage { epoch: "c".into(), forks: vec![boastful] };
+        assert!(lineage.holds(&at("a", 30), 30));
+        assert!(!lineage.holds(&at("a", 31), 30));
     }
 
     #[test]
