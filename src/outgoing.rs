@@ -13,13 +13,14 @@
 //! [`State::unfinished`] and goes out before anything else.
 
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
 use crate::encoding::Encoding;
 use crate::log::{Batch, Seq};
@@ -59,8 +60,26 @@ pub struct Outgoing {
     pub encoding: Encoding,
     socket: TcpStream,
     state: Mutex<State>,
-    /// Wakes the connection's task when it has become the owner.
-    wake: Notify,
+    handed_over: HandedOver,
+}
+
+/// Wakes the connection's task when it has become the owner. Smaller than a `Notify`, and so is who waits for it.
+#[derive(Debug, Default)]
+struct HandedOver {
+    is_so: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl HandedOver {
+    fn tell(&self) {
+        self.is_so.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.task.register(context.waker());
+        if self.is_so.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +150,8 @@ impl Outgoing {
             spoke_at: Instant::now(),
             broken: false,
         };
-        Outgoing { id: ConnectionId::next(), encoding, socket, state: Mutex::new(state), wake: Notify::new() }
+        let handed_over = HandedOver::default();
+        Outgoing { id: ConnectionId::next(), encoding, socket, state: Mutex::new(state), handed_over }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,9 +162,9 @@ impl Outgoing {
         &self.socket
     }
 
-    /// Waits until the task has something to write.
-    pub async fn woken(&self) {
-        self.wake.notified().await;
+    /// Whether the task has something to write; wakes it when it has.
+    pub fn poll_handed_over(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.handed_over.poll(context)
     }
 
     /// When something was written last that is no control frame.
@@ -217,7 +237,7 @@ impl Outgoing {
 
     fn hand_to_task(&self, state: &mut State) {
         state.owner = Owner::Task;
-        self.wake.notify_one();
+        self.handed_over.tell();
     }
 
     /// Lets the task have a look whether anything was missed.
@@ -260,7 +280,11 @@ impl Outgoing {
         };
         match state.cursors.iter_mut().find(|old| old.membership.room().name == cursor.membership.room().name) {
             Some(old) => *old = cursor,
-            None => state.cursors.push(cursor),
+            None => {
+                // Most clients are in one room.
+                state.cursors.reserve_exact(1);
+                state.cursors.push(cursor);
+            }
         }
         tell(&mut state.outbox);
     }
@@ -466,7 +490,11 @@ impl Cursor {
         slices: &[IoSlice<'_>],
     ) -> io::Result<CursorWrite> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        let count = if total == 0 { 0 } else { socket.try_write_vectored(&slices[..slices.len().min(MAX_SLICES)])? };
+        let count = match slices {
+            _ if total == 0 => 0,
+            [one] => socket.try_write(one)?, // `send` costs less than `writev`
+            many => socket.try_write_vectored(&many[..many.len().min(MAX_SLICES)])?,
+        };
         if count == total {
             self.seq = Some(news.to);
             self.position.offset = news.head;

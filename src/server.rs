@@ -22,8 +22,9 @@ use crate::auth::guest;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed, feed};
+use crate::clock::Times;
 use crate::config::Config;
-use crate::connection::{Connection, Times};
+use crate::connection::Connection;
 use crate::door::Codec;
 use crate::drain::{Depart, staying};
 use crate::encoding::Encoding;
@@ -260,13 +261,12 @@ impl Doors {
             return;
         }
         let Ok(user) = guest::admit(None, None, peer) else { return };
-        let admitted = self.hall.admit(user, peer);
-        let room = self.hall.rules.first_room();
+        keep_line_alive(&socket);
+        let codec = Codec::Lines(Lines::default());
+        let out = Outgoing::new(socket, Encoding::Line);
+        let mut connection = Box::new(Connection::new(out, codec, self.hall.admit(user, peer)));
+        connection.start_in(self.hall.rules.first_room(), 0);
         self.hall.clients.spawn(async move {
-            keep_line_alive(&socket);
-            let codec = Codec::Lines(Lines::default());
-            let mut connection = Connection::new(Outgoing::new(socket, Encoding::Line), codec, admitted);
-            connection.start_in(room, 0);
             connection.run().await;
             drop(seat);
         });
