@@ -15,9 +15,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::encoding::Encoding;
-use crate::log::{Batch, Seq};
-use crate::metrics::METRICS;
-use crate::outgoing::{ConnectionId, Outgoing, Served};
+use crate::log::Seq;
+use crate::metrics::{METRICS, Sent};
+use crate::outgoing::{ConnectionId, Outgoing};
 use crate::room::Room;
 
 /// After as many members the loop lets others have its thread.
@@ -94,7 +94,8 @@ fn key(room: &Arc<Room>) -> RoomKey {
 /// A room's members whom this loop serves.
 struct Audience {
     room: Arc<Room>,
-    members: IndexMap<ConnectionId, Arc<Outgoing>>,
+    /// By encoding.
+    members: [IndexMap<ConnectionId, Arc<Outgoing>>; Encoding::COUNT],
     /// Whoever is up to date has all records before this one.
     served: Seq,
 }
@@ -129,16 +130,18 @@ impl Loop {
                 let audience = self.audiences.entry(key(&room)).or_insert_with(|| Audience {
                     served: room.with_log(|log| log.end()),
                     room,
-                    members: IndexMap::new(),
+                    members: Default::default(),
                 });
-                audience.members.insert(member.id, member.clone());
+                audience.members[member.encoding as usize].insert(member.id, member.clone());
                 // Whatever was served before this moment passed it by.
                 member.nudge();
             }
             Change::Went(room, member) => {
                 let Some(audience) = self.audiences.get_mut(&key(&room)) else { return };
-                audience.members.swap_remove(&member);
-                if audience.members.is_empty() {
+                for members in &mut audience.members {
+                    members.swap_remove(&member);
+                }
+                if audience.members.iter().all(IndexMap::is_empty) {
                     self.audiences.remove(&key(&room));
                 }
             }
@@ -150,45 +153,33 @@ impl Audience {
     /// Writes what is new to everybody who is up to date.
     async fn serve(&mut self) {
         let news = self.room.with_log(|log| log.snapshot(self.served));
-        let slices = Encoding::ALL.map(|encoding| news.slices(encoding, news.from));
-        let vectors =
-            slices.each_ref().map(|slices| slices.iter().map(|slice| IoSlice::new(slice)).collect::<Vec<_>>());
         let now = Instant::now();
-        let mut sent = Sent::default();
-        for (i, member) in self.members.values().enumerate() {
-            let served = member.serve(&self.room, &news, &vectors[member.encoding as usize], now);
-            sent.count(member.encoding, served);
-            if i % TURN == TURN - 1 {
-                tokio::task::yield_now().await;
+        for encoding in Encoding::ALL {
+            let members = &self.members[encoding as usize];
+            if members.is_empty() {
+                continue;
+            }
+            let slices = news.slices(encoding, news.from);
+            let vector: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+            let mut sent = Sent::default();
+            for (i, member) in members.values().enumerate() {
+                sent.add(member.serve(&self.room, &news, &vector, now));
+                if i % TURN == TURN - 1 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            if sent.writes > 0 {
+                METRICS.sent(encoding, sent);
+                METRICS.sent_bytes.increment(sent.bytes);
+                METRICS.delivery_seconds.record(seconds_since(news.newest_ms));
             }
         }
         self.served = news.to;
-        sent.report(&news);
     }
 }
 
-/// What one pass did, counted once.
-#[derive(Default)]
-struct Sent {
-    records: [u64; Encoding::COUNT],
-    bytes: u64,
-}
-
-impl Sent {
-    fn count(&mut self, encoding: Encoding, served: Served) {
-        self.records[encoding as usize] += served.records;
-        self.bytes += served.bytes;
-    }
-
-    fn report(&self, news: &Batch) {
-        if self.bytes == 0 {
-            return;
-        }
-        for encoding in Encoding::ALL {
-            METRICS.deliveries.at(encoding).increment(self.records[encoding as usize]);
-        }
-        METRICS.sent_bytes.increment(self.bytes);
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        METRICS.delivery_seconds.record(now_ms.saturating_sub(news.newest_ms) as f64 / 1000.0);
-    }
+/// How long ago it was `at_ms` by the broker's clock, which is Unix time.
+fn seconds_since(at_ms: u64) -> f64 {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    now_ms.saturating_sub(at_ms) as f64 / 1000.0
 }

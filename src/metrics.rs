@@ -29,6 +29,22 @@ impl<T> ByDoor<T> {
     }
 }
 
+/// Messages that were handed to sockets, counted together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sent {
+    pub writes: u64,
+    pub records: u64,
+    pub bytes: u64,
+}
+
+impl Sent {
+    pub fn add(&mut self, other: Sent) {
+        self.writes += other.writes;
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
 /// See DESIGN's list; `describe` has the words.
 pub struct Metrics {
     pub connections: ByDoor<Gauge>,
@@ -37,7 +53,8 @@ pub struct Metrics {
     pub log_bytes: Gauge,
     pub messages_published: Counter,
     pub messages_received: Counter,
-    pub deliveries: ByDoor<Counter>,
+    deliveries: ByDoor<Counter>,
+    writes: ByDoor<Counter>,
     pub sent_bytes: Counter,
     pub received_bytes: Counter,
     pub publish_seconds: Histogram,
@@ -65,6 +82,7 @@ impl Metrics {
             messages_published: metrics::counter!("townhall_messages_published_total"),
             messages_received: metrics::counter!("townhall_messages_received_total"),
             deliveries: ByDoor::new(|door| metrics::counter!("townhall_deliveries_total", "door" => door)),
+            writes: ByDoor::new(|door| metrics::counter!("townhall_writes_total", "door" => door)),
             sent_bytes: metrics::counter!("townhall_sent_bytes_total"),
             received_bytes: metrics::counter!("townhall_received_bytes_total"),
             publish_seconds: metrics::histogram!("townhall_publish_seconds"),
@@ -82,6 +100,12 @@ impl Metrics {
 
     pub fn error(&self, code: ErrorCode) {
         self.errors[code as usize].increment(1);
+    }
+
+    /// Messages went out at a door; bytes are counted where all of them are.
+    pub fn sent(&self, encoding: Encoding, sent: Sent) {
+        self.deliveries.at(encoding).increment(sent.records);
+        self.writes.at(encoding).increment(sent.writes);
     }
 
     /// A client is gone.
@@ -140,6 +164,10 @@ fn describe() {
     counter!("townhall_messages_published_total", "Messages accepted from this node's clients");
     counter!("townhall_messages_received_total", "Messages that the subscription delivered");
     counter!("townhall_deliveries_total", "Messages handed to sockets");
+    counter!(
+        "townhall_writes_total",
+        "Writes that handed messages to sockets; deliveries / writes are the messages a write"
+    );
     counter!("townhall_sent_bytes_total", Unit::Bytes, "Bytes handed to sockets");
     counter!("townhall_received_bytes_total", Unit::Bytes, "Bytes read from sockets");
     histogram!("townhall_publish_seconds", Unit::Seconds, "From say to accepted");
