@@ -176,9 +176,18 @@ impl Log {
     }
 
     /// Forgets the oldest records beyond `window`, in whole chunks; the newest chunk stays.
-    pub fn trim(&mut self, window: Window) {
+    fn trim(&mut self, window: Window) {
         let over = |log: &Log| log.bytes > window.bytes || (log.end - log.first) as usize > window.records;
         while self.chunks.len() > 1 && over(self) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets the older half of what it remembers, or all of it where that is one chunk.
+    pub fn shrink(&mut self) {
+        let half = Window { bytes: self.bytes / 2, records: usize::MAX };
+        self.trim(half);
+        if self.bytes > half.bytes {
             self.forget_oldest();
         }
     }

@@ -3,6 +3,7 @@
 //! A macro of the `metrics` crate hashes and locks at each call, so handles are made once, and a fan-out is counted once.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -12,6 +13,8 @@ use crate::protocol::{CloseReason, ErrorCode};
 
 /// Bounds in seconds; publishing and delivery share them.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+const UPKEEP: Duration = Duration::from_secs(1);
 
 /// The handles. Install the recorder first: handles made before count nothing.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -143,6 +146,16 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     metrics::gauge!("townhall_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     LazyLock::force(&METRICS);
     Ok(handle)
+}
+
+/// Folds what was measured into its buckets from time to time: whether or not anybody reads the page, samples must not
+/// pile up.
+pub async fn keep_up(handle: PrometheusHandle) {
+    let mut clock = tokio::time::interval(UPKEEP);
+    loop {
+        clock.tick().await;
+        handle.run_upkeep();
+    }
 }
 
 /// The page that Prometheus reads.

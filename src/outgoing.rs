@@ -95,6 +95,8 @@ enum Owner {
 struct State {
     owner: Owner,
     unfinished: Bytes,
+    /// Whether that is a part of something larger, which it keeps alive.
+    borrowed: bool,
     outbox: Vec<u8>,
     cursors: Vec<Cursor>,
     /// The cursor whose turn it is.
@@ -140,6 +142,7 @@ impl Outgoing {
         let state = State {
             owner: Owner::Task,
             unfinished: Bytes::new(),
+            borrowed: false,
             outbox: Vec::new(),
             cursors: Vec::new(),
             turn: 0,
@@ -347,6 +350,7 @@ impl Outgoing {
             METRICS.sent_bytes.increment(sent as u64);
         }
         match ended {
+            Flushed::Full { .. } => state.let_go(),
             Flushed::UpToDate => {
                 state.owner = Owner::Loop;
                 state.behind = false;
@@ -372,6 +376,16 @@ struct CursorWrite {
 }
 
 impl State {
+    /// Keeps nothing alive but what is this client's alone: a thousand clients that take nothing may be at a thousand pages.
+    fn let_go(&mut self) {
+        if std::mem::take(&mut self.borrowed) {
+            self.unfinished = Bytes::copy_from_slice(&self.unfinished);
+        }
+        for cursor in &mut self.cursors {
+            cursor.page = None;
+        }
+    }
+
     /// The next write: what is unfinished, then the outbox, then the rooms in rotation.
     fn step(&mut self, socket: &TcpStream, encoding: Encoding) -> io::Result<Step> {
         if self.unfinished.is_empty() && !self.outbox.is_empty() {
@@ -407,7 +421,7 @@ impl State {
                 Next::Page(part) => {
                     cursor.position.offset = part.through;
                     METRICS.sent(encoding, Sent { writes: 1, records: part.records, bytes: part.bytes.len() as u64 });
-                    self.unfinished = part.bytes;
+                    (self.unfinished, self.borrowed) = (part.bytes, true);
                     self.spoke_at = Instant::now();
                     self.turn = index + 1;
                     return Ok(Step::Wrote(0));

@@ -21,8 +21,9 @@ use crate::room::{Room, dense};
 const PAGE: u64 = 256;
 /// As many bytes of a page are written at a time, so that replies and other rooms get their turn.
 const SLICE_BYTES: usize = 64 * 1024;
-/// Pages kept, all rooms together.
-const KEPT: usize = 64;
+/// Pages kept, all rooms together, and their memory. Nobody else keeps one: whoever's socket is full lets go of it.
+const KEPT: usize = 256;
+const KEPT_BYTES: usize = 32 * 1024 * 1024;
 /// Pages read at the same time: live messages and their repair come first.
 const IN_FLIGHT: usize = 4;
 
@@ -78,6 +79,13 @@ impl Page {
         }
     }
 
+    /// The memory that it takes.
+    fn bytes(&self) -> usize {
+        let records: usize = self.records.iter().map(|record| size_of::<Record>() + record.bytes()).sum();
+        let encoded = self.encoded.iter().filter_map(OnceLock::get);
+        records + encoded.map(|encoded| encoded.bytes.len() + size_of_val(&encoded.ends[..])).sum::<usize>()
+    }
+
     fn encode(&self, encoding: Encoding) -> Encoded {
         let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(self.records.len());
@@ -103,6 +111,13 @@ pub struct Pages {
 struct Kept {
     fetch: Fetch,
     used: u64,
+}
+
+impl Kept {
+    /// The memory of the page; 0 while it is read.
+    fn bytes(&self) -> usize {
+        self.fetch.peek().and_then(|read| read.as_ref().ok()).map_or(0, |page| page.bytes())
+    }
 }
 
 impl Pages {
@@ -141,9 +156,11 @@ impl Pages {
             kept.used = used;
             return kept.fetch.clone();
         }
-        if fetches.len() >= KEPT {
+        let mut bytes: usize = fetches.values().map(Kept::bytes).sum();
+        while fetches.len() >= KEPT || bytes > KEPT_BYTES {
             let oldest = fetches.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
-            oldest.and_then(|key| fetches.remove(&key));
+            let Some(gone) = oldest.and_then(|key| fetches.remove(&key)) else { break };
+            bytes -= gone.bytes();
         }
         let fetch = self.fetch(key.2, room.clone());
         fetches.insert(key.clone(), Kept { fetch: fetch.clone(), used });

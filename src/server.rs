@@ -86,6 +86,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&config)?;
     let bound = listeners.bound()?;
     let handle = metrics::install()?;
+    tokio::spawn(metrics::keep_up(handle.clone()));
     let stop = CancellationToken::new();
     let (feed, deliveries) = feed();
     let broker = open_broker(&config, feed).await?;
