@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
@@ -22,16 +22,17 @@ use crate::auth::guest;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed, feed};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::connection::{Connection, Times};
 use crate::door::Codec;
 use crate::drain::{Depart, staying};
 use crate::encoding::Encoding;
-use crate::gate::{Gate, Seat, Seats};
+use crate::gate::{Gate, NoSeat, Seat, Seats, Standing};
 use crate::greeting::{Bound, greeting, log_opening};
 use crate::http::{self, Caller, Hall};
 use crate::hub::Hub;
 use crate::log::Window;
+use crate::logging::Seldom;
 use crate::metrics::{self, METRICS};
 use crate::outgoing::Outgoing;
 use crate::session::Rules;
@@ -43,6 +44,10 @@ use crate::{logging, ops};
 const BACKLOG: u32 = 4096;
 /// After accepting failed (no file left, say), before it is tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// That is said so often at most.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// Who is turned away at the line door has so long to hear it.
+const TURNED_AWAY: Duration = Duration::from_secs(2);
 /// The last goodbyes may take so long beyond `--drain`.
 const LAST_GOODBYES: Duration = Duration::from_secs(5);
 /// A dead TCP peer is noticed within about two minutes, and after so long when it does not acknowledge.
@@ -172,23 +177,27 @@ struct Doors {
     router: Router,
     seats: Arc<Seats>,
     handshake_timeout: Duration,
-    /// Requests that are answered for those who found no seat.
-    standing: Arc<Seats>,
+    /// Who found no seat is told so there.
+    standing: Arc<Standing>,
+    /// Apart from those of whose address there are too many, who would take all the places.
+    crowding: Arc<Standing>,
     /// No more connections are accepted.
     closing: CancellationToken,
 }
 
 impl Doors {
-    /// As many are told at the same time that the hall is full; more are cut off.
-    const STANDING: usize = 64;
+    /// As many are told at the same time that there is no seat for them; who has waited longest with its request is cut
+    /// off for the next.
+    const STANDING: usize = Limits::STANDING / 2;
 
     fn new(hall: Hall, config: &Config) -> Self {
         Doors {
             router: http::router(hall.clone(), config),
             hall,
-            seats: Seats::new(config.limits.connections),
+            seats: Seats::new(config.limits.connections, config.limits.per_address),
             handshake_timeout: config.limits.handshake_timeout,
-            standing: Seats::new(Self::STANDING),
+            standing: Standing::new(Self::STANDING),
+            crowding: Standing::new(Self::STANDING),
             closing: CancellationToken::new(),
         }
     }
@@ -211,21 +220,26 @@ impl Doors {
     }
 
     fn http(&self, socket: TcpStream, peer: SocketAddr) {
-        let (seat, place) = match self.seats.take() {
-            Some(seat) => (Some(Arc::new(seat)), None),
-            None => match self.standing.take() {
-                Some(place) => (None, Some(place)),
-                None => return,
-            },
-        };
+        let seat = self.seats.take(peer.ip()).map(Arc::new);
+        let place = seat.as_ref().err().map(|no_seat| self.standing_of(*no_seat).take());
         let doors = self.clone();
         let caller = Caller { peer, seat };
         let closing = self.closing.clone();
         self.hall.clients.spawn(async move {
             let router = doors.router.clone();
-            doors.serve_http(socket, router, Some(caller), closing).await;
-            drop(place);
+            let served = doors.serve_http(socket, router, Some(caller), closing);
+            match place {
+                None => served.await,
+                Some(place) => tokio::select! { () = served => {} () = place.gives_way() => {} },
+            }
         });
+    }
+
+    fn standing_of(&self, no_seat: NoSeat) -> &Arc<Standing> {
+        match no_seat {
+            NoSeat::Full => &self.standing,
+            NoSeat::Address => &self.crowding,
+        }
     }
 
     async fn serve_http(self, socket: TcpStream, router: Router, caller: Option<Caller>, closing: CancellationToken) {
@@ -253,12 +267,17 @@ impl Doors {
     }
 
     fn line(&self, socket: TcpStream, peer: SocketAddr) {
-        let seat = self.seats.take();
-        if let Err(words) = self.may_enter(seat.as_ref()) {
-            METRICS.refused("line");
-            let _ = socket.try_write(format!("! unavailable {words}\n").as_bytes());
-            return;
-        }
+        let seat = match self.may_enter(peer) {
+            Ok(seat) => seat,
+            Err((label, words, standing)) => {
+                METRICS.refused(label);
+                let place = standing.take();
+                self.hall.clients.spawn(async move {
+                    tokio::select! { () = turn_away(&socket, words) => {} () = place.gives_way() => {} }
+                });
+                return;
+            }
+        };
         let Ok(user) = guest::admit(None, None, peer) else { return };
         let admitted = self.hall.admit(user, peer);
         let room = self.hall.rules.first_room();
@@ -272,9 +291,11 @@ impl Doors {
         });
     }
 
-    fn may_enter(&self, seat: Option<&Seat>) -> Result<(), &'static str> {
-        self.hall.gate.pass().map_err(|closed| closed.words())?;
-        seat.map(|_| ()).ok_or("the hall is full; come again in a moment")
+    /// The seat at the line door; or the label and the words of the refusal, and where it is told.
+    fn may_enter(&self, peer: SocketAddr) -> Result<Seat, (&'static str, &'static str, &Arc<Standing>)> {
+        self.hall.gate.pass().map_err(|closed| (closed.label(), closed.words(), &self.standing))?;
+        let seat = self.seats.take(peer.ip());
+        seat.map_err(|no_seat| (no_seat.label(), no_seat.words(), self.standing_of(no_seat)))
     }
 
     /// Sends everybody to the other nodes, and returns when the last has left or the time is over.
@@ -298,15 +319,36 @@ fn keep_line_alive(socket: &TcpStream) {
     let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
 }
 
+/// Says why at the line door. Closed at once, a socket with something unread would be reset, and the words lost.
+async fn turn_away(socket: &TcpStream, words: &str) {
+    let _ = socket.try_write(format!("! unavailable {words}\n").as_bytes());
+    let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Write);
+    let mut unread = [0; 512];
+    let _ = timeout(TURNED_AWAY, async {
+        while socket.readable().await.is_ok() {
+            match socket.try_read(&mut unread) {
+                Ok(0) => break,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => break,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+}
+
 /// Accepts until `closing`; then what is queued already, and no more.
 async fn accept(listener: TcpListener, closing: CancellationToken, serve: impl Fn(TcpStream, SocketAddr)) {
+    let mut complaints = Seldom::new(COMPLAIN_EVERY);
     loop {
         tokio::select! {
             () = closing.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => serve(socket, peer),
                 Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
+                    // It may go on for hours, ten times a second.
+                    if let Some(times) = complaints.pass(Instant::now()) {
+                        warn!(%error, times, "connections have to wait: none could be accepted; is nofile too small?");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }

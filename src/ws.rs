@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tracing::trace;
 
 use crate::config::AllowedOrigins;
+use crate::gate::Closed;
 use crate::metrics::METRICS;
 use crate::protocol::SUBPROTOCOL;
 
@@ -46,9 +47,14 @@ impl Refused {
         Refused { status, label, words: words.into(), header: None }
     }
 
-    /// 503: worth another try soon.
-    pub fn for_now(label: &'static str, words: impl Into<String>) -> Self {
-        Refused::new(StatusCode::SERVICE_UNAVAILABLE, label, words).with(header::RETRY_AFTER, RETRY_AFTER_S)
+    /// Worth another try soon.
+    pub fn for_now(status: StatusCode, label: &'static str, words: impl Into<String>) -> Self {
+        Refused::new(status, label, words).with(header::RETRY_AFTER, RETRY_AFTER_S)
+    }
+
+    /// 503: nobody may come in at the moment.
+    pub fn closed(closed: Closed) -> Self {
+        Refused::for_now(StatusCode::SERVICE_UNAVAILABLE, closed.label(), closed.words())
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
