@@ -24,5 +24,6 @@ mod refusals;
 mod resume;
 mod rooms;
 mod said_once;
+mod seats;
 mod signs_of_life;
 mod subscription;

@@ -3,13 +3,20 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::harness::{Answer, patiently};
 
 /// The key and the accept key that RFC 6455 gives as its example (§1.3).
 pub const EXAMPLE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const EXAMPLE_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A connection to `server` from another address of this machine than 127.0.0.1.
+pub async fn connect_from(source: &str, server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::new(source.parse().expect("an address"), 0)).expect("an address of this machine");
+    patiently("a connection", socket.connect(server)).await.expect("the node listens")
+}
 
 /// A request that can be changed until it is sent.
 #[derive(Debug, Clone)]
@@ -64,12 +71,22 @@ impl Request {
         patiently(&what, self.exchange(server)).await.unwrap_or_else(|error| panic!("no answer of {server}: {error}"))
     }
 
+    /// The same over a connection that is there already.
+    pub async fn upgrade_over(self, stream: TcpStream) -> (Answer, TcpStream) {
+        let what = format!("an answer to {self:?}");
+        let answer = patiently(&what, self.exchange_over(stream)).await;
+        answer.unwrap_or_else(|error| panic!("waited in vain for {what}: {error}"))
+    }
+
     async fn exchange(self, server: SocketAddr) -> std::io::Result<(Answer, TcpStream)> {
+        self.exchange_over(TcpStream::connect(server).await?).await
+    }
+
+    async fn exchange_over(self, mut stream: TcpStream) -> std::io::Result<(Answer, TcpStream)> {
         let request = match self.headers.iter().any(|(name, _)| name == "Host") {
             true => self,
-            false => self.with("Host", &server.to_string()),
+            false => self.with("Host", &stream.peer_addr()?.to_string()),
         };
-        let mut stream = TcpStream::connect(server).await?;
         stream.write_all(&[request.text().as_bytes(), &request.rest].concat()).await?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
