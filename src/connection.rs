@@ -194,7 +194,8 @@ impl Connection {
             () = self.out.woken() => {}
             ready = self.out.socket().readable(), if may_read => {
                 ready.map_err(|_| CloseReason::Lost)?;
-                self.read()?;
+                let count = self.read()?;
+                give_way(count == READ_BYTES).await;
             }
             ready = self.out.socket().writable(), if self.full_since.is_some() => {
                 ready.map_err(|_| CloseReason::Lost)?;
@@ -221,15 +222,16 @@ impl Connection {
             && (self.out.encoding == Encoding::Json || self.under_way.is_empty())
     }
 
-    fn read(&mut self) -> Result<(), CloseReason> {
+    /// Reads and takes what there is; how many bytes.
+    fn read(&mut self) -> Result<usize, CloseReason> {
         READ_BUFFER.with_borrow_mut(|buffer| match self.out.socket().try_read(buffer) {
-            Ok(0) => self.ended(),
+            Ok(0) => self.ended().map(|()| 0),
             Ok(count) => {
                 METRICS.received_bytes.increment(count as u64);
                 self.clock.heard(Instant::now());
-                self.take(&mut buffer[..count])
+                self.take(&mut buffer[..count]).map(|()| count)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(_) => Err(CloseReason::Lost),
         })
     }
@@ -627,6 +629,16 @@ async fn say_goodbye(out: &Outgoing) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// After a read. A client that never stops sending is always readable, and tokio's `readable` does not count as work: three
+/// such clients would have all threads for themselves. `more`: there is some at once.
+async fn give_way(more: bool) {
+    if more {
+        tokio::task::yield_now().await;
+    } else {
+        tokio::task::coop::consume_budget().await;
     }
 }
 

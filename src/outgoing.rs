@@ -356,7 +356,10 @@ impl State {
                     self.unfinished = self.unfinished.slice(count..);
                     Step::Wrote(count)
                 }
-                None => Step::Full,
+                None => {
+                    self.let_pages_go();
+                    Step::Full
+                }
             });
         }
         self.step_rooms(socket, encoding)
@@ -395,6 +398,17 @@ impl State {
             Some((room, offset)) => Flushed::Missing(room, offset),
             None => Flushed::UpToDate,
         }))
+    }
+
+    /// The socket takes no more, perhaps for long. A page is not kept for it alone: there can be thousands of such sockets,
+    /// each at another page. It is asked for again when its turn comes.
+    fn let_pages_go(&mut self) {
+        for cursor in &mut self.cursors {
+            cursor.page = None;
+        }
+        if !self.unfinished.is_unique() {
+            self.unfinished = Bytes::copy_from_slice(&self.unfinished);
+        }
     }
 
     fn write_news(

@@ -53,6 +53,9 @@ const LAST_GOODBYES: Duration = Duration::from_secs(5);
 /// A dead TCP peer is noticed within about two minutes, and after so long when it does not acknowledge.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const USER_TIMEOUT: Duration = Duration::from_secs(120);
+/// As much may wait unsent in the kernel for one client; what follows stays in the rooms' windows, where it is for all.
+/// Without this a slow client has megabytes of its own there, which no budget counts.
+const UNSENT_BYTES: u32 = 128 * 1024;
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
 
@@ -245,7 +248,8 @@ impl Doors {
     async fn serve_http(self, socket: TcpStream, router: Router, caller: Option<Caller>, closing: CancellationToken) {
         // Who is accepted while the node leaves is still to be told so.
         let already_closing = closing.is_cancelled();
-        let _ = socket.set_nodelay(true);
+        prepare(&socket);
+        limit_silence(&socket, self.hall.times.write_timeout);
         let routes = TowerToHyperService::new(router);
         let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             if let Some(caller) = &caller {
@@ -312,8 +316,22 @@ impl Doors {
     }
 }
 
-fn keep_line_alive(socket: &TcpStream) {
+/// What is so for a client's socket at every door.
+fn prepare(socket: &TcpStream) {
     let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
+/// An HTTP client that takes no answer has its connection for so long; the kernel resets it then, since the HTTP server has
+/// no such clock. A WebSocket has its own ([`crate::ws::socket`]).
+fn limit_silence(socket: &TcpStream, write_timeout: Duration) {
+    if !write_timeout.is_zero() {
+        let _ = SockRef::from(socket).set_tcp_user_timeout(Some(write_timeout));
+    }
+}
+
+fn keep_line_alive(socket: &TcpStream) {
+    prepare(socket);
     let socket = SockRef::from(socket);
     let _ = socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4));
     let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
@@ -362,5 +380,40 @@ async fn accept(listener: TcpListener, closing: CancellationToken, serve: impl F
         {
             serve(socket, peer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends of a connection; the first is the server's.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (listener.accept().await.unwrap().0, client)
+    }
+
+    #[tokio::test]
+    async fn a_dead_line_is_found_out_by_the_kernel() {
+        let (socket, _client) = connected().await;
+        keep_line_alive(&socket);
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn an_http_client_may_take_nothing_for_as_long_as_others_may() {
+        let (socket, _client) = connected().await;
+        prepare(&socket);
+        limit_silence(&socket, Duration::ZERO);
+        assert_eq!(SockRef::from(&socket).tcp_user_timeout().unwrap(), None);
+        limit_silence(&socket, Duration::from_secs(7));
+        let socket = SockRef::from(&socket);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
     }
 }

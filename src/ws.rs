@@ -16,6 +16,7 @@ use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tracing::trace;
 
@@ -143,7 +144,10 @@ impl Handshake {
 pub async fn socket(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
     let upgraded: Upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf))
+    let socket = parts.io.into_inner();
+    // The clock of HTTP; from here on the connection's own says who is too slow, and says so to the client.
+    let _ = SockRef::from(&socket).set_tcp_user_timeout(None);
+    Some((socket, parts.read_buf))
 }
 
 /// RFC 6455 §4.2.2: the answer to the client's key.

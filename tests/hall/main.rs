@@ -7,10 +7,14 @@ mod wire;
 
 mod a_crowd;
 mod a_death;
+mod a_slow_crowd;
 mod a_slow_reader;
+mod bad_input;
 mod browser;
 mod cli;
 mod echo;
+mod floods;
+mod frames;
 mod handshakes;
 mod leaving;
 mod line_door;

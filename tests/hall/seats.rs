@@ -1,7 +1,5 @@
 //! There are so many seats, in all and for each address; who finds none is told so, and nobody who is in notices.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
