@@ -155,7 +155,10 @@ impl Connection {
             () = poll_fn(|context| self.out.poll_handed_over(context)) => {}
             ready = poll_fn(|context| self.out.socket().poll_read_ready(context)), if may_read => {
                 ready.map_err(|_| CloseReason::Lost)?;
-                self.read()?;
+                // Who never stops sending is always readable, and would have the thread alone.
+                if self.read()? == READ_BYTES {
+                    tokio::task::yield_now().await;
+                }
             }
             ready = poll_fn(|context| self.out.socket().poll_write_ready(context)), if self.clock.is_full() => {
                 ready.map_err(|_| CloseReason::Lost)?;
@@ -182,15 +185,16 @@ impl Connection {
             && (self.out.encoding == Encoding::Json || self.under_way.is_empty())
     }
 
-    fn read(&mut self) -> Result<(), CloseReason> {
+    /// Reads and takes what there is; how many bytes.
+    fn read(&mut self) -> Result<usize, CloseReason> {
         READ_BUFFER.with_borrow_mut(|buffer| match self.out.socket().try_read(buffer) {
-            Ok(0) => self.ended(),
+            Ok(0) => self.ended().map(|()| 0),
             Ok(count) => {
                 METRICS.received_bytes.increment(count as u64);
                 self.clock.heard(Instant::now());
-                self.take(&mut buffer[..count])
+                self.take(&mut buffer[..count]).map(|()| count)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(_) => Err(CloseReason::Lost),
         })
     }

@@ -54,6 +54,8 @@ impl Echo {
         loop {
             let count = self.read(&mut buffer).await?;
             self.answer(&mut buffer[..count]).await?;
+            // A client that never stops sending is always readable: without this it would have its thread for itself.
+            tokio::task::yield_now().await;
         }
     }
 

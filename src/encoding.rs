@@ -55,16 +55,6 @@ impl Record {
         }
     }
 
-    /// The memory that its event takes.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Record::Event { event, .. } => {
-                event.json.len() + event.said.as_ref().map_or(0, |said| said.name.len() + said.text.len())
-            }
-            Record::Gap { .. } => 0,
-        }
-    }
-
     /// Appends the record as `encoding` has it; nothing where that door does not show such a record.
     pub fn encode(&self, encoding: Encoding, room: &RoomName, epoch: &Epoch, out: &mut Vec<u8>) {
         match (self, encoding) {

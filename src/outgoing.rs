@@ -95,8 +95,6 @@ enum Owner {
 struct State {
     owner: Owner,
     unfinished: Bytes,
-    /// Whether that is a part of something larger, which it keeps alive.
-    borrowed: bool,
     outbox: Vec<u8>,
     cursors: Vec<Cursor>,
     /// The cursor whose turn it is.
@@ -142,7 +140,6 @@ impl Outgoing {
         let state = State {
             owner: Owner::Task,
             unfinished: Bytes::new(),
-            borrowed: false,
             outbox: Vec::new(),
             cursors: Vec::new(),
             turn: 0,
@@ -378,7 +375,7 @@ struct CursorWrite {
 impl State {
     /// Keeps nothing alive but what is this client's alone: a thousand clients that take nothing may be at a thousand pages.
     fn let_go(&mut self) {
-        if std::mem::take(&mut self.borrowed) {
+        if !self.unfinished.is_unique() {
             self.unfinished = Bytes::copy_from_slice(&self.unfinished);
         }
         for cursor in &mut self.cursors {
@@ -421,7 +418,7 @@ impl State {
                 Next::Page(part) => {
                     cursor.position.offset = part.through;
                     METRICS.sent(encoding, Sent { writes: 1, records: part.records, bytes: part.bytes.len() as u64 });
-                    (self.unfinished, self.borrowed) = (part.bytes, true);
+                    self.unfinished = part.bytes;
                     self.spoke_at = Instant::now();
                     self.turn = index + 1;
                     return Ok(Step::Wrote(0));

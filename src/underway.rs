@@ -25,8 +25,8 @@ use crate::room::{Entrance, Membership, Place, Room};
 
 /// As many messages of one client may be on their way to the broker.
 const PUBLISHING: usize = 64;
-/// As many parts of history may be read for one client at a time.
-const HISTORIES: usize = 8;
+/// As many parts of history may be read for one client at a time; each may become a quarter of a MiB in its outbox.
+const HISTORIES: usize = 2;
 /// As many joins and leaves of one client may be under way.
 const MOVES: usize = 64;
 /// When to try again what the broker could not do.
