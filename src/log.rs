@@ -222,8 +222,8 @@ impl Log {
         }
     }
 
-    /// Where a cursor belongs that has received everything up to `offset`; `None` when that is before the window, or what
-    /// follows was not kept in `encoding`.
+    /// Where a cursor belongs that has received everything up to `offset`; `None` when that is before the window or in the
+    /// middle of a gap, of which the client lacks only a part, or what follows was not kept in `encoding`.
     pub fn place(&self, offset: Offset, encoding: Encoding) -> Option<Seq> {
         if offset < self.base || offset > self.head {
             return None;
@@ -233,7 +233,7 @@ impl Log {
             None => self.end,
             Some(chunk) => chunk.first + chunk.offsets.partition_point(|after| *after <= offset) as Seq,
         };
-        self.covers(seq, encoding).then_some(seq)
+        (self.covers(seq, encoding) && self.offset_before(seq) == offset).then_some(seq)
     }
 
     fn covers(&self, seq: Seq, encoding: Encoding) -> bool {

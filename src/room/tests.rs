@@ -187,3 +187,18 @@ fn an_event_that_nobody_can_read_is_lost_in_its_place() {
     assert_eq!(room.deliver(vec![broken, delivery("a", 3)]), Wants::Nothing);
     assert_eq!(contents(&room), "1 gap 2-2 3");
 }
+
+#[test]
+fn who_has_a_part_of_a_gap_is_told_only_of_the_rest() {
+    let room = open(2);
+    assert_eq!(room.deliver(vec![delivery("a", 9)]), Wants::Repair);
+    let answer = history(lineage("a", &[("", 0)]), 1, 9, [6, 7, 8, 9].into_iter());
+    assert_eq!(room.repair(&room.next_read(), &answer), Progress::Done);
+    assert_eq!(contents(&room), "1 2 gap 3-5 6 7 8 9");
+    let seq = |offset| {
+        let after = Some(Position { epoch: "a".into(), offset });
+        room.place(&Entrance { encoding: Encoding::Json, after, last: 0 }, true).unwrap().seq
+    };
+    // The window has the gap as a whole; a page of history cuts it for whoever is in the middle.
+    assert_eq!([2, 3, 4, 5].map(|offset| seq(offset).is_some()), [true, false, false, true]);
+}
