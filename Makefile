@@ -14,7 +14,10 @@ test-all: test conformance ## the same, and what takes a release build
 conformance: ## the Autobahn suite's WebSocket cases 1 to 10 against /echo of a release build (or of TOWNHALL=PATH)
 	@tests/autobahn/run
 
+fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz
+	@fuzz/run $(or $(SECONDS),60) $(TARGET)
+
 bench: ## what a delivery costs, beside axum with a broadcast channel, on pinned cores (about five minutes)
 	@loadtest/bench
 
-.PHONY: help test test-all conformance bench
+.PHONY: help test test-all conformance fuzz bench
