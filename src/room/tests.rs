@@ -216,3 +216,37 @@ fn a_room_without_members_is_empty_however_much_is_said_in_it() {
     let _ = room.deliver(vec![delivery("a", 3)]);
     assert!(room.empty_for(later) >= Some(Duration::from_secs(59)));
 }
+
+#[test]
+fn who_has_a_part_of_a_gap_is_told_only_of_the_rest() {
+    let room = open(2);
+    assert_eq!(room.deliver(vec![delivery("a", 9)]), Wants::Repair);
+    let answer = history(lineage("a", &[("", 0)]), 1, 9, [6, 7, 8, 9].into_iter());
+    assert_eq!(room.repair(&room.next_read(), &answer), Progress::Done);
+    assert_eq!(contents(&room), "1 2 gap 3-5 6 7 8 9");
+    let seq = |offset| {
+        let after = Some(Position { epoch: "a".into(), offset });
+        room.place(&Entrance { encoding: Encoding::Json, after, last: 0 }, true).unwrap().seq
+    };
+    // The window has the gap as a whole; a page of history cuts it for whoever is in the middle.
+    assert_eq!([2, 3, 4, 5].map(|offset| seq(offset).is_some()), [true, false, false, true]);
+}
+
+#[test]
+fn no_gap_is_told_under_an_epoch_that_has_ended() {
+    let room = open(2);
+    assert_eq!(room.deliver(vec![delivery("a", 4)]), Wants::Repair);
+    let answer = history(lineage("a", &[("", 0)]), 1, 5, [4, 5].into_iter());
+    assert_eq!(room.repair(&room.next_read(), &answer), Progress::Done);
+    assert_eq!(contents(&room), "1 2 gap 3-3 4 5");
+    let answer = history(lineage("b", &[("", 0), ("a", 5)]), 1, 6, [6].into_iter());
+    assert_eq!(room.repair(&room.next_read(), &answer), Progress::Done);
+    // Who lacks the gap, or what came with it, reads on in pages, which are written under the new epoch.
+    assert_eq!(contents(&room), "6");
+    let place = |offset| {
+        let after = Some(Position { epoch: "a".into(), offset });
+        room.place(&Entrance { encoding: Encoding::Json, after, last: 0 }, true).unwrap()
+    };
+    assert_eq!((place(2).joined.recovered, place(2).seq), (Some(true), None));
+    assert!(place(5).seq.is_some());
+}
