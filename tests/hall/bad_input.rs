@@ -91,7 +91,8 @@ async fn binary_where_text_is_due_is_refused_and_the_connection_stays() {
 }
 
 /// What could move a cursor, begin a line, or ring a bell; and what is left of it.
-const TRICKS: &str = "one\u{1b}[2J\u{1b}[31m\r\u{7}\u{8}\u{0}\u{9b}31m\u{85}two\u{2028}nc:three\r\n! gap\u{2029}ada:\tfour\u{7f}";
+const TRICKS: &str =
+    "one\u{1b}[2J\u{1b}[31m\r\u{7}\u{8}\u{0}\u{9b}31m\u{85}two\u{2028}nc:three\r\n! gap\u{2029}ada:\tfour\u{7f}";
 const LEFT: &str = "one[2J[31m31mtwo\nnc:three\n! gap\nada:\tfour";
 
 #[tokio::test]
@@ -139,7 +140,9 @@ async fn a_name_that_could_forge_a_line_is_nobodys_at_any_door() {
     let mut nc = Line::connect(node.tcp_addr()).await;
     nc.say("/name nc").await;
     nc.expect("! name you are nc").await;
-    for bad in ["a\u{1b}[31m", "a\rb", "a\u{2028}b", "a\u{2029}b", "a\u{85}b", "a\u{9b}b", "a\u{0}b", "a\tb", "a:b", "!a"] {
+    for bad in
+        ["a\u{1b}[31m", "a\rb", "a\u{2028}b", "a\u{2029}b", "a\u{85}b", "a\u{9b}b", "a\u{0}b", "a\tb", "a:b", "!a"]
+    {
         nc.say(&format!("/name {bad}")).await;
         nc.expect_notice("bad_name").await;
         let encoded: String = bad.bytes().map(|byte| format!("%{byte:02x}")).collect();
@@ -251,7 +254,8 @@ async fn a_head_that_is_too_large_is_said_to_be() {
     let node = Node::start(&[]).await;
     let mut others = Bystanders::meet(&node.ws_url(), node.tcp_addr()).await;
     let long = Request::handshake("/ws").with("Host", "hall").with("X-Long", &"x".repeat(16 * 1024));
-    let many = (0..200).fold(Request::handshake("/ws").with("Host", "hall"), |request, n| request.with(&format!("X-{n}"), "x"));
+    let many = (0..200)
+        .fold(Request::handshake("/ws").with("Host", "hall"), |request, n| request.with(&format!("X-{n}"), "x"));
     for request in [long, many] {
         let answer = answer_to(&node, request.text().as_bytes()).await;
         assert_eq!(statuses(&answer), ["431"], "{answer}");

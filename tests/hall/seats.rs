@@ -43,10 +43,7 @@ async fn an_address_with_as_many_as_it_may_have_is_told_so_at_every_door_and_oth
     assert_eq!(ada.hear("lobby", "hello").await["from"]["name"], "bea");
 
     drop(lewin);
-    wait_until("there is a seat again", async || {
-        Plain::try_connect(&node.ws_url(), "?name=lewin").await.is_ok()
-    })
-    .await;
+    wait_until("there is a seat again", async || Plain::try_connect(&node.ws_url(), "?name=lewin").await.is_ok()).await;
 }
 
 #[tokio::test]

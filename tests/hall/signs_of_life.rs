@@ -161,7 +161,12 @@ async fn a_request_that_never_ends_is_ended_though_its_bytes_keep_coming() {
         ("a second one of the same connection", whole, "GET / HTTP/1.1\r\nHost: ", "HTTP/1.1 200"),
         ("within its body", "POST / HTTP/1.1\r\nHost: hall\r\nContent-Length: 9999999\r\n\r\n", "x", "HTTP/1.1 405"),
         ("within a chunk", "POST / HTTP/1.1\r\nHost: hall\r\nTransfer-Encoding: chunked\r\n\r\n", "f", "HTTP/1.1 405"),
-        ("within the body of a page", "GET / HTTP/1.1\r\nHost: hall\r\nContent-Length: 9999999\r\n\r\n", "x", "HTTP/1.1 200"),
+        (
+            "within the body of a page",
+            "GET / HTTP/1.1\r\nHost: hall\r\nContent-Length: 9999999\r\n\r\n",
+            "x",
+            "HTTP/1.1 200",
+        ),
     ] {
         let stream = TcpStream::connect(node.http()).await.expect("the node listens");
         let said = dribble(stream, first.as_bytes(), then.as_bytes()).await;

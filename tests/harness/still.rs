@@ -6,8 +6,8 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::json::Position;
-use super::socket::{Heard, Socket};
 use super::patiently;
+use super::socket::{Heard, Socket};
 
 pub struct Still {
     socket: Socket,
