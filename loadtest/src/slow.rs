@@ -42,7 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MOST_LATE_US: u64 = 600_000_000;
 /// A latency that nobody feels does not double for being small.
 const FLOOR_MS: f64 = 5.0;
-/// Above this share of its processor the generator is what was measured.
+/// This thread and that of the slow readers.
+const THREADS: usize = 2;
+/// Above this share of its processors the generator is what was measured.
 const MOST_CPU: f64 = 0.9;
 
 pub const EXIT_CODES: &str = "Exit codes: 0 honest readers got everything once and in order, and slow ones did not double their p99 · 1 they \
@@ -217,7 +219,7 @@ async fn lead(door: Door, options: &Slow) -> anyhow::Result<Report> {
         crowd.speak(Part::Filling, FILL_RATE, fill).await?;
         crowd.speak(Part::BesideSlow, options.rate, options.seconds).await?;
     }
-    let cpu_share = cpu.share_of(2);
+    let cpu_share = cpu.share_of(THREADS);
     goal.send_replace(Some(crowd.said));
     let fates = slow.join().map_err(|_| anyhow!("the slow readers' thread ended early"))??;
     Ok(report(options, &crowd, fates, cpu_share))
