@@ -54,6 +54,8 @@ const LAST_GOODBYES: Duration = Duration::from_secs(5);
 /// A dead TCP peer is noticed within about two minutes, and after so long when it does not acknowledge.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const USER_TIMEOUT: Duration = Duration::from_secs(120);
+/// What the kernel counts is bytes that were not acknowledged; that takes a round trip however fast a client reads.
+const ROUND_TRIP: Duration = Duration::from_secs(3);
 /// As much may wait unsent in the kernel for one client; what follows stays in the rooms' windows, where it is for all.
 /// Without this a slow client has megabytes of its own there, which no budget counts.
 const UNSENT_BYTES: u32 = 128 * 1024;
@@ -327,7 +329,7 @@ fn prepare(socket: &TcpStream) {
 /// no such clock. A WebSocket has its own ([`crate::ws::socket`]).
 fn limit_silence(socket: &TcpStream, write_timeout: Duration) {
     if !write_timeout.is_zero() {
-        let _ = SockRef::from(socket).set_tcp_user_timeout(Some(write_timeout));
+        let _ = SockRef::from(socket).set_tcp_user_timeout(Some(write_timeout.max(ROUND_TRIP)));
     }
 }
 
@@ -412,6 +414,8 @@ mod tests {
         prepare(&socket);
         limit_silence(&socket, Duration::ZERO);
         assert_eq!(SockRef::from(&socket).tcp_user_timeout().unwrap(), None);
+        limit_silence(&socket, Duration::from_millis(100));
+        assert_eq!(SockRef::from(&socket).tcp_user_timeout().unwrap(), Some(ROUND_TRIP));
         limit_silence(&socket, Duration::from_secs(7));
         let socket = SockRef::from(&socket);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));

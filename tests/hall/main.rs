@@ -31,3 +31,4 @@ mod said_once;
 mod seats;
 mod signs_of_life;
 mod subscription;
+mod windows;
