@@ -3,6 +3,8 @@
 //! - [`cli`] the command line
 //! - [`fanout`] the scenario: gather, speak, settle, judge
 //! - [`connection`] a client's life on the network; [`client`] the client itself, without a socket
+//! - [`crowd`] clients that only count, all on one thread; [`listener`] one of them, without a socket
+//! - [`standing`] where all of them are, by which a run is led
 //! - [`speaker`] what publishers say, and when
 //! - [`verdict`] what receivers got, held against what was promised
 //! - [`report`] the result
@@ -11,10 +13,13 @@
 mod cli;
 mod client;
 mod connection;
+mod crowd;
 mod fanout;
+mod listener;
 mod machine;
 mod report;
 mod speaker;
+mod standing;
 mod target;
 mod verdict;
 mod wire;
