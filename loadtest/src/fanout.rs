@@ -343,12 +343,14 @@ impl Leader<'_> {
     async fn settle(&self) -> Option<Spot> {
         let deadline = self.run.now() + self.options.settle;
         let mut goal: Option<Spot> = None;
+        let mut is_fixed = false;
         loop {
             sleep(TICK).await;
             let (standing, head) = (self.standing(), head_of(&self.standings()));
             let same_epoch = goal.map(|goal| goal.epoch) == head.map(|head| head.epoch);
-            if standing.speaking > 0 || !same_epoch {
+            if !is_fixed || !same_epoch {
                 goal = head;
+                is_fixed = standing.speaking == 0;
             }
             if standing.speaking == 0 && standing.reached(goal) {
                 sleep(GRACE).await;
