@@ -3,6 +3,7 @@ import os
 import platform
 import resource
 import socket
+import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0))
@@ -17,6 +18,19 @@ def describe():
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
     return {"cores": len(CORES), "model": model, "kernel": platform.release()}
+
+
+def busy(seconds=1):
+    """What share of all cores is taken by others, while nothing of ours runs."""
+    def ticks():
+        with open("/proc/stat") as stat:
+            fields = [int(field) for field in stat.readline().split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+
+    all_before, idle_before = ticks()
+    time.sleep(seconds)
+    all_after, idle_after = ticks()
+    return 1 - (idle_after - idle_before) / max(1, all_after - all_before)
 
 
 def raise_nofile():

@@ -37,11 +37,14 @@ def of(runs, field):
 def notes(runs):
     """What keeps a row from being taken at face value."""
     found = sorted({reason for run in runs if not run["pass"] for reason in run["reasons"]})
-    void = [run for run in runs if run.get("void")]
     if found:
         found = ["**LOST: " + "; ".join(found) + "**"]
-    if void:
-        found.append(f"generator-bound in {len(void)} of {len(runs)}")
+    void = [run for run in runs if run.get("void")]
+    bound = [run for run in void if run["generator_cpu"] > 0.9]
+    if bound:
+        found.append(f"generator-bound in {len(bound)} of {len(runs)}")
+    if len(void) > len(bound):
+        found.append(f"other work on the generator's core in {len(void) - len(bound)} of {len(runs)}")
     return "; ".join(found)
 
 

@@ -29,7 +29,7 @@ const BUFFER: usize = 256 * 1024;
 const EVENTS: usize = 4096;
 /// While messages come, the crowd looks no more often than that. It has no use for a message at once, and whoever looks
 /// after every packet spends its processor on looking, and the server's on being waked.
-const NAP: Duration = Duration::from_millis(1);
+const NAP: Duration = Duration::from_millis(2);
 
 const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;

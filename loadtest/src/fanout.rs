@@ -33,6 +33,8 @@ use crate::verdict::Spot;
 const GATHERING: Duration = Duration::from_secs(30);
 /// After everybody has everything: time for what is one too many.
 const GRACE: Duration = Duration::from_millis(250);
+/// Whoever says nothing for so long has finished.
+const SILENCE: Duration = Duration::from_secs(1);
 /// So many failed attempts for each target, without a single success, and there is nobody.
 const HOPELESS: u64 = 5;
 
@@ -339,20 +341,26 @@ impl Leader<'_> {
     }
 
     /// Until everybody has everything, or the patience ends. The goal is fixed once everything is accepted, since others
-    /// may go on speaking in the room; a new epoch moves it.
+    /// may go on speaking in the room; a new epoch moves it. Where only others speak, and listeners cannot tell their
+    /// messages from those before, it is fixed when they have been silent for a while.
     async fn settle(&self) -> Option<Spot> {
         let deadline = self.run.now() + self.options.settle;
         let mut goal: Option<Spot> = None;
         let mut is_fixed = false;
+        let waits_for_silence = self.options.publishers == 0 && self.options.listeners > 0;
+        let mut moved = self.run.now();
         loop {
             sleep(TICK).await;
             let (standing, head) = (self.standing(), head_of(&self.standings()));
+            if head != goal {
+                moved = self.run.now();
+            }
             let same_epoch = goal.map(|goal| goal.epoch) == head.map(|head| head.epoch);
             if !is_fixed || !same_epoch {
                 goal = head;
-                is_fixed = standing.speaking == 0;
+                is_fixed = standing.speaking == 0 && !(waits_for_silence && self.run.now() < moved + SILENCE);
             }
-            if standing.speaking == 0 && standing.reached(goal) {
+            if is_fixed && standing.speaking == 0 && standing.reached(goal) {
                 sleep(GRACE).await;
                 return goal;
             }

@@ -96,12 +96,16 @@ pub struct LoadMeter {
 impl LoadMeter {
     /// To be called now and then, with how many deliveries there were so far.
     pub fn look(&mut self, deliveries: u64) {
+        self.note(deliveries, Reading::now);
+    }
+
+    fn note(&mut self, deliveries: u64, read: impl FnOnce() -> Option<Reading>) {
         let more = deliveries > self.deliveries && self.from.is_some();
         self.deliveries = deliveries;
         if more {
-            self.to = Reading::now();
+            self.to = read();
         } else if self.to.is_none() {
-            self.from = Reading::now();
+            self.from = read();
         }
     }
 
@@ -244,28 +248,41 @@ mod tests {
         assert!(refusal.contains("nofile"), "{refusal}");
     }
 
+    /// After so many seconds, of which the crowd's thread worked so many, on two processors that others kept half busy.
+    fn reading(began: Instant, seconds: u64, worked: u64) -> Option<Reading> {
+        let worked = Duration::from_secs(worked);
+        let threads = [("1", "main", Duration::ZERO), ("2", "crowd", worked)];
+        Some(Reading {
+            at: began + Duration::from_secs(seconds),
+            own: worked,
+            threads: threads.into_iter().map(|(id, name, used)| (id.into(), (name.to_owned(), used))).collect(),
+            cores: 2,
+            all: Some((100 * seconds, 200 * seconds)),
+        })
+    }
+
     #[test]
     fn only_the_time_in_which_messages_came_counts() {
+        let began = Instant::now();
         let mut meter = LoadMeter::default();
-        meter.look(5); // of an earlier time
-        let idle = Instant::now();
-        meter.look(5);
+        meter.note(5, || reading(began, 0, 0)); // of an earlier time
+        meter.note(5, || reading(began, 10, 1));
         assert!(meter.load().is_none());
-        let mut deliveries = 5;
-        let mut share = 0.0;
-        while share < 0.5 {
-            let busy = Instant::now();
-            while busy.elapsed() < Duration::from_millis(50) {}
-            deliveries += 1;
-            meter.look(deliveries);
-            let load = meter.load().unwrap();
-            share = load.busiest.share;
-            assert!(load.own <= 1.1 && load.cores_busy.is_none_or(|busy| busy <= 1.0));
-        }
-        let to = meter.to.as_ref().unwrap().at;
-        meter.look(deliveries);
-        assert_eq!(meter.to.as_ref().unwrap().at, to);
-        assert!(meter.from.unwrap().at >= idle);
+        meter.note(6, || reading(began, 11, 2));
+        meter.note(9, || reading(began, 14, 4));
+        meter.note(9, || reading(began, 99, 4));
+        let load = meter.load().unwrap();
+        assert_eq!(load.own, 0.375);
+        assert_eq!((&*load.busiest.name, load.busiest.share), ("crowd", 0.75));
+        assert_eq!(load.cores_busy, Some(0.5));
+    }
+
+    #[test]
+    fn the_system_says_what_threads_and_processors_do() {
+        let reading = Reading::now().unwrap();
+        assert!(reading.threads.len() > 1 && reading.cores > 0, "{reading:?}");
+        assert!(reading.all.is_some_and(|(busy, all)| 0 < busy && busy <= all), "{reading:?}");
+        assert!(cpu_time_of(u32::MAX).is_none());
     }
 
     #[test]

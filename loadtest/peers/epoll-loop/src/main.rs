@@ -163,7 +163,7 @@ impl Hall {
         let began = Instant::now();
         for number in 0_u32.. {
             let due = began + Duration::from_secs_f64(f64::from(number) / rate);
-            if due >= end {
+            if due.max(Instant::now()) >= end {
                 break;
             }
             self.wait_until(due)?;
