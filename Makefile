@@ -11,7 +11,7 @@ test: ## format, lints and every test; installs what they need; the last line su
 
 test-all: test ## the same, so far: slower suites go here and not into `test`
 
-bench: ## what a delivery costs, beside axum with a broadcast channel, on pinned cores (about five minutes)
+bench: ## what deliveries and connections cost, beside a bare epoll loop and two peers, on pinned cores (seven minutes)
 	@loadtest/bench
 
 .PHONY: help test test-all bench

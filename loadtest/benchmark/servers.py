@@ -12,7 +12,8 @@ import urllib.request
 from . import machine
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-RELEASE = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(TOP, "target")), "release")
+# Where the programs are that are measured.
+programs = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(TOP, "target")), "release")
 HUB = os.path.join(TOP, "loadtest", "peers", "gorilla-hub")
 
 
@@ -44,6 +45,13 @@ def bare_loop(clients, seconds, size, *pace):
     return Server("bare epoll loop", arguments, speaks=True)
 
 
+def use(directory):
+    """Takes what was built before. Returns why there is no gorilla hub, or None."""
+    global programs
+    programs = directory
+    return None if os.path.exists(os.path.join(programs, "peer-gorilla-hub")) else f"not in {directory}"
+
+
 def build():
     """Builds all of them. Returns why there is no gorilla hub, or None."""
     packages = ["townhall", "townhall-load", "peer-axum-broadcast", "peer-epoll-loop"]
@@ -58,7 +66,7 @@ def build_hub():
     badly_formatted = subprocess.run(["gofmt", "-l", "."], cwd=HUB, capture_output=True, text=True).stdout
     if badly_formatted:
         return f"gofmt wants to change {badly_formatted.split()}"
-    for step in (["go", "vet", "./..."], ["go", "build", "-o", os.path.join(RELEASE, "peer-gorilla-hub"), "."]):
+    for step in (["go", "vet", "./..."], ["go", "build", "-o", os.path.join(programs, "peer-gorilla-hub"), "."]):
         done = subprocess.run(step, cwd=HUB, capture_output=True, text=True)
         if done.returncode != 0:
             return f"{' '.join(step[:2])} failed: {done.stderr.strip()}"
@@ -66,7 +74,7 @@ def build_hub():
 
 
 def pinned(cores, command):
-    return ["taskset", "-c", ",".join(map(str, cores)), os.path.join(RELEASE, command[0]), *command[1:]]
+    return ["taskset", "-c", ",".join(map(str, cores)), os.path.join(programs, command[0]), *command[1:]]
 
 
 class Running:
