@@ -120,7 +120,7 @@ def conclusions(results):
 
     say("flat out, the hall's deliveries/s to the limit's with as many frames a write",
         ratios(flat, "deliveries_per_s", HALL, LIMIT))
-    say("flat out, the limit's CPU a delivery to the hall's", ratios(flat, "cpu_us", LIMIT, HALL))
+    say("flat out, the hall's CPU a delivery to the limit's", ratios(flat, "cpu_us", HALL, LIMIT))
     peer = fastest_peer(flat, "deliveries_per_s", max)
     say(f"flat out, the hall's deliveries/s to the fastest peer's ({peer})",
         ratios(flat, "deliveries_per_s", HALL, peer))

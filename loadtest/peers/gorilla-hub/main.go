@@ -232,7 +232,7 @@ func (h *hub) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.URL.Query().Get("name")
-	c := &client{hub: h, conn: conn, send: make(chan []byte, h.queue), person: person{"guest-0000000000000000", name}}
+	c := &client{hub: h, conn: conn, send: make(chan []byte, h.queue), person: person{"guest-000000000000000000000000", name}}
 	go c.writePump()
 	go c.readPump()
 }

@@ -49,7 +49,7 @@ impl Messages {
             // Writing to a string cannot fail.
             let _ = write!(
                 payload,
-                r#"{{"room":"{room}","offset":{offset},"at":1700000000000,"type":"message","id":"00000000-0000-4000-8000-{offset:012}","from":{{"id":"guest-0000000000000000","name":"load-0"}},"text":"{text}"}}"#,
+                r#"{{"room":"{room}","offset":{offset},"at":1700000000000,"type":"message","id":"00000000-0000-4000-8000-{offset:012}","from":{{"id":"guest-000000000000000000000000","name":"load-0"}},"text":"{text}"}}"#,
             );
             append(&mut self.batch, self.payload.as_bytes());
         }
