@@ -25,7 +25,7 @@ use crate::listener::Listener;
 use crate::machine::{self, Load, LoadMeter};
 use crate::report::Outcome;
 use crate::speaker::{Script, Speaker};
-use crate::standing::{Standing, TICK, head_of};
+use crate::standing::{Goal, Standing, TICK, head_of};
 use crate::target::Target;
 use crate::verdict::Spot;
 
@@ -33,7 +33,8 @@ use crate::verdict::Spot;
 const GATHERING: Duration = Duration::from_secs(30);
 /// After everybody has everything: time for what is one too many.
 const GRACE: Duration = Duration::from_millis(250);
-/// Whoever says nothing for so long has finished.
+/// Where only others speak, they have finished when they said nothing for so long: listeners cannot tell what comes later
+/// from what came before.
 const SILENCE: Duration = Duration::from_secs(1);
 /// So many failed attempts for each target, without a single success, and there is nobody.
 const HOPELESS: u64 = 5;
@@ -340,32 +341,24 @@ impl Leader<'_> {
         }
     }
 
-    /// Until everybody has everything, or the patience ends. The goal is fixed once everything is accepted, since others
-    /// may go on speaking in the room; a new epoch moves it. Where only others speak, and listeners cannot tell their
-    /// messages from those before, it is fixed when they have been silent for a while.
+    /// Until everybody has everything, or the patience ends.
     async fn settle(&self) -> Option<Spot> {
         let deadline = self.run.now() + self.options.settle;
-        let mut goal: Option<Spot> = None;
-        let mut is_fixed = false;
-        let waits_for_silence = self.options.publishers == 0 && self.options.listeners > 0;
-        let mut moved = self.run.now();
+        let silence = match (self.options.publishers, self.options.listeners) {
+            (0, 1..) => SILENCE,
+            _ => Duration::ZERO,
+        };
+        let mut goal = Goal::new(silence);
         loop {
             sleep(TICK).await;
             let (standing, head) = (self.standing(), head_of(&self.standings()));
-            if head != goal {
-                moved = self.run.now();
-            }
-            let same_epoch = goal.map(|goal| goal.epoch) == head.map(|head| head.epoch);
-            if !is_fixed || !same_epoch {
-                goal = head;
-                is_fixed = standing.speaking == 0 && !(waits_for_silence && self.run.now() < moved + SILENCE);
-            }
-            if is_fixed && standing.speaking == 0 && standing.reached(goal) {
+            goal.look(head, standing.speaking > 0, self.run.now());
+            if goal.is_fixed && standing.speaking == 0 && standing.reached(goal.spot) {
                 sleep(GRACE).await;
-                return goal;
+                return goal.spot;
             }
             if self.run.now() > deadline {
-                return goal;
+                return goal.spot;
             }
         }
     }

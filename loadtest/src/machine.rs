@@ -24,7 +24,7 @@ pub fn make_room_for(connections: usize) -> anyhow::Result<()> {
     let holds = allowed.saturating_sub(OTHER_FILES);
     ensure!(
         connections as u64 <= holds,
-        "--connections {connections}: this process may open {allowed} files (nofile's hard limit), which holds {holds} connections"
+        "{connections} clients: this process may open {allowed} files (nofile's hard limit), which holds {holds}"
     );
     Ok(())
 }
@@ -37,13 +37,13 @@ pub fn sources(connections: usize, targets: &[IpAddr], ports: usize) -> anyhow::
     });
     if all_loopback && connections > CLIENTS_PER_SOURCE {
         let count = connections.div_ceil(CLIENTS_PER_SOURCE.min(ports));
-        ensure!(count <= 250, "--connections {connections}: more than 127.0.0.1 to 127.0.0.250 have ports for");
+        ensure!(count <= 250, "{connections} clients: more than 127.0.0.1 to 127.0.0.250 have ports for");
         return Ok((1..=count as u8).map(loopback).collect());
     }
     let each = connections.div_ceil(targets.len().max(1));
     if each > ports {
         bail!(
-            "--connections {connections}: {each} to one address, and there are {ports} local ports for it (net.ipv4.ip_local_port_range)"
+            "{connections} clients: {each} to one address, and there are {ports} local ports for it (net.ipv4.ip_local_port_range)"
         );
     }
     Ok(Vec::new())

@@ -92,6 +92,35 @@ pub fn head_of(standings: &[Standing]) -> Option<Spot> {
     standings.iter().filter_map(|one| one.head).map(|(_, spot)| spot).filter(|spot| spot.epoch == latest).max()
 }
 
+/// The head of the log that everybody has to reach. It is fixed once everything is accepted (and nothing more came for
+/// `silence`), since others may go on speaking in the room; a new epoch moves it.
+#[derive(Debug)]
+pub struct Goal {
+    pub spot: Option<Spot>,
+    pub is_fixed: bool,
+    silence: Duration,
+    moved: Duration,
+}
+
+impl Goal {
+    pub fn new(silence: Duration) -> Self {
+        Goal { spot: None, is_fixed: false, silence, moved: Duration::ZERO }
+    }
+
+    /// The log reaches to `head` now.
+    pub fn look(&mut self, head: Option<Spot>, is_spoken: bool, now: Duration) {
+        let same_epoch = self.spot.map(|spot| spot.epoch) == head.map(|head| head.epoch);
+        if self.is_fixed && same_epoch {
+            return;
+        }
+        if head != self.spot {
+            self.moved = now;
+        }
+        self.spot = head;
+        self.is_fixed = !is_spoken && now >= self.moved + self.silence;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +141,34 @@ mod tests {
         let further = standing(spot("b", 25), 1, spot("b", 20));
         assert_eq!(head_of(&[old, new, further]), Some(spot("b", 25)));
         assert_eq!(head_of(&[]), None);
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_goal_moves_until_everything_is_accepted_and_with_a_new_epoch() {
+        let mut goal = Goal::new(Duration::ZERO);
+        goal.look(Some(spot("a", 5)), true, ms(100));
+        assert!(!goal.is_fixed);
+        goal.look(Some(spot("a", 9)), false, ms(200));
+        assert_eq!((goal.spot, goal.is_fixed), (Some(spot("a", 9)), true), "the last acceptances came meanwhile");
+        goal.look(Some(spot("a", 11)), false, ms(300));
+        assert_eq!(goal.spot, Some(spot("a", 9)), "others go on");
+        goal.look(Some(spot("b", 4)), false, ms(400));
+        assert_eq!(goal.spot, Some(spot("b", 4)));
+    }
+
+    #[test]
+    fn where_silence_is_asked_for_the_goal_waits_for_it() {
+        let mut goal = Goal::new(ms(1000));
+        goal.look(Some(spot("a", 5)), false, ms(100));
+        goal.look(Some(spot("a", 8)), false, ms(900));
+        goal.look(Some(spot("a", 8)), false, ms(1800));
+        assert!(!goal.is_fixed);
+        goal.look(Some(spot("a", 8)), false, ms(1900));
+        assert_eq!((goal.spot, goal.is_fixed), (Some(spot("a", 8)), true));
     }
 
     #[test]
