@@ -92,11 +92,12 @@ def paced(scenario):
         name,
         spread(of(runs, "deliveries_per_s"), "{:,.0f}".format),
         spread(of(runs, "cpu_us"), microseconds),
+        spread(of(runs, "frames_per_write"), "{:.2f}".format),
         spread(of(runs, "p99_ms"), "{:.1f} ms".format),
         spread(of(runs, "generator_cpu"), percent),
         notes(runs),
     ] for name, runs in scenario.items()]
-    return markdown(["paced", "deliveries/s", "CPU a delivery", "p99", "generator's core", ""], rows)
+    return markdown(["paced", "deliveries/s", "CPU a delivery", "frames a write", "p99", "generator's core", ""], rows)
 
 
 def idle(scenario):
