@@ -40,7 +40,7 @@ def notes(runs):
     if found:
         found = ["**LOST: " + "; ".join(found) + "**"]
     void = [run for run in runs if run.get("void")]
-    bound = [run for run in void if run["generator_cpu"] > 0.9]
+    bound = [run for run in void if (run["generator_cpu"] or 0) > 0.9]
     if bound:
         found.append(f"generator-bound in {len(bound)} of {len(runs)}")
     if len(void) > len(bound):
