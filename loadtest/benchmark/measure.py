@@ -62,7 +62,7 @@ def run_of(it, command, result, **more):
         "reasons": result["reasons"],
         **more,
     }
-    if result.get("deliveries"):
+    if result.get("deliveries") and result["watched_cpu_s"] is not None:  # None: the server died
         listened = result["deliveries"] * result["listeners"] / (result["listeners"] + result["connections"])
         run.update(
             deliveries_per_s=result["deliveries_per_s"],

@@ -114,8 +114,11 @@ class Running:
         """The sum of a counter over its labels; None where there is none."""
         if not self.ops_port:
             return None
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ops_port}/metrics", timeout=10) as page:
-            lines = page.read().decode().splitlines()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ops_port}/metrics", timeout=10) as page:
+                lines = page.read().decode().splitlines()
+        except OSError:
+            return None  # it died: the generator has seen that, too, and says so
         values = [float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"{name}(\{{|\s)", line)]
         return sum(values) if values else None
 
