@@ -3,15 +3,21 @@
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: ## format, lints and every test; installs what they need; the last line sums them up
 	@tests/setup
 	@tests/run
 
-test-all: test ## the same, so far: slower suites go here and not into `test`
+test-all: test conformance ## the same, and what takes a release build
 
-bench: ## what a delivery costs, beside axum with a broadcast channel, on pinned cores (about five minutes)
+conformance: ## the Autobahn suite's WebSocket cases 1 to 10 against /echo of a release build (or of TOWNHALL=PATH)
+	@tests/autobahn/run
+
+fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz
+	@fuzz/run $(or $(SECONDS),60) $(TARGET)
+
+bench: ## what deliveries and connections cost, beside a bare epoll loop and two peers, on pinned cores (seven minutes)
 	@loadtest/bench
 
-.PHONY: help test test-all bench
+.PHONY: help test test-all conformance fuzz bench

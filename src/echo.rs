@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout};
 
-use crate::connection::Times;
+use crate::clock::Times;
 use crate::drain::{Leaving, Slot};
 use crate::protocol::CloseReason;
 use crate::ws::frame::{self, Decoder, Incoming, Opcode};

@@ -16,8 +16,9 @@ use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
 use crate::auth::guest;
+use crate::clock::Times;
 use crate::config::Config;
-use crate::connection::{Admitted, Connection, Times};
+use crate::connection::{Admitted, Connection};
 use crate::door::Codec;
 use crate::drain::Leaving;
 use crate::echo;
@@ -238,15 +239,20 @@ fn open(
     let (answer, upgrade) = handshake.accept();
     let frame = hall.rules.limits.frame;
     let admitted = hall.admit(user, caller.peer);
-    hall.clients.spawn(async move {
-        let Some((socket, read)) = ws::socket(upgrade).await else { return };
+    // Boxed, so that it is gone when the client is in.
+    let entering = Box::pin(async move {
+        let (socket, read) = ws::socket(upgrade).await?;
         let codec = Codec::Frames(Decoder::new(frame));
-        let mut connection = Connection::new(Outgoing::new(socket, encoding), codec, admitted);
+        let mut connection = Box::new(Connection::new(Outgoing::new(socket, encoding), codec, admitted));
         start(&mut connection);
         connection.has_read(&read);
-        drop(read);
+        Some(connection)
+    });
+    let seat = caller.seat;
+    hall.clients.spawn(async move {
+        let Some(connection) = entering.await else { return };
         connection.run().await;
-        drop(caller);
+        drop(seat);
     });
     answer
 }

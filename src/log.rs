@@ -62,6 +62,8 @@ struct Chunk {
     first: Seq,
     /// The offset after each record.
     offsets: Vec<Offset>,
+    /// Whether one of them names the epoch under which it was written: a gap.
+    names_epoch: bool,
     lanes: [Option<Lane>; Encoding::COUNT],
 }
 
@@ -127,6 +129,7 @@ impl Log {
             self.push(Chunk {
                 first: self.end,
                 offsets: part.iter().map(Record::offset).collect(),
+                names_epoch: part.iter().any(|record| matches!(record, Record::Gap { .. })),
                 lanes: Encoding::ALL
                     .map(|encoding| self.lanes[encoding as usize].map(|_| Lane::of(part, encoding, room, epoch))),
             });
@@ -183,6 +186,15 @@ impl Log {
         }
     }
 
+    /// Forgets the older half of what it remembers, or all of it where that is one chunk.
+    pub fn shrink(&mut self) {
+        let half = Window { bytes: self.bytes / 2, records: usize::MAX };
+        self.trim(half);
+        if self.bytes > half.bytes {
+            self.forget_oldest();
+        }
+    }
+
     fn forget_oldest(&mut self) {
         if let Some(chunk) = self.chunks.pop_front() {
             self.bytes -= chunk.cost();
@@ -200,7 +212,7 @@ impl Log {
         (self.base, self.head) = (head, head);
     }
 
-    /// Begins another generation, in which nothing after offset `until` is true any more.
+    /// Begins another generation, of another epoch, in which nothing after offset `until` is true any more.
     pub fn fork(&mut self, until: Offset) {
         if until < self.base {
             return self.restart(until);
@@ -216,14 +228,18 @@ impl Log {
             }
         }
         self.head = self.chunks.back().map_or(self.base, |chunk| chunk.last_offset());
+        // What names the epoch is not true any more: whoever lacks it reads on in pages.
+        if let Some(last) = self.chunks.iter().rposition(|chunk| chunk.names_epoch) {
+            (0..=last).for_each(|_| self.forget_oldest());
+        }
         // Whoever came during what is dropped now listens from its beginning.
         for since in self.lanes.iter_mut().flatten() {
             *since = (*since).min(self.end);
         }
     }
 
-    /// Where a cursor belongs that has received everything up to `offset`; `None` when that is before the window, or what
-    /// follows was not kept in `encoding`.
+    /// Where a cursor belongs that has received everything up to `offset`; `None` when that is before the window or in the
+    /// middle of a gap, of which the client lacks only a part, or what follows was not kept in `encoding`.
     pub fn place(&self, offset: Offset, encoding: Encoding) -> Option<Seq> {
         if offset < self.base || offset > self.head {
             return None;
@@ -233,7 +249,7 @@ impl Log {
             None => self.end,
             Some(chunk) => chunk.first + chunk.offsets.partition_point(|after| *after <= offset) as Seq,
         };
-        self.covers(seq, encoding).then_some(seq)
+        (self.covers(seq, encoding) && self.offset_before(seq) == offset).then_some(seq)
     }
 
     fn covers(&self, seq: Seq, encoding: Encoding) -> bool {
@@ -294,7 +310,7 @@ impl Chunk {
     /// Its first `keep` records.
     fn until(&self, keep: usize) -> Chunk {
         let lanes = self.lanes.each_ref().map(|lane| lane.as_ref().map(|lane| lane.until(keep)));
-        Chunk { first: self.first, offsets: self.offsets[..keep].to_vec(), lanes }
+        Chunk { first: self.first, offsets: self.offsets[..keep].to_vec(), names_epoch: self.names_epoch, lanes }
     }
 
     /// One chunk of several that follow each other. A lane that begins in the middle has empty records before, where no
@@ -305,7 +321,8 @@ impl Chunk {
             used.then(|| Lane::merge(parts, encoding))
         });
         let offsets = parts.iter().flat_map(|part| &part.offsets).copied().collect();
-        Chunk { first: parts[0].first, offsets, lanes }
+        let names_epoch = parts.iter().any(|part| part.names_epoch);
+        Chunk { first: parts[0].first, offsets, names_epoch, lanes }
     }
 }
 

@@ -22,8 +22,9 @@ const PAGE: u64 = 256;
 /// As many bytes of a page are written at a time, so that replies and other rooms get their turn. A socket that takes no
 /// more keeps them.
 const SLICE_BYTES: usize = 16 * 1024;
-/// Pages kept, all rooms together, and the memory that they may take.
-const KEPT: usize = 64;
+/// Pages kept, all rooms together, and the memory that they may take. Nobody else keeps one for long: whoever's socket is
+/// full lets go of it.
+const KEPT: usize = 256;
 const KEPT_BYTES: usize = 32 * 1024 * 1024;
 /// Pages read at the same time: live messages and their repair come first.
 const IN_FLIGHT: usize = 4;

@@ -22,8 +22,9 @@ use crate::auth::guest;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed, feed};
+use crate::clock::Times;
 use crate::config::{Config, Limits};
-use crate::connection::{Connection, Times};
+use crate::connection::Connection;
 use crate::door::Codec;
 use crate::drain::{Depart, staying};
 use crate::encoding::Encoding;
@@ -95,6 +96,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&config)?;
     let bound = listeners.bound()?;
     let handle = metrics::install()?;
+    tokio::spawn(metrics::keep_up(handle.clone()));
     let stop = CancellationToken::new();
     let (feed, deliveries) = feed();
     let broker = open_broker(&config, feed).await?;
@@ -285,13 +287,12 @@ impl Doors {
             }
         };
         let Ok(user) = guest::admit(None, None, peer) else { return };
-        let admitted = self.hall.admit(user, peer);
-        let room = self.hall.rules.first_room();
+        keep_line_alive(&socket);
+        let codec = Codec::Lines(Lines::default());
+        let out = Outgoing::new(socket, Encoding::Line);
+        let mut connection = Box::new(Connection::new(out, codec, self.hall.admit(user, peer)));
+        connection.start_in(self.hall.rules.first_room(), 0);
         self.hall.clients.spawn(async move {
-            keep_line_alive(&socket);
-            let codec = Codec::Lines(Lines::default());
-            let mut connection = Connection::new(Outgoing::new(socket, Encoding::Line), codec, admitted);
-            connection.start_in(room, 0);
             connection.run().await;
             drop(seat);
         });

@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 use uuid::Uuid;
 
-use crate::machine::{self, CpuMeter};
+use crate::machine;
 use crate::target::Target;
 use crate::wire::{Command, Heard, JOIN_REF, SUBPROTOCOL, Stamp};
 
@@ -206,7 +206,7 @@ pub async fn run(options: &Slow) -> anyhow::Result<Report> {
 /// Leads the run through its parts.
 async fn lead(door: Door, options: &Slow) -> anyhow::Result<Report> {
     let mut crowd = Crowd::gather(door.clone(), options).await?;
-    let cpu = CpuMeter::start();
+    let before = (Clock::now(), own_cpu());
     crowd.speak(Part::Alone, options.rate, options.seconds).await?;
     let (goal, watched) = watch::channel(None);
     let (ready, all_in) = oneshot::channel();
@@ -220,10 +220,16 @@ async fn lead(door: Door, options: &Slow) -> anyhow::Result<Report> {
         crowd.speak(Part::Filling, FILL_RATE, fill).await?;
         crowd.speak(Part::BesideSlow, options.rate, options.seconds).await?;
     }
-    let cpu_share = cpu.share_of(THREADS);
+    let available = before.0.elapsed().as_secs_f64() * THREADS as f64;
+    let cpu_share = before.1.zip(own_cpu()).map(|(before, now)| now.saturating_sub(before).as_secs_f64() / available);
     goal.send_replace(Some(crowd.said));
     let fates = slow.join().map_err(|_| anyhow!("the slow readers' thread ended early"))??;
     Ok(report(options, &crowd, fates, cpu_share))
+}
+
+/// The processor time of this process so far; `None` where the system does not say.
+fn own_cpu() -> Option<Duration> {
+    machine::cpu_time_of(std::process::id())
 }
 
 fn report(options: &Slow, crowd: &Crowd<'_>, fates: Fates, cpu_share: Option<f64>) -> Report {

@@ -15,6 +15,13 @@ mod link;
 mod publisher;
 mod subscription;
 
+/// The check of everything that comes from Redis, apart from the connection: the fuzzers feed it with what a broken or
+/// hostile server could send.
+#[doc(hidden)]
+pub mod answers {
+    pub use super::functions::{BadLine, CallError, deliveries, head, history, positions};
+}
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;

@@ -141,7 +141,7 @@ fn mentions(value: &Value, text: &[u8]) -> bool {
 
 /// Why one call failed while the connection works.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum CallError {
+pub enum CallError {
     /// The library is gone: load it and call again.
     NotLoaded,
     /// Redis says that it will be able to, but is not now.
@@ -183,7 +183,7 @@ fn unreadable(what: &str) -> CallError {
 }
 
 /// Checks the answer to [`Library::publish`] of `count` messages.
-pub(super) fn positions(answer: Value, count: usize) -> Result<Vec<Position>, CallError> {
+pub fn positions(answer: Value, count: usize) -> Result<Vec<Position>, CallError> {
     let mut values = items(answer)?.into_iter();
     let epoch = epoch(values.next())?;
     let positions: Vec<Position> = values
@@ -196,13 +196,13 @@ pub(super) fn positions(answer: Value, count: usize) -> Result<Vec<Position>, Ca
 }
 
 /// Checks the answer to [`Library::head`].
-pub(super) fn head(answer: Value) -> Result<Head, CallError> {
+pub fn head(answer: Value) -> Result<Head, CallError> {
     head_of(&mut items(answer)?.into_iter())
 }
 
 /// Checks the answer to [`Library::history`]. Entries that nobody of ours wrote are left out: whoever reads takes them for
 /// lost.
-pub(super) fn history(answer: Value, room: &RoomName, range: Range) -> Result<History, CallError> {
+pub fn history(answer: Value, room: &RoomName, range: Range) -> Result<History, CallError> {
     let mut values = items(answer)?.into_iter();
     let head = head_of(&mut values)?;
     let found = values.next().map(items).transpose()?.unwrap_or_default();
@@ -251,15 +251,20 @@ fn entry(value: Value) -> Option<Entry> {
 
 /// What was wrong with a line of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BadLine {
+pub enum BadLine {
     /// Another format: a node of a newer version writes to the room.
     Format,
     /// Nobody of ours wrote it.
     Garbage,
 }
 
+/// Checks what was published on a room's channel: a line per message.
+pub fn deliveries(room: &RoomName, payload: &Bytes) -> impl Iterator<Item = Result<Delivery, BadLine>> {
+    payload.split(|byte| *byte == b'\n').map(|line| delivery(room, payload.slice_ref(line)))
+}
+
 /// Checks one line `1 EPOCH OFFSET AT EVENT` of a delivery.
-pub(super) fn delivery(room: &RoomName, line: Bytes) -> Result<Delivery, BadLine> {
+fn delivery(room: &RoomName, line: Bytes) -> Result<Delivery, BadLine> {
     let mut parts = line.splitn(5, |byte| *byte == b' ');
     let mut next = || {
         let part = parts.next().ok_or(BadLine::Garbage)?;

@@ -186,8 +186,8 @@ impl Rooms {
     }
 
     fn deliver(&self, room: &RoomName, payload: Bytes) {
-        for line in payload.split(|byte| *byte == b'\n') {
-            match functions::delivery(room, payload.slice_ref(line)) {
+        for delivery in functions::deliveries(room, &payload) {
+            match delivery {
                 Ok(delivery) => self.feed.deliver(delivery),
                 Err(bad) => self.complain(room, bad),
             }
