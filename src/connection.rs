@@ -188,6 +188,10 @@ impl Connection {
             tokio::task::yield_now().await;
             return Ok(());
         }
+        if !self.unread.is_empty() && self.may_take() {
+            // Writing made room for the rest of what was read; no arm would tell of that.
+            return Ok(());
+        }
         self.finish_if_done()?;
         let may_read = self.may_take() && self.unread.is_empty();
         tokio::select! {
