@@ -190,3 +190,164 @@ async fn joining_a_room_that_holds_less_brings_all_there_is() {
     ben.reach("lobby", 3).await;
     assert_eq!(ben.texts("lobby"), numbers(1, 3));
 }
+
+#[tokio::test]
+async fn nothing_of_a_room_follows_after_it_was_left() {
+    let node = Node::start(&[]).await;
+    let mut ada = ada_after(&node, 1).await;
+    let mut ben = Json::connect(&node.ws_url(), "?name=ben").await;
+    ben.join("lobby").await;
+    ben.join("elsewhere").await;
+    ben.hear("lobby", "1").await;
+    ben.send(json!({"type": "leave", "room": "lobby", "ref": 3})).await;
+    let left = ben.expect_type("left").await;
+    assert_eq!((&left["room"], &left["ref"]), (&"lobby".into(), &3.into()));
+    ada.said("lobby", "not for ben").await;
+    ada.hear("lobby", "not for ben").await;
+    ben.expect_silence().await;
+    // He may come back, and finds what was said meanwhile.
+    let joined = ben.join("lobby").await;
+    assert_eq!(joined["backlog"], 2);
+    ben.hear("lobby", "not for ben").await;
+}
+
+#[tokio::test]
+async fn a_client_in_many_rooms_hears_each_in_its_order() {
+    let node = Node::start(&["--rate", "0"]).await;
+    let rooms = ["a", "b.c", "d_e", "0-1"];
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    let mut ben = Json::connect(&node.ws_url(), "?name=ben").await;
+    for room in rooms {
+        ada.join(room).await;
+        ben.join(room).await;
+    }
+    for number in 1..=50 {
+        for room in rooms {
+            ada.say(room, &number.to_string()).await;
+        }
+    }
+    for room in rooms {
+        ben.reach(room, 50).await;
+        assert_eq!(ben.texts(room), numbers(1, 50), "in the order of saying");
+    }
+}
+
+#[tokio::test]
+async fn history_goes_back_page_by_page_and_moves_no_position() {
+    let redis = RedisServer::start();
+    let alone = Node::start(&["--rate", "0"]).await;
+    let shared = Node::start(&["--rate", "0", "--redis", &redis.url()]).await;
+    for node in [&alone, &shared] {
+        let mut ada = ada_after(node, 250).await;
+        let mut page = async |query: Value| {
+            let mut command = json!({"type": "history", "room": "lobby", "ref": "h"});
+            for (name, value) in query.as_object().expect("an object") {
+                command[name] = value.clone();
+            }
+            ada.send(command).await;
+            let history = ada.expect_type("history").await;
+            assert_eq!((&history["room"], &history["ref"]), (&"lobby".into(), &"h".into()));
+            assert_eq!(history["epoch"], ada.position("lobby").epoch);
+            assert_eq!(ada.position("lobby").offset, 250, "it moved");
+            history
+        };
+        let newest = page(json!({})).await;
+        assert_eq!(texts(&newest), numbers(201, 250));
+        assert_eq!(newest["more"], true);
+        let message = &newest["messages"][0];
+        assert_eq!((&message["offset"], &message["type"]), (&201.into(), &"message".into()));
+        assert!(message["at"].is_u64() && message["id"].is_string(), "{message}");
+        assert_eq!(message["from"]["name"], "ada");
+
+        assert_eq!(texts(&page(json!({"before": 201, "limit": 3})).await), numbers(198, 200));
+        assert_eq!(texts(&page(json!({"before": 9999, "limit": 1})).await), ["250"]);
+        assert_eq!(texts(&page(json!({"limit": 9999})).await), numbers(51, 250));
+        let oldest = page(json!({"before": 4, "limit": 3})).await;
+        assert_eq!(texts(&oldest), numbers(1, 3));
+        assert_eq!(oldest["more"], false);
+        let rest = page(json!({"before": 4, "limit": 2})).await;
+        assert_eq!(texts(&rest), numbers(2, 3));
+        assert_eq!(rest["more"], true);
+        for below in [0, 1] {
+            let nothing = page(json!({"before": below})).await;
+            assert!(texts(&nothing).is_empty(), "{nothing}");
+            assert_eq!(nothing["more"], false);
+        }
+    }
+}
+
+#[tokio::test]
+async fn history_of_a_silent_room_is_empty() {
+    let node = Node::start(&[]).await;
+    let mut ada = ada_after(&node, 0).await;
+    ada.send(json!({"type": "history", "room": "lobby"})).await;
+    let history = ada.expect_type("history").await;
+    assert_eq!((&history["messages"], &history["more"]), (&json!([]), &false.into()));
+    assert!(history.get("ref").is_none(), "{history}");
+}
+
+#[tokio::test]
+async fn control_characters_are_dropped_at_every_door() {
+    let node = Node::start(&[]).await;
+    let mut ada = ada_after(&node, 0).await;
+    ada.say("lobby", "a\u{0}b\u{7}c\td\ne\u{1b}[31m\u{7f}\u{85}").await;
+    let message = ada.until_type("message").await;
+    assert_eq!(message["text"], "abc\td\ne[31m");
+    let mut lewin = Plain::connect(&node.ws_url(), "?name=lewin").await;
+    lewin.say("x\u{8}y\tz").await;
+    lewin.until("lewin:xy\tz").await;
+    ada.hear("lobby", "xy\tz").await;
+}
+
+#[tokio::test]
+async fn who_leaves_a_room_and_the_hall_in_one_breath_leaves_nothing_behind() {
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    let before = node.metric("process_open_fds").await;
+    for _ in 0..20 {
+        let mut ben = Json::connect(&node.ws_url(), "?name=ben").await;
+        ben.join("lobby").await;
+        let leave = json!({"type": "leave", "room": "lobby"}).to_string();
+        ben.send_together(vec![Message::text(leave), Message::Close(None)]).await;
+        ben.until_closed().await;
+    }
+    wait_until("their sockets are closed", async || node.metric("process_open_fds").await < before + 10.0).await;
+}
+
+#[tokio::test]
+async fn what_was_sent_in_one_go_is_answered_to_the_end_however_much_the_answers_are() {
+    // Without a beat, nothing but the client's own socket makes the hall look after it.
+    let node = Node::start(&["--rate", "0", "--beat", "0"]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    for _ in 0..40 {
+        ada.said("lobby", &"x".repeat(4000)).await;
+    }
+    ada.reach("lobby", 40).await;
+    let history = json!({"type": "history", "room": "lobby", "limit": 200}).to_string();
+    let leave = json!({"type": "leave", "room": "lobby"}).to_string();
+    let mut commands = vec![Message::text(history); 12];
+    commands.push(Message::text(leave));
+    ada.send_together(commands).await;
+    for _ in 0..12 {
+        ada.expect_type("history").await;
+    }
+    ada.expect_type("left").await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_room_follows_left_not_even_history_that_was_asked_for_before() {
+    let redis = RedisServer::start();
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    redis.pause();
+    let history = json!({"type": "history", "room": "lobby", "ref": 1}).to_string();
+    let leave = json!({"type": "leave", "room": "lobby"}).to_string();
+    ada.send_together(vec![Message::text(history), Message::text(leave)]).await;
+    let refused = ada.expect_error("unavailable").await;
+    assert_eq!(refused["ref"], 1, "{refused}");
+    ada.expect_type("left").await;
+    redis.resume();
+}
