@@ -365,6 +365,8 @@ impl Connection {
     }
 
     fn leave(&mut self, room: RoomName, reference: Option<Ref>) {
+        // The page that is awaited may be of this room, and may never come.
+        self.page = None;
         self.session.left(&room);
         let left = Reply::Left { room: room.clone(), reference };
         let went = self.out.leave(&room, |out| write_reply(&left, out));
@@ -406,6 +408,7 @@ impl Connection {
         let room = membership.room().clone();
         let mut went = Vec::new();
         if moved {
+            self.page = None;
             for old in self.session.rooms().to_vec() {
                 self.session.left(&old);
                 went.extend(self.out.leave(&old, |_| {}));
