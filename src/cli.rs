@@ -180,6 +180,9 @@ struct ClientLimits {
     /// Connections at the same time; 0: 90% of the files this process may open (nofile)
     #[arg(long, env = "TOWNHALL_MAX_CONNECTIONS", value_name = "N", default_value = "0", value_parser = count::<usize>(0..=Limits::MAX_CONNECTIONS))]
     max_connections: usize,
+    /// Of them, those of one address (IPv6: of a /64); behind a proxy all clients have the proxy's; 0: any number
+    #[arg(long, env = "TOWNHALL_MAX_PER_ADDRESS", value_name = "N", default_value = "0", value_parser = count::<usize>(0..=Limits::MAX_CONNECTIONS))]
+    max_per_address: usize,
 }
 
 #[derive(Args)]
@@ -338,6 +341,7 @@ impl ServeArgs {
                     0 => Limits::connections_within(nofile),
                     connections => connections,
                 },
+                per_address: limits.max_per_address,
                 room_window: rooms.room_window,
                 room_window_messages: rooms.room_window_messages,
                 window_budget: rooms.window_budget,

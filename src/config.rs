@@ -111,6 +111,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Sockets open at the same time.
     pub connections: usize,
+    /// Of them, those of one address; 0: any number.
+    pub per_address: usize,
     /// A room's window on this node, all encodings counted.
     pub room_window: usize,
     /// Messages in a room's window.
@@ -125,8 +127,11 @@ impl Limits {
     /// A message's `data`; the wire format has the number.
     pub const DATA: usize = 4 * 1024;
 
-    /// Files that are open besides clients' sockets: listeners, Redis, the runtime's own.
-    const OTHER_FILES: u64 = 32;
+    /// Sockets beyond all those, to tell their clients that there is no seat.
+    pub const STANDING: usize = 64;
+
+    /// Files that are open besides clients' sockets: those who stand, listeners, Redis, probes, the runtime's own.
+    const OTHER_FILES: u64 = 32 + Limits::STANDING as u64;
 
     /// More sockets than any machine serves; keeps sums far from overflow where `nofile` is "unlimited".
     pub const MAX_CONNECTIONS: u64 = 10_000_000;
@@ -158,6 +163,7 @@ impl Default for Limits {
             beat: Duration::from_secs(25),
             write_timeout: Duration::from_secs(30),
             connections: Limits::connections_within(1024),
+            per_address: 0,
             room_window: 1024 * 1024,
             room_window_messages: 2000,
             window_budget: 256 * 1024 * 1024,

@@ -8,16 +8,16 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, poll_fn};
 use serde_json::value::RawValue;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 use tracing::info;
 
 use crate::broker::{Entry, History};
+use crate::clock::{Clock, Times};
 use crate::door::{Codec, Incoming, write_close, write_ping, write_pong, write_refusal, write_reply};
 use crate::drain::{Leaving, Slot};
 use crate::encoding::{Encoding, Event, lost_notice, notice};
@@ -38,8 +38,6 @@ const READ_BYTES: usize = 16 * 1024;
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How often a client that is leaving is looked at, whether it has heard its own last message.
 const HEARD_POLL: Duration = Duration::from_millis(10);
-/// As many beats without a sign of life end a connection.
-const BEATS_MISSED: u32 = 3;
 /// How many events are replayed to somebody who could not go on after a fork.
 const LAST_AFTER_FORK: u64 = 50;
 /// A `history` reply carries fewer messages than asked for rather than more bytes than this.
@@ -58,13 +56,6 @@ pub struct Admitted {
     pub peer: SocketAddr,
 }
 
-/// The clocks of a connection; zero: off.
-#[derive(Debug, Clone, Copy)]
-pub struct Times {
-    pub beat: Duration,
-    pub write_timeout: Duration,
-}
-
 /// See the module's documentation.
 pub struct Connection {
     out: Arc<Outgoing>,
@@ -75,12 +66,10 @@ pub struct Connection {
     peer: SocketAddr,
     /// Read, but its turn has not come.
     unread: Vec<u8>,
-    held_back: Option<HeldBack>,
+    held_back: Option<Box<HeldBack>>,
     under_way: UnderWay,
     page: Option<BoxFuture<'static, (Arc<Room>, Arc<Page>)>>,
     clock: Clock,
-    /// The socket takes no more, since when.
-    full_since: Option<Instant>,
     slot: Option<Slot>,
     /// Nothing more is read; what is under way is finished, until then at most.
     finishing: Option<(CloseReason, Instant)>,
@@ -96,37 +85,10 @@ enum HeldBack {
     Behind(Request),
 }
 
-/// When the connection has to look after itself.
-struct Clock {
-    sleep: Pin<Box<Sleep>>,
-    times: Times,
-    /// When the client was heard last.
-    heard_at: Instant,
-    pings: u32,
-}
-
-impl Clock {
-    fn new(times: Times) -> Self {
-        let far = Duration::from_secs(24 * 3600);
-        Clock { sleep: Box::pin(sleep(far)), times, heard_at: Instant::now(), pings: 0 }
-    }
-
-    /// Looks at `at` at the latest.
-    fn wake_by(&mut self, at: Instant) {
-        if at < self.sleep.deadline().into_std() {
-            self.sleep.as_mut().reset(at.into());
-        }
-    }
-
-    fn heard(&mut self, now: Instant) {
-        self.heard_at = now;
-        self.pings = 0;
-    }
-}
-
 impl Connection {
     pub fn new(out: Outgoing, codec: Codec, admitted: Admitted) -> Self {
         let Admitted { session, hub, leaving, times, peer } = admitted;
+        let clock = Clock::new(times, out.encoding);
         Connection {
             out: Arc::new(out),
             codec,
@@ -138,8 +100,7 @@ impl Connection {
             held_back: None,
             under_way: UnderWay::default(),
             page: None,
-            clock: Clock::new(times),
-            full_since: None,
+            clock,
             slot: None,
             finishing: None,
             said: None,
@@ -162,8 +123,8 @@ impl Connection {
         self.unread = bytes.to_vec();
     }
 
-    /// Serves the client until it leaves or has to.
-    pub async fn run(mut self) {
+    /// Serves the client until it leaves or has to. Boxed, since a future holds a second copy of whatever is moved in it.
+    pub async fn run(mut self: Box<Self>) {
         let encoding = self.out.encoding;
         METRICS.connections.at(encoding).increment(1.0);
         METRICS.connections_opened.at(encoding).increment(1);
@@ -195,20 +156,23 @@ impl Connection {
         self.finish_if_done()?;
         let may_read = self.may_take() && self.unread.is_empty();
         tokio::select! {
-            () = self.out.woken() => {}
-            ready = self.out.socket().readable(), if may_read => {
+            () = poll_fn(|context| self.out.poll_handed_over(context)) => {}
+            ready = poll_fn(|context| self.out.socket().poll_read_ready(context)), if may_read => {
                 ready.map_err(|_| CloseReason::Lost)?;
-                self.read()?;
+                // Who never stops sending is always readable, and would have the thread alone.
+                if self.read()? == READ_BYTES {
+                    tokio::task::yield_now().await;
+                }
             }
-            ready = self.out.socket().writable(), if self.full_since.is_some() => {
+            ready = poll_fn(|context| self.out.socket().poll_write_ready(context)), if self.clock.is_full() => {
                 ready.map_err(|_| CloseReason::Lost)?;
             }
-            outcome = self.under_way.next() => self.conclude(outcome)?,
+            outcome = poll_fn(|context| self.under_way.poll_next(context)) => self.conclude(outcome)?,
             (room, page) = pending(&mut self.page) => {
                 self.page = None;
                 self.out.turn_page(&room, page);
             }
-            () = self.clock.sleep.as_mut() => self.tick(Instant::now())?,
+            () = poll_fn(|context| self.clock.poll(context)) => self.tick(Instant::now())?,
             slot = self.leaving.slot(), if self.slot.is_none() => self.leave_at(slot),
         }
         Ok(())
@@ -225,15 +189,16 @@ impl Connection {
             && (self.out.encoding == Encoding::Json || self.under_way.is_empty())
     }
 
-    fn read(&mut self) -> Result<(), CloseReason> {
+    /// Reads and takes what there is; how many bytes.
+    fn read(&mut self) -> Result<usize, CloseReason> {
         READ_BUFFER.with_borrow_mut(|buffer| match self.out.socket().try_read(buffer) {
-            Ok(0) => self.ended(),
+            Ok(0) => self.ended().map(|()| 0),
             Ok(count) => {
                 METRICS.received_bytes.increment(count as u64);
                 self.clock.heard(Instant::now());
-                self.take(&mut buffer[..count])
+                self.take(&mut buffer[..count]).map(|()| count)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(_) => Err(CloseReason::Lost),
         })
     }
@@ -288,7 +253,7 @@ impl Connection {
     fn request(&mut self, parsed: Result<Request, Refusal>, now: Instant) -> Result<(), CloseReason> {
         match parsed {
             Ok(request) if self.under_way.holds_back(&request.command) => {
-                self.held_back = Some(HeldBack::Behind(request));
+                self.held_back = Some(Box::new(HeldBack::Behind(request)));
                 Ok(())
             }
             parsed => {
@@ -301,7 +266,7 @@ impl Connection {
     /// Something that came by a door without JSON.
     fn hear_in_turn(&mut self, incoming: Incoming, now: Instant) -> Result<(), CloseReason> {
         if let Err(wait) = self.session.take_turn(now) {
-            self.held_back = Some(HeldBack::Until(now + wait, incoming));
+            self.held_back = Some(Box::new(HeldBack::Until(now + wait, incoming)));
             self.clock.wake_by(now + wait);
             return Ok(());
         }
@@ -316,11 +281,11 @@ impl Connection {
 
     /// Looks again at what was held back.
     fn take_up(&mut self, now: Instant) -> Result<(), CloseReason> {
-        match self.held_back.take() {
+        match self.held_back.take().map(|held_back| *held_back) {
             Some(HeldBack::Until(at, incoming)) if now >= at => self.hear_in_turn(incoming, now),
             Some(HeldBack::Behind(request)) => self.request(Ok(request), now),
             waiting => {
-                self.held_back = waiting;
+                self.held_back = waiting.map(Box::new);
                 Ok(())
             }
         }
@@ -438,14 +403,14 @@ impl Connection {
     fn flush(&mut self) -> Result<bool, CloseReason> {
         loop {
             let flushed = self.out.flush().map_err(|_| CloseReason::Lost)?;
-            if !matches!(flushed, Flushed::Full { progress: false }) && self.full_since.take().is_some() {
-                METRICS.slow_readers.decrement(1.0);
+            if !matches!(flushed, Flushed::Full { progress: false }) {
+                self.clock.takes_again();
             }
             match flushed {
                 Flushed::UpToDate => return Ok(false),
                 Flushed::Turn => return Ok(true),
                 Flushed::Full { .. } => {
-                    self.is_full(Instant::now());
+                    self.clock.full(Instant::now());
                     return Ok(false);
                 }
                 Flushed::Forked(membership, position) => self.place_anew(membership, position),
@@ -453,16 +418,6 @@ impl Connection {
                     self.fetch(room, offset);
                     return Ok(false);
                 }
-            }
-        }
-    }
-
-    fn is_full(&mut self, now: Instant) {
-        if self.full_since.is_none() {
-            METRICS.slow_readers.increment(1.0);
-            self.full_since = Some(now);
-            if !self.clock.times.write_timeout.is_zero() {
-                self.clock.wake_by(now + self.clock.times.write_timeout);
             }
         }
     }
@@ -488,11 +443,12 @@ impl Connection {
     // --- clocks -----------------------------------------------------------------------------------------------------
 
     fn tick(&mut self, now: Instant) -> Result<(), CloseReason> {
-        self.look_for_life(now)?;
-        self.keep_beat(now);
-        let timeout = self.clock.times.write_timeout;
-        if !timeout.is_zero() && self.full_since.is_some_and(|since| now >= since + timeout) {
-            return Err(CloseReason::TooSlow);
+        let due = self.clock.look(now, self.may_take(), self.out.spoke_at())?;
+        if due.ping {
+            self.out.control(write_ping);
+        }
+        if due.beat {
+            self.out.tell(|out| write_reply(&Reply::Beat {}, out));
         }
         if let Some((reason, until)) = self.finishing
             && now >= until
@@ -510,58 +466,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Pings a WebSocket client that was not heard for a beat; gives it up when a third ping would be due.
-    fn look_for_life(&mut self, now: Instant) -> Result<(), CloseReason> {
-        let beat = self.clock.times.beat;
-        if beat.is_zero() || self.out.encoding == Encoding::Line {
-            return Ok(());
-        }
-        if !self.may_take() {
-            self.clock.heard(now);
-        }
-        let silent = now.saturating_duration_since(self.clock.heard_at);
-        if silent >= beat * BEATS_MISSED {
-            return Err(CloseReason::NoSignOfLife);
-        }
-        if silent >= beat * (self.clock.pings + 1) {
-            self.clock.pings += 1;
-            self.out.control(write_ping);
-        }
-        Ok(())
-    }
-
-    /// Sends a JSON client something when nothing else was sent for a beat.
-    fn keep_beat(&mut self, now: Instant) {
-        let beat = self.clock.times.beat;
-        let quiet = now.saturating_duration_since(self.out.spoke_at());
-        if self.out.encoding == Encoding::Json && !beat.is_zero() && quiet >= beat && self.full_since.is_none() {
-            self.out.tell(|out| write_reply(&Reply::Beat {}, out));
-        }
-    }
-
     /// Sets the clock to whatever is due first.
     fn arm(&mut self, now: Instant) {
-        let Times { beat, write_timeout } = self.clock.times;
-        let mut next = now + Duration::from_secs(3600);
-        let mut due = |at: Instant| next = next.min(at.max(now + Duration::from_millis(1)));
-        if !beat.is_zero() && self.out.encoding != Encoding::Line {
-            due(self.clock.heard_at + beat * (self.clock.pings + 1));
-            if self.out.encoding == Encoding::Json && self.full_since.is_none() {
-                due(self.out.spoke_at() + beat);
-            }
-        }
-        if let Some(since) = self.full_since.filter(|_| !write_timeout.is_zero()) {
-            due(since + write_timeout);
-        }
-        if let Some(HeldBack::Until(at, _)) = self.held_back {
-            due(at);
-        }
-        match (self.finishing, self.slot) {
-            (Some((_, until)), _) => due(until),
-            (None, Some(slot)) => due(slot.until),
-            (None, None) => {}
-        }
-        self.clock.sleep.as_mut().reset(next.into());
+        let turn = match self.held_back.as_deref() {
+            Some(HeldBack::Until(at, _)) => Some(*at),
+            Some(HeldBack::Behind(_)) | None => None,
+        };
+        let leaves = match (self.finishing, self.slot) {
+            (Some((_, until)), _) => Some(until),
+            (None, Some(slot)) => Some(slot.until),
+            (None, None) => None,
+        };
+        self.clock.arm(now, self.out.spoke_at(), turn.into_iter().chain(leaves));
     }
 
     // --- leaving ----------------------------------------------------------------------------------------------------
@@ -589,7 +505,7 @@ impl Connection {
     fn finish_if_done(&mut self) -> Result<(), CloseReason> {
         let Some((reason, _)) = self.finishing else { return Ok(()) };
         let busy = self.held_back.is_some() || !self.under_way.is_empty();
-        if busy || self.full_since.is_some() || self.page.is_some() {
+        if busy || self.clock.is_full() || self.page.is_some() {
             return Ok(());
         }
         // Who speaks hears oneself, too; the delivery loop does not tell when it has written that.
@@ -602,10 +518,8 @@ impl Connection {
     }
 
     /// Leaves all rooms and says good-bye.
-    async fn end(mut self, reason: CloseReason) {
-        if self.full_since.take().is_some() {
-            METRICS.slow_readers.decrement(1.0);
-        }
+    async fn end(mut self: Box<Self>, reason: CloseReason) {
+        self.clock.takes_again();
         self.under_way.give_up().await;
         let worker = self.hub.worker(self.out.id).clone();
         for membership in self.out.leave_all() {
@@ -614,7 +528,8 @@ impl Connection {
         if reason != CloseReason::Lost {
             let encoding = self.out.encoding;
             self.out.tell(|out| write_close(reason, encoding, out));
-            let _ = timeout(GOODBYE, say_goodbye(&self.out)).await;
+            // Boxed, so that those who stay do not carry it.
+            let _ = Box::pin(timeout(GOODBYE, say_goodbye(&self.out))).await;
         }
     }
 }

@@ -5,22 +5,23 @@
 //! every member whose writing it owns. Whoever is behind, or whose socket is full, is handed to the connection's own task,
 //! and comes back when it has caught up (see `outgoing.rs`, which says who owns what).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use indexmap::IndexMap;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::encoding::Encoding;
 use crate::log::{Batch, Seq};
-use crate::metrics::METRICS;
-use crate::outgoing::{ConnectionId, Outgoing, Served};
+use crate::metrics::{METRICS, Sent};
+use crate::outgoing::{ConnectionId, Outgoing};
 use crate::room::Room;
 
-/// After as many members the loop lets others have its thread.
+/// After as many members the loop lets others have its thread, and another room its turn.
 const TURN: usize = 128;
 /// As many comings and goings may wait.
 const CHANGES: usize = 4096;
@@ -50,7 +51,8 @@ impl Worker {
     pub fn start(index: usize, stop: CancellationToken) -> Self {
         let (changes, receiver) = mpsc::channel(CHANGES);
         let rung = Arc::new(Rung::default());
-        let mut delivery = Loop { index, changes: receiver, rung: rung.clone(), audiences: HashMap::new() };
+        let mut delivery =
+            Loop { index, changes: receiver, rung: rung.clone(), audiences: HashMap::new(), passing: VecDeque::new() };
         tokio::spawn(async move {
             tokio::select! {
                 () = delivery.run() => {}
@@ -82,6 +84,8 @@ struct Loop {
     changes: mpsc::Receiver<Change>,
     rung: Arc<Rung>,
     audiences: HashMap<RoomKey, Audience>,
+    /// The rooms with a pass under way, in turn: a hall of ten thousand keeps no room of five waiting.
+    passing: VecDeque<RoomKey>,
 }
 
 /// The address of a room, which lives as long as its entry.
@@ -94,31 +98,77 @@ fn key(room: &Arc<Room>) -> RoomKey {
 /// A room's members whom this loop serves.
 struct Audience {
     room: Arc<Room>,
-    members: IndexMap<ConnectionId, Arc<Outgoing>>,
+    /// By encoding.
+    members: [IndexMap<ConnectionId, Arc<Outgoing>>; Encoding::COUNT],
     /// Whoever is up to date has all records before this one.
     served: Seq,
+    pass: Option<Pass>,
+    /// The bell rang during the pass; it is not heard before the next one.
+    again: bool,
+}
+
+/// What is new, on its way to everybody who is up to date.
+struct Pass {
+    news: Batch,
+    /// Which members are next: those of this encoding, from this index on.
+    encoding: Encoding,
+    next: usize,
+    /// The news in that encoding.
+    slices: Vec<Bytes>,
+    sent: Sent,
 }
 
 impl Loop {
     async fn run(&mut self) {
         let rung = self.rung.clone();
         loop {
-            tokio::select! {
-                change = self.changes.recv() => match change {
-                    Some(change) => self.take(change),
-                    None => return,
-                },
-                () = rung.bell.notified() => {}
+            if self.passing.is_empty() {
+                tokio::select! {
+                    change = self.changes.recv() => match change {
+                        Some(change) => self.take(change),
+                        None => return,
+                    },
+                    () = rung.bell.notified() => {}
+                }
+            } else {
+                tokio::task::yield_now().await;
+            }
+            while let Ok(change) = self.changes.try_recv() {
+                self.take(change);
             }
             let rooms = std::mem::take(&mut *rung.rooms.lock().unwrap_or_else(PoisonError::into_inner));
             for room in rooms {
-                while let Ok(change) = self.changes.try_recv() {
-                    self.take(change);
-                }
-                room.heard(self.index);
-                if let Some(audience) = self.audiences.get_mut(&key(&room)) {
-                    audience.serve().await;
-                }
+                self.hear(&room);
+            }
+            self.serve();
+        }
+    }
+
+    fn hear(&mut self, room: &Arc<Room>) {
+        match self.audiences.get_mut(&key(room)) {
+            None => room.heard(self.index),
+            Some(audience) if audience.pass.is_some() => audience.again = true,
+            Some(audience) => {
+                audience.begin(self.index);
+                self.passing.push_back(key(room));
+            }
+        }
+    }
+
+    /// Serves so many members, of the rooms in turn.
+    fn serve(&mut self) {
+        let now = Instant::now();
+        let mut left = TURN;
+        while left > 0
+            && let Some(room) = self.passing.pop_front()
+        {
+            let Some(audience) = self.audiences.get_mut(&room) else { continue };
+            left -= audience.serve(left, now);
+            if audience.pass.is_none() && std::mem::take(&mut audience.again) {
+                audience.begin(self.index);
+            }
+            if audience.pass.is_some() {
+                self.passing.push_back(room);
             }
         }
     }
@@ -129,17 +179,20 @@ impl Loop {
                 let audience = self.audiences.entry(key(&room)).or_insert_with(|| Audience {
                     served: room.with_log(|log| log.end()),
                     room,
-                    members: IndexMap::new(),
+                    members: Default::default(),
+                    pass: None,
+                    again: false,
                 });
-                audience.members.insert(member.id, member.clone());
+                audience.members[member.encoding as usize].insert(member.id, member.clone());
                 // Whatever was served before this moment passed it by.
                 member.nudge();
             }
             Change::Went(room, member) => {
                 let Some(audience) = self.audiences.get_mut(&key(&room)) else { return };
-                audience.members.swap_remove(&member);
-                if audience.members.is_empty() {
+                audience.forget(member);
+                if audience.members.iter().all(IndexMap::is_empty) {
                     self.audiences.remove(&key(&room));
+                    room.heard(self.index);
                 }
             }
         }
@@ -147,48 +200,77 @@ impl Loop {
 }
 
 impl Audience {
-    /// Writes what is new to everybody who is up to date.
-    async fn serve(&mut self) {
+    fn begin(&mut self, index: usize) {
+        self.room.heard(index);
         let news = self.room.with_log(|log| log.snapshot(self.served));
-        let slices = Encoding::ALL.map(|encoding| news.slices(encoding, news.from));
-        let vectors =
-            slices.each_ref().map(|slices| slices.iter().map(|slice| IoSlice::new(slice)).collect::<Vec<_>>());
-        let now = Instant::now();
-        let mut sent = Sent::default();
-        for (i, member) in self.members.values().enumerate() {
-            let served = member.serve(&self.room, &news, &vectors[member.encoding as usize], now);
-            sent.count(member.encoding, served);
-            if i % TURN == TURN - 1 {
-                tokio::task::yield_now().await;
+        self.served = news.to;
+        self.pass = Some(Pass::new(news));
+    }
+
+    /// Writes what is new to the next `most` members that are up to date; to how many.
+    fn serve(&mut self, most: usize, now: Instant) -> usize {
+        let mut served = 0;
+        while let Some(pass) = &mut self.pass {
+            let members = &self.members[pass.encoding as usize];
+            let part = members.as_slice().get_range(pass.next..members.len().min(pass.next + most - served));
+            let part = part.unwrap_or_default();
+            pass.write(&self.room, part.values(), now);
+            served += part.len();
+            if pass.next < members.len() {
+                break;
+            }
+            if !pass.turn_to_next_encoding() {
+                self.pass = None;
             }
         }
-        self.served = news.to;
-        sent.report(&news);
+        served
+    }
+
+    fn forget(&mut self, member: ConnectionId) {
+        for members in &mut self.members {
+            if let Some((index, ..)) = members.swap_remove_full(&member)
+                && let Some((_, moved)) = members.get_index(index)
+                && self.pass.is_some()
+            {
+                // A pass that has been here does not come again.
+                moved.nudge();
+            }
+        }
     }
 }
 
-/// What one pass did, counted once.
-#[derive(Default)]
-struct Sent {
-    records: [u64; Encoding::COUNT],
-    bytes: u64,
+impl Pass {
+    fn new(news: Batch) -> Self {
+        let [first, ..] = Encoding::ALL;
+        Pass { encoding: first, next: 0, slices: news.slices(first, news.from), sent: Sent::default(), news }
+    }
+
+    fn write<'a>(&mut self, room: &Arc<Room>, members: impl Iterator<Item = &'a Arc<Outgoing>>, now: Instant) {
+        let vector: Vec<_> = self.slices.iter().map(|slice| IoSlice::new(slice)).collect();
+        for member in members {
+            self.sent.add(member.serve(room, &self.news, &vector, now));
+            self.next += 1;
+        }
+    }
+
+    /// False: there is none.
+    fn turn_to_next_encoding(&mut self) -> bool {
+        let sent = std::mem::take(&mut self.sent);
+        if sent.writes > 0 {
+            METRICS.sent(self.encoding, sent);
+            METRICS.sent_bytes.increment(sent.bytes);
+            METRICS.delivery_seconds.record(seconds_since(self.news.newest_ms));
+        }
+        let Some(next) = Encoding::ALL.get(self.encoding as usize + 1) else { return false };
+        self.encoding = *next;
+        self.next = 0;
+        self.slices = self.news.slices(self.encoding, self.news.from);
+        true
+    }
 }
 
-impl Sent {
-    fn count(&mut self, encoding: Encoding, served: Served) {
-        self.records[encoding as usize] += served.records;
-        self.bytes += served.bytes;
-    }
-
-    fn report(&self, news: &Batch) {
-        if self.bytes == 0 {
-            return;
-        }
-        for encoding in Encoding::ALL {
-            METRICS.deliveries.at(encoding).increment(self.records[encoding as usize]);
-        }
-        METRICS.sent_bytes.increment(self.bytes);
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        METRICS.delivery_seconds.record(now_ms.saturating_sub(news.newest_ms) as f64 / 1000.0);
-    }
+/// How long ago it was `at_ms` by the broker's clock, which is Unix time.
+fn seconds_since(at_ms: u64) -> f64 {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    now_ms.saturating_sub(at_ms) as f64 / 1000.0
 }

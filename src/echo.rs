@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout};
 
-use crate::connection::Times;
+use crate::clock::Times;
 use crate::drain::{Leaving, Slot};
 use crate::protocol::CloseReason;
 use crate::ws::frame::{self, Decoder, Incoming, Opcode};
@@ -54,6 +54,8 @@ impl Echo {
         loop {
             let count = self.read(&mut buffer).await?;
             self.answer(&mut buffer[..count]).await?;
+            // A client that never stops sending is always readable: without this it would have its thread for itself.
+            tokio::task::yield_now().await;
         }
     }
 

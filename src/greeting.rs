@@ -48,6 +48,7 @@ pub fn log_opening(config: &Config, bound: &Bound, broker: &str) {
         broker,
         rooms = rooms(config),
         connections = config.limits.connections,
+        per_address = config.limits.per_address,
         "{}",
         keeping(config, broker)
     );
@@ -129,6 +130,10 @@ fn facts(config: &Config, bound: &Bound) -> Vec<(&'static str, String)> {
         0 => "any number of commands a second".into(),
         rate => format!("{rate} commands a second",),
     };
+    let of_one = match limits.per_address {
+        0 => String::new(),
+        most => format!(", {most} of one address"),
+    };
     vec![
         ("operations", format!("http://{ops}/metrics   /healthz   /readyz")),
         ("rooms", rooms(config)),
@@ -136,7 +141,7 @@ fn facts(config: &Config, bound: &Bound) -> Vec<(&'static str, String)> {
         (
             "limits",
             format!(
-                "{} a text, {rate} and {} rooms a connection, {} connections",
+                "{} a text, {rate} and {} rooms a connection, {} connections{of_one}",
                 size_text(limits.text as u64),
                 limits.rooms,
                 limits.connections

@@ -16,13 +16,14 @@ use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
 use crate::auth::guest;
+use crate::clock::Times;
 use crate::config::Config;
-use crate::connection::{Admitted, Connection, Times};
+use crate::connection::{Admitted, Connection};
 use crate::door::Codec;
 use crate::drain::Leaving;
 use crate::echo;
 use crate::encoding::Encoding;
-use crate::gate::{Gate, Seat};
+use crate::gate::{Gate, NoSeat, Seat};
 use crate::hub::Hub;
 use crate::names::RoomName;
 use crate::outgoing::Outgoing;
@@ -57,11 +58,11 @@ impl Hall {
     }
 }
 
-/// Who a request comes from. `seat`: `None` when the hall was full as they came.
+/// Who a request comes from, and whether there was a seat for them as they came.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub peer: SocketAddr,
-    pub seat: Option<Arc<Seat>>,
+    pub seat: Result<Arc<Seat>, NoSeat>,
 }
 
 /// Everything public, at the root and below the base path.
@@ -103,19 +104,23 @@ async fn not_found() -> Response<Body> {
     Refused::new(StatusCode::NOT_FOUND, "not_found", "there is no such address; the chat is at /").answer()
 }
 
-/// While the node leaves, or for those who found no seat, everything is answered with 503; but the process lives.
+/// While the node leaves, and to those who found no seat, everything is refused for now; but the process lives.
 async fn come_later(State(hall): State<Hall>, request: Request, next: middleware::Next) -> Response<Body> {
     if request.uri().path().ends_with("/healthz") {
         return next.run(request).await;
     }
-    let seated = request.extensions().get::<Caller>().is_some_and(|caller| caller.seat.is_some());
-    if !seated {
-        return Refused::for_now("full", "the hall is full; come again in a moment").answer();
+    let caller = request.extensions().get::<Caller>();
+    if let Some(no_seat) = caller.map_or(Some(NoSeat::Full), |caller| caller.seat.as_ref().err().copied()) {
+        let status = match no_seat {
+            NoSeat::Full => StatusCode::SERVICE_UNAVAILABLE,
+            NoSeat::Address => StatusCode::TOO_MANY_REQUESTS,
+        };
+        return Refused::for_now(status, no_seat.label(), no_seat.words()).answer();
     }
     if hall.leaving.has_begun()
         && let Err(closed) = hall.gate.pass()
     {
-        return Refused::for_now(closed.label(), closed.words()).answer();
+        return Refused::closed(closed).answer();
     }
     next.run(request).await
 }
@@ -177,7 +182,7 @@ async fn classic_with_token(
 
 fn check(hall: &Hall, request: &mut Request) -> Result<Handshake, Refused> {
     let handshake = Handshake::check(request, &hall.origins)?;
-    hall.gate.pass().map_err(|closed| Refused::for_now(closed.label(), closed.words()))?;
+    hall.gate.pass().map_err(Refused::closed)?;
     Ok(handshake)
 }
 
@@ -234,15 +239,20 @@ fn open(
     let (answer, upgrade) = handshake.accept();
     let frame = hall.rules.limits.frame;
     let admitted = hall.admit(user, caller.peer);
-    hall.clients.spawn(async move {
-        let Some((socket, read)) = ws::socket(upgrade).await else { return };
+    // Boxed, so that it is gone when the client is in.
+    let entering = Box::pin(async move {
+        let (socket, read) = ws::socket(upgrade).await?;
         let codec = Codec::Frames(Decoder::new(frame));
-        let mut connection = Connection::new(Outgoing::new(socket, encoding), codec, admitted);
+        let mut connection = Box::new(Connection::new(Outgoing::new(socket, encoding), codec, admitted));
         start(&mut connection);
         connection.has_read(&read);
-        drop(read);
+        Some(connection)
+    });
+    let seat = caller.seat;
+    hall.clients.spawn(async move {
+        let Some(connection) = entering.await else { return };
         connection.run().await;
-        drop(caller);
+        drop(seat);
     });
     answer
 }

@@ -4,7 +4,8 @@
 //! [`Hub::refresh`] is the only way in which a room asks, whether it is opened, repaired after a loss, or behind a client
 //! who comes from another node.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use indexmap::IndexMap;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -26,12 +27,14 @@ use crate::names::RoomName;
 use crate::outgoing::ConnectionId;
 use crate::pages::{Page, Pages};
 use crate::position::{Offset, Position};
-use crate::room::{Entrance, Membership, Place, Progress, Room, Wants};
+use crate::room::{Budget, Entrance, Membership, Place, Progress, Room, Wants};
 
 /// A room stays open for so long after its last member left.
 const LINGER: Duration = Duration::from_secs(60);
 /// One in which nobody has spoken has nothing to keep.
 const LINGER_SILENT: Duration = Duration::from_secs(2);
+/// As many rooms may linger; more, and those close that would close first.
+const LINGERING: usize = 1024;
 /// So often the heads of rooms with members are compared with the broker's: a silent loss lasts no longer.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// Rooms compared in one call.
@@ -50,10 +53,13 @@ pub struct Hub {
     workers: Vec<Worker>,
     pages: Pages,
     window: Window,
-    /// Memory for all windows together.
-    budget: usize,
+    budget: Arc<Budget>,
     /// Rung when any room may have missed something.
     compare: Notify,
+    /// What was accepted here and not heard yet, and until when it should be.
+    unheard: Mutex<VecDeque<(Instant, Arc<OpenRoom>)>>,
+    /// Rung when that is no longer empty.
+    unheard_begins: Notify,
 }
 
 /// A room and what is being asked about it.
@@ -66,6 +72,15 @@ struct OpenRoom {
     repairing: AtomicBool,
     /// The newest position that was accepted here and not heard yet.
     expected: Mutex<Option<Position>>,
+}
+
+impl OpenRoom {
+    /// For how long it stays open yet; `None` while somebody is here or on the way in.
+    fn lingers(&self, now: Instant) -> Option<Duration> {
+        let empty = self.room.empty_for(now)?;
+        let linger = if self.room.head() == 0 { LINGER_SILENT } else { LINGER };
+        (!self.reading.load(Ordering::Acquire)).then(|| linger.saturating_sub(empty))
+    }
 }
 
 type Refresh = Shared<BoxFuture<'static, Result<(), BrokerError>>>;
@@ -90,11 +105,14 @@ impl Hub {
             rooms: Mutex::default(),
             workers: (0..workers).map(|index| Worker::start(index, stop.clone())).collect(),
             window,
-            budget,
+            budget: Arc::new(Budget::new(budget)),
             compare: Notify::new(),
+            unheard: Mutex::default(),
+            unheard_begins: Notify::new(),
         });
         until(stop, hub.clone().receive(feed));
         until(stop, hub.clone().keep_comparing());
+        until(stop, hub.clone().keep_listening());
         until(stop, hub.clone().keep_house());
         hub
     }
@@ -137,7 +155,7 @@ impl Hub {
         let mut rooms = lock(&self.rooms);
         let open = rooms.entry(name).or_insert_with_key(|name| {
             Arc::new(OpenRoom {
-                room: Arc::new(Room::new(name.clone(), self.window, &self.workers)),
+                room: Arc::new(Room::new(name.clone(), self.window, self.budget.clone(), &self.workers)),
                 subscribed: AtomicBool::new(false),
                 refresh: Mutex::default(),
                 reading: AtomicBool::new(false),
@@ -265,19 +283,16 @@ impl Hub {
     }
 
     /// What was accepted at `position` should be heard soon.
-    fn expect(self: &Arc<Self>, room: &RoomName, position: &Position) {
+    fn expect(&self, room: &RoomName, position: &Position) {
         let Some(open) = self.find(room) else { return };
         if open.room.has_reached(position) || lock(&open.expected).replace(position.clone()).is_some() {
             return;
         }
-        let hub = self.clone();
-        tokio::spawn(async move {
-            sleep(HEARD_WITHIN).await;
-            let expected = lock(&open.expected).take();
-            if expected.is_some_and(|position| !open.room.has_reached(&position)) {
-                hub.repair(&open);
-            }
-        });
+        let mut unheard = lock(&self.unheard);
+        unheard.push_back((Instant::now() + HEARD_WITHIN, open));
+        if unheard.len() == 1 {
+            self.unheard_begins.notify_one();
+        }
     }
 
     // --- what runs by itself ----------------------------------------------------------------------------------------
@@ -312,6 +327,24 @@ impl Hub {
             let Some(open) = self.find(&name) else { continue };
             if open.room.deliver(deliveries) == Wants::Repair {
                 self.repair(&open);
+            }
+        }
+    }
+
+    /// Repairs rooms in which something that was accepted was not heard in time.
+    async fn keep_listening(self: Arc<Self>) {
+        loop {
+            let first = lock(&self.unheard).front().map(|(until, _)| *until);
+            match first {
+                None => self.unheard_begins.notified().await,
+                Some(until) => sleep_until(until.into()).await,
+            }
+            let now = Instant::now();
+            while let Some((_, open)) = lock(&self.unheard).pop_front_if(|(until, _)| *until <= now) {
+                let expected = lock(&open.expected).take();
+                if expected.is_some_and(|position| !open.room.has_reached(&position)) {
+                    self.repair(&open);
+                }
             }
         }
     }
@@ -351,46 +384,41 @@ impl Hub {
         let mut clock = interval(Duration::from_secs(1));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            clock.tick().await;
-            self.close_quiet_rooms();
-            let bytes = self.shrink_to_budget();
+            tokio::select! {
+                _ = clock.tick() => self.close_quiet_rooms(),
+                () = self.budget.exceeded() => self.shrink_to_budget(),
+            }
             METRICS.rooms.set(lock(&self.rooms).len() as f64);
-            METRICS.log_bytes.set(bytes as f64);
+            METRICS.log_bytes.set(self.budget.used() as f64);
         }
     }
 
     fn close_quiet_rooms(&self) {
         let now = Instant::now();
-        let mut rooms = lock(&self.rooms);
-        rooms.retain(|name, open| {
-            let linger = if open.room.head() == 0 { LINGER_SILENT } else { LINGER };
-            // Nobody can come in while the rooms are locked.
-            let stays =
-                open.reading.load(Ordering::Acquire) || open.room.quiet_for(now).is_none_or(|quiet| quiet < linger);
-            if !stays {
-                self.broker.unsubscribe(name);
-            }
-            stays
-        });
+        let mut rooms = lock(&self.rooms); // so that nobody comes in meanwhile
+        let lingering = |(name, open): (&RoomName, &Arc<OpenRoom>)| Some((open.lingers(now)?, name.clone()));
+        let mut lingering: Vec<(Duration, RoomName)> = rooms.iter().filter_map(lingering).collect();
+        lingering.sort_unstable_by_key(|(left, _)| Reverse(*left));
+        let stay = lingering.partition_point(|(left, _)| !left.is_zero()).min(LINGERING);
+        for (_, name) in lingering.drain(stay..) {
+            rooms.remove(&name);
+            self.broker.unsubscribe(&name);
+        }
     }
 
-    /// Over budget, the room that has been idle longest shrinks first. Returns the memory that is left in use.
-    fn shrink_to_budget(&self) -> usize {
-        let mut rooms = self.all(|_| true);
-        let mut bytes: usize = rooms.iter().map(|open| open.room.bytes()).sum();
-        if bytes <= self.budget {
-            return bytes;
-        }
-        rooms.sort_by_key(|open| open.room.quiet_since());
+    /// Over budget, the room that has been idle longest shrinks first.
+    fn shrink_to_budget(&self) {
+        let mut excess = self.budget.excess();
+        let mut rooms = if excess == 0 { Vec::new() } else { self.all(|_| true) };
+        rooms.sort_by_cached_key(|open| open.room.quiet_since());
         for open in &rooms {
-            if bytes <= self.budget {
+            let before = open.room.bytes();
+            open.room.shrink();
+            excess = excess.saturating_sub(before.saturating_sub(open.room.bytes()));
+            if excess == 0 {
                 break;
             }
-            bytes -= open.room.bytes();
-            open.room.shrink();
-            bytes += open.room.bytes();
         }
-        bytes
     }
 }
 

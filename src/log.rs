@@ -186,6 +186,15 @@ impl Log {
         }
     }
 
+    /// Forgets the older half of what it remembers, or all of it where that is one chunk.
+    pub fn shrink(&mut self) {
+        let half = Window { bytes: self.bytes / 2, records: usize::MAX };
+        self.trim(half);
+        if self.bytes > half.bytes {
+            self.forget_oldest();
+        }
+    }
+
     fn forget_oldest(&mut self) {
         if let Some(chunk) = self.chunks.pop_front() {
             self.bytes -= chunk.cost();

@@ -5,6 +5,7 @@
 //! left out unless `RUST_LOG` lets them in (`RUST_LOG=townhall=debug`). Texts, keys and tokens are never logged.
 
 use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
 
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
@@ -52,6 +53,30 @@ where
     } else {
         let json = lines.json().flatten_event(true);
         Box::new(json.with_current_span(false).finish())
+    }
+}
+
+/// Lets something that happens again and again be said once in a while.
+#[derive(Debug)]
+pub struct Seldom {
+    every: Duration,
+    said_at: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Seldom {
+    pub fn new(every: Duration) -> Self {
+        Seldom { every, said_at: None, unsaid: 0 }
+    }
+
+    /// It has happened. `Some`, with how often since it was said last, when it is to be said now.
+    pub fn pass(&mut self, now: Instant) -> Option<u64> {
+        self.unsaid += 1;
+        if self.said_at.is_some_and(|said_at| now < said_at + self.every) {
+            return None;
+        }
+        self.said_at = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -105,5 +130,17 @@ mod tests {
     fn a_wrong_rust_log_is_refused() {
         let line = filter(Some("town hall=loud"), true).unwrap_err().to_string();
         assert!(line.starts_with("RUST_LOG \"town hall=loud\": allowed is"), "{line}");
+    }
+
+    #[test]
+    fn what_happens_all_the_time_is_said_once_in_a_while_with_how_often() {
+        let start = Instant::now();
+        let mut seldom = Seldom::new(Duration::from_secs(60));
+        assert_eq!(seldom.pass(start), Some(1));
+        for second in 1..60 {
+            assert_eq!(seldom.pass(start + Duration::from_secs(second)), None);
+        }
+        assert_eq!(seldom.pass(start + Duration::from_secs(60)), Some(60));
+        assert_eq!(seldom.pass(start + Duration::from_secs(61)), None);
     }
 }

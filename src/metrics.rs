@@ -3,6 +3,7 @@
 //! A macro of the `metrics` crate hashes and locks at each call, so handles are made once, and a fan-out is counted once.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -12,6 +13,8 @@ use crate::protocol::{CloseReason, ErrorCode};
 
 /// Bounds in seconds; publishing and delivery share them.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+const UPKEEP: Duration = Duration::from_secs(1);
 
 /// The handles. Install the recorder first: handles made before count nothing.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -29,6 +32,22 @@ impl<T> ByDoor<T> {
     }
 }
 
+/// Messages that were handed to sockets, counted together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sent {
+    pub writes: u64,
+    pub records: u64,
+    pub bytes: u64,
+}
+
+impl Sent {
+    pub fn add(&mut self, other: Sent) {
+        self.writes += other.writes;
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+}
+
 /// See DESIGN's list; `describe` has the words.
 pub struct Metrics {
     pub connections: ByDoor<Gauge>,
@@ -37,7 +56,8 @@ pub struct Metrics {
     pub log_bytes: Gauge,
     pub messages_published: Counter,
     pub messages_received: Counter,
-    pub deliveries: ByDoor<Counter>,
+    deliveries: ByDoor<Counter>,
+    writes: ByDoor<Counter>,
     pub sent_bytes: Counter,
     pub received_bytes: Counter,
     pub publish_seconds: Histogram,
@@ -65,6 +85,7 @@ impl Metrics {
             messages_published: metrics::counter!("townhall_messages_published_total"),
             messages_received: metrics::counter!("townhall_messages_received_total"),
             deliveries: ByDoor::new(|door| metrics::counter!("townhall_deliveries_total", "door" => door)),
+            writes: ByDoor::new(|door| metrics::counter!("townhall_writes_total", "door" => door)),
             sent_bytes: metrics::counter!("townhall_sent_bytes_total"),
             received_bytes: metrics::counter!("townhall_received_bytes_total"),
             publish_seconds: metrics::histogram!("townhall_publish_seconds"),
@@ -82,6 +103,12 @@ impl Metrics {
 
     pub fn error(&self, code: ErrorCode) {
         self.errors[code as usize].increment(1);
+    }
+
+    /// Messages went out at a door; bytes are counted where all of them are.
+    pub fn sent(&self, encoding: Encoding, sent: Sent) {
+        self.deliveries.at(encoding).increment(sent.records);
+        self.writes.at(encoding).increment(sent.writes);
     }
 
     /// A client is gone.
@@ -121,6 +148,16 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
+/// Folds what was measured into its buckets from time to time: whether or not anybody reads the page, samples must not
+/// pile up.
+pub async fn keep_up(handle: PrometheusHandle) {
+    let mut clock = tokio::time::interval(UPKEEP);
+    loop {
+        clock.tick().await;
+        handle.run_upkeep();
+    }
+}
+
 /// The page that Prometheus reads.
 pub fn render(handle: &PrometheusHandle) -> String {
     metrics_process::Collector::default().collect();
@@ -140,6 +177,10 @@ fn describe() {
     counter!("townhall_messages_published_total", "Messages accepted from this node's clients");
     counter!("townhall_messages_received_total", "Messages that the subscription delivered");
     counter!("townhall_deliveries_total", "Messages handed to sockets");
+    counter!(
+        "townhall_writes_total",
+        "Writes that handed messages to sockets; deliveries / writes are the messages a write"
+    );
     counter!("townhall_sent_bytes_total", Unit::Bytes, "Bytes handed to sockets");
     counter!("townhall_received_bytes_total", Unit::Bytes, "Bytes read from sockets");
     histogram!("townhall_publish_seconds", Unit::Seconds, "From say to accepted");

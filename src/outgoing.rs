@@ -7,23 +7,25 @@
 //!
 //! Why no message falls between the two: the task gives the connection to the loop only when, under the lock, its cursors
 //! are at the ends of their logs. Whatever is appended later rings the room's bell later, and the loop serves it. A pass
-//! that had begun before finds the cursor at or beyond the end of its snapshot.
+//! that had begun before finds the cursor at or beyond the end of its snapshot. A pass that finds the task at work leaves a
+//! note, [`State::behind`]; without one the task has no room to look at, however many rooms the client is in.
 //!
 //! Frames never tear: a cursor is always between two records. What a socket did not take of a record is kept in
 //! [`State::unfinished`] and goes out before anything else.
 
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
 use crate::encoding::Encoding;
 use crate::log::{Batch, Seq};
-use crate::metrics::METRICS;
+use crate::metrics::{METRICS, Sent};
 use crate::names::RoomName;
 use crate::pages::{Page, Part};
 use crate::position::{Offset, Position};
@@ -59,8 +61,26 @@ pub struct Outgoing {
     pub encoding: Encoding,
     socket: TcpStream,
     state: Mutex<State>,
-    /// Wakes the connection's task when it has become the owner.
-    wake: Notify,
+    handed_over: HandedOver,
+}
+
+/// Wakes the connection's task when it has become the owner. Smaller than a `Notify`, and so is who waits for it.
+#[derive(Debug, Default)]
+struct HandedOver {
+    is_so: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl HandedOver {
+    fn tell(&self) {
+        self.is_so.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.task.register(context.waker());
+        if self.is_so.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +99,8 @@ struct State {
     cursors: Vec<Cursor>,
     /// The cursor whose turn it is.
     turn: usize,
+    /// A cursor may not be at the end of its log, and the loop will not see to it.
+    behind: bool,
     /// When something was written last that a page can see: no control frame.
     spoke_at: Instant,
     /// The socket is broken.
@@ -96,13 +118,6 @@ struct Cursor {
     generation: u32,
     /// What it reads while it is before the window.
     page: Option<Arc<Page>>,
-}
-
-/// What the loop wrote to one connection.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Served {
-    pub records: u64,
-    pub bytes: u64,
 }
 
 /// How a flush ended.
@@ -128,10 +143,12 @@ impl Outgoing {
             outbox: Vec::new(),
             cursors: Vec::new(),
             turn: 0,
+            behind: false,
             spoke_at: Instant::now(),
             broken: false,
         };
-        Outgoing { id: ConnectionId::next(), encoding, socket, state: Mutex::new(state), wake: Notify::new() }
+        let handed_over = HandedOver::default();
+        Outgoing { id: ConnectionId::next(), encoding, socket, state: Mutex::new(state), handed_over }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,9 +159,9 @@ impl Outgoing {
         &self.socket
     }
 
-    /// Waits until the task has something to write.
-    pub async fn woken(&self) {
-        self.wake.notified().await;
+    /// Whether the task has something to write; wakes it when it has.
+    pub fn poll_handed_over(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.handed_over.poll(context)
     }
 
     /// When something was written last that is no control frame.
@@ -163,28 +180,31 @@ impl Outgoing {
     // --- the delivery loop's side -----------------------------------------------------------------------------------
 
     /// Writes what is new in `room`, if that is for the loop to do. `whole`: `news` in this connection's encoding.
-    pub fn serve(&self, room: &Arc<Room>, news: &Batch, whole: &[IoSlice<'_>], now: Instant) -> Served {
+    pub fn serve(&self, room: &Arc<Room>, news: &Batch, whole: &[IoSlice<'_>], now: Instant) -> Sent {
         let mut state = self.state();
         match state.owner {
             Owner::Loop => {}
-            Owner::Task => return Served::default(),
+            Owner::Task => {
+                state.behind = true;
+                return Sent::default();
+            }
             Owner::WaitingTask => {
                 self.hand_to_task(&mut state);
-                return Served::default();
+                return Sent::default();
             }
         }
         let Some(cursor) = state.cursors.iter_mut().find(|cursor| Arc::ptr_eq(cursor.membership.room(), room)) else {
-            return Served::default();
+            return Sent::default();
         };
         let seq = match cursor.seq {
             Some(seq) if cursor.generation == news.generation && seq >= news.from => seq,
             _ => {
                 self.hand_to_task(&mut state);
-                return Served::default();
+                return Sent::default();
             }
         };
         if seq >= news.to {
-            return Served::default();
+            return Sent::default();
         }
         let written = if seq == news.from {
             cursor.write(&self.socket, news, self.encoding, seq, whole)
@@ -196,28 +216,28 @@ impl Outgoing {
         self.after_write(&mut state, written, now)
     }
 
-    fn after_write(&self, state: &mut State, written: io::Result<CursorWrite>, now: Instant) -> Served {
+    fn after_write(&self, state: &mut State, written: io::Result<CursorWrite>, now: Instant) -> Sent {
         match written {
             Ok(written) => {
                 state.spoke_at = now;
-                let served = Served { records: written.records, bytes: written.bytes };
                 if !written.complete {
                     state.unfinished = written.rest;
                     self.hand_to_task(state);
                 }
-                served
+                written.sent
             }
             Err(error) => {
                 state.broken |= error.kind() != io::ErrorKind::WouldBlock;
                 self.hand_to_task(state);
-                Served::default()
+                Sent::default()
             }
         }
     }
 
     fn hand_to_task(&self, state: &mut State) {
         state.owner = Owner::Task;
-        self.wake.notify_one();
+        state.behind = true;
+        self.handed_over.tell();
     }
 
     /// Lets the task have a look whether anything was missed.
@@ -250,6 +270,7 @@ impl Outgoing {
     pub fn place(&self, membership: Membership, place: Place, tell: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         state.owner = Owner::Task;
+        state.behind = true;
         let offset = place.joined.from();
         let cursor = Cursor {
             seq: place.seq,
@@ -260,7 +281,11 @@ impl Outgoing {
         };
         match state.cursors.iter_mut().find(|old| old.membership.room().name == cursor.membership.room().name) {
             Some(old) => *old = cursor,
-            None => state.cursors.push(cursor),
+            None => {
+                // Most clients are in one room.
+                state.cursors.reserve_exact(1);
+                state.cursors.push(cursor);
+            }
         }
         tell(&mut state.outbox);
     }
@@ -322,7 +347,11 @@ impl Outgoing {
             METRICS.sent_bytes.increment(sent as u64);
         }
         match ended {
-            Flushed::UpToDate => state.owner = Owner::Loop,
+            Flushed::Full { .. } => state.let_go(),
+            Flushed::UpToDate => {
+                state.owner = Owner::Loop;
+                state.behind = false;
+            }
             Flushed::Missing(..) => state.owner = Owner::WaitingTask,
             _ => {}
         }
@@ -338,13 +367,22 @@ enum Step {
 
 /// What a cursor wrote.
 struct CursorWrite {
-    records: u64,
-    bytes: u64,
+    sent: Sent,
     complete: bool,
     rest: Bytes,
 }
 
 impl State {
+    /// Keeps nothing alive but what is this client's alone: a thousand clients that take nothing may be at a thousand pages.
+    fn let_go(&mut self) {
+        if !self.unfinished.is_unique() {
+            self.unfinished = Bytes::copy_from_slice(&self.unfinished);
+        }
+        for cursor in &mut self.cursors {
+            cursor.page = None;
+        }
+    }
+
     /// The next write: what is unfinished, then the outbox, then the rooms in rotation.
     fn step(&mut self, socket: &TcpStream, encoding: Encoding) -> io::Result<Step> {
         if self.unfinished.is_empty() && !self.outbox.is_empty() {
@@ -359,7 +397,7 @@ impl State {
                 None => Step::Full,
             });
         }
-        self.step_rooms(socket, encoding)
+        if self.behind { self.step_rooms(socket, encoding) } else { Ok(Step::Ended(Flushed::UpToDate)) }
     }
 
     fn step_rooms(&mut self, socket: &TcpStream, encoding: Encoding) -> io::Result<Step> {
@@ -379,15 +417,15 @@ impl State {
                 }
                 Next::Page(part) => {
                     cursor.position.offset = part.through;
-                    METRICS.deliveries.at(encoding).increment(part.records);
+                    METRICS.sent(encoding, Sent { writes: 1, records: part.records, bytes: part.bytes.len() as u64 });
                     self.unfinished = part.bytes;
                     self.spoke_at = Instant::now();
                     self.turn = index + 1;
                     return Ok(Step::Wrote(0));
                 }
-                Next::News(news, seq) => {
+                Next::News(news) => {
                     self.turn = index + 1;
-                    return self.write_news(index, &news, seq, socket, encoding);
+                    return self.write_news(index, &news, socket, encoding);
                 }
             }
         }
@@ -397,30 +435,23 @@ impl State {
         }))
     }
 
-    fn write_news(
-        &mut self,
-        index: usize,
-        news: &Batch,
-        seq: Seq,
-        socket: &TcpStream,
-        encoding: Encoding,
-    ) -> io::Result<Step> {
-        let slices = news.slices(encoding, seq);
+    fn write_news(&mut self, index: usize, news: &Batch, socket: &TcpStream, encoding: Encoding) -> io::Result<Step> {
+        let slices = news.slices(encoding, news.from);
         let slices: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
-        let Some(written) = full_is_none(self.cursors[index].write(socket, news, encoding, seq, &slices))? else {
+        let Some(written) = full_is_none(self.cursors[index].write(socket, news, encoding, news.from, &slices))? else {
             return Ok(Step::Full);
         };
-        METRICS.deliveries.at(encoding).increment(written.records);
+        METRICS.sent(encoding, written.sent);
         self.spoke_at = Instant::now();
         self.unfinished = written.rest;
-        Ok(Step::Wrote(written.bytes as usize))
+        Ok(Step::Wrote(written.sent.bytes as usize))
     }
 }
 
 /// What a cursor has to write.
 enum Next {
     Nothing,
-    News(Batch, Seq),
+    News(Batch),
     Page(Part),
     Missing,
     Forked,
@@ -428,25 +459,27 @@ enum Next {
 
 impl Cursor {
     fn next(&mut self, encoding: Encoding) -> Next {
-        let (generation, position) = (self.generation, &self.position);
-        let mut seq = self.seq;
-        let news = self.membership.room().with_log(|log| {
-            if log.generation() != generation {
+        let (membership, seq) = (&self.membership, &mut self.seq);
+        let found = membership.room().with_log(|log| {
+            if log.generation() != self.generation {
                 return Err(Next::Forked);
             }
-            if seq.is_none_or(|seq| log.since(seq, encoding).is_none()) {
-                seq = log.place(position.offset, encoding);
+            if *seq == Some(log.end()) {
+                return Err(Next::Nothing);
             }
-            Ok(seq.and_then(|seq| log.since(seq, encoding)))
+            let news = seq.and_then(|seq| log.since(seq, encoding));
+            Ok(news.or_else(|| {
+                *seq = log.place(self.position.offset, encoding);
+                log.since((*seq)?, encoding)
+            }))
         });
-        self.seq = seq;
-        match (news, seq) {
-            (Err(next), _) => next,
-            (Ok(Some(news)), Some(seq)) => {
+        match found {
+            Err(next) => next,
+            Ok(Some(news)) => {
                 self.page = None;
-                if news.to == seq { Next::Nothing } else { Next::News(news, seq) }
+                if news.is_empty() { Next::Nothing } else { Next::News(news) }
             }
-            _ => match self.page.as_ref().and_then(|page| page.after(self.position.offset, encoding)) {
+            Ok(None) => match self.page.as_ref().and_then(|page| page.after(self.position.offset, encoding)) {
                 Some(part) => Next::Page(part),
                 None => {
                     self.page = None;
@@ -466,20 +499,24 @@ impl Cursor {
         slices: &[IoSlice<'_>],
     ) -> io::Result<CursorWrite> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        let count = if total == 0 { 0 } else { socket.try_write_vectored(&slices[..slices.len().min(MAX_SLICES)])? };
+        let count = match slices {
+            _ if total == 0 => 0,
+            [one] => socket.try_write(one)?, // `send` costs less than `writev`
+            many => socket.try_write_vectored(&many[..many.len().min(MAX_SLICES)])?,
+        };
         if count == total {
             self.seq = Some(news.to);
             self.position.offset = news.head;
-            let records = news.to - seq;
-            return Ok(CursorWrite { records, bytes: count as u64, complete: true, rest: Bytes::new() });
+            let sent = Sent { writes: u64::from(count > 0), records: news.to - seq, bytes: count as u64 };
+            return Ok(CursorWrite { sent, complete: true, rest: Bytes::new() });
         }
         let written = news.written(encoding, seq, count);
         self.seq = Some(written.seq);
         if let Some(offset) = written.offset {
             self.position.offset = offset;
         }
-        let records = written.seq - seq;
-        Ok(CursorWrite { records, bytes: count as u64, complete: false, rest: written.rest })
+        let sent = Sent { writes: 1, records: written.seq - seq, bytes: count as u64 };
+        Ok(CursorWrite { sent, complete: false, rest: written.rest })
     }
 }
 

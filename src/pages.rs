@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::Semaphore;
 
-use crate::broker::{Broker, BrokerError, Range};
+use crate::broker::{Broker, BrokerError, Entry, Range};
 use crate::encoding::{Encoding, Record};
 use crate::names::RoomName;
 use crate::position::{Epoch, Offset};
@@ -19,10 +19,13 @@ use crate::room::{Room, dense};
 
 /// Offsets in a page.
 const PAGE: u64 = 256;
-/// As many bytes of a page are written at a time, so that replies and other rooms get their turn.
-const SLICE_BYTES: usize = 64 * 1024;
-/// Pages kept, all rooms together.
-const KEPT: usize = 64;
+/// As many bytes of a page are written at a time, so that replies and other rooms get their turn. A socket that takes no
+/// more keeps them.
+const SLICE_BYTES: usize = 16 * 1024;
+/// Pages kept, all rooms together, and the memory that they may take. Nobody else keeps one for long: whoever's socket is
+/// full lets go of it.
+const KEPT: usize = 256;
+const KEPT_BYTES: usize = 32 * 1024 * 1024;
 /// Pages read at the same time: live messages and their repair come first.
 const IN_FLIGHT: usize = 4;
 
@@ -33,6 +36,8 @@ pub struct Page {
     /// The epoch that the room was in when this was read.
     pub epoch: Epoch,
     records: Vec<Record>,
+    /// The memory that the records take, more or less.
+    record_bytes: usize,
     /// Made for each encoding when somebody asks.
     encoded: [OnceLock<Encoded>; Encoding::COUNT],
 }
@@ -83,6 +88,11 @@ impl Page {
         self.after(offset, Encoding::Json).is_some() && self.epoch == room.lineage().epoch
     }
 
+    fn bytes(&self) -> usize {
+        let encoded = self.encoded.iter().filter_map(OnceLock::get).map(|encoded| encoded.bytes.len());
+        self.record_bytes + encoded.sum::<usize>()
+    }
+
     fn encode(&self, encoding: Encoding) -> Encoded {
         let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(self.records.len());
@@ -108,6 +118,13 @@ pub struct Pages {
 struct Kept {
     fetch: Fetch,
     used: u64,
+}
+
+impl Kept {
+    /// Nothing while it is read; few are at a time.
+    fn bytes(&self) -> usize {
+        self.fetch.peek().and_then(|read| read.as_ref().ok()).map_or(0, |page| page.bytes())
+    }
 }
 
 impl Pages {
@@ -150,7 +167,7 @@ impl Pages {
             kept.used = used;
             return kept.fetch.clone();
         }
-        if fetches.len() >= KEPT {
+        while fetches.len() >= KEPT || fetches.values().map(Kept::bytes).sum::<usize>() > KEPT_BYTES {
             let oldest = fetches.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
             oldest.and_then(|key| fetches.remove(&key));
         }
@@ -171,7 +188,11 @@ impl Pages {
             let through = (first + PAGE - 1).max(head.oldest.saturating_sub(1)).min(head.offset);
             let records = dense(&history.entries, first - 1, through, &room.name);
             let epoch = head.lineage.epoch.clone();
-            Ok(Arc::new(Page { room: room.name.clone(), epoch, records, encoded: Default::default() }))
+            // An event is kept as it is stored and, taken apart, for those who do not speak JSON.
+            let bytes = |entry: &Entry| size_of::<Record>() + 2 * entry.event.len();
+            let record_bytes = history.entries.iter().map(bytes).sum();
+            let encoded = Default::default();
+            Ok(Arc::new(Page { room: room.name.clone(), epoch, records, record_bytes, encoded }))
         });
         let ended = || BrokerError::Unavailable("reading ended early".into());
         async move { read.await.unwrap_or_else(|_| Err(ended())) }.boxed().shared()

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::broker::{Delivery, Entry, Head, History};
@@ -30,11 +31,48 @@ const OLDEST_IS_FRESH: Duration = Duration::from_secs(20);
 /// A broker trims in steps: as many events more than have come since may have gone.
 const TRIM_STEP: Offset = 512;
 
+/// The memory of all windows of a node, counted as they change.
+#[derive(Debug)]
+pub struct Budget {
+    bytes: usize,
+    used: AtomicUsize,
+    exceeded: Notify,
+}
+
+impl Budget {
+    /// All windows together may take so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Budget { bytes, used: AtomicUsize::new(0), exceeded: Notify::new() }
+    }
+
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// How many bytes must go, if the budget was exceeded: a little more than that, so that it is not exceeded again at once.
+    pub fn excess(&self) -> usize {
+        if self.used() <= self.bytes { 0 } else { self.used() - self.bytes / 16 * 15 }
+    }
+
+    /// Waits until it is exceeded.
+    pub async fn exceeded(&self) {
+        self.exceeded.notified().await;
+    }
+
+    fn change(&self, from: usize, to: usize) {
+        let used = self.used.fetch_add(to.wrapping_sub(from), Ordering::AcqRel).wrapping_add(to).wrapping_sub(from);
+        if to > from && used > self.bytes {
+            self.exceeded.notify_one();
+        }
+    }
+}
+
 /// A room that this node has open.
 #[derive(Debug)]
 pub struct Room {
     pub name: RoomName,
     state: Mutex<State>,
+    budget: Arc<Budget>,
     /// Members on this node, those on their way in included.
     members: AtomicUsize,
     /// The delivery loops of this node, and whether each was already told that there is something new.
@@ -52,6 +90,8 @@ struct State {
     /// False until the broker's head was seen once.
     open: bool,
     log: Log,
+    /// What of the log the budget knows.
+    counted: usize,
     lineage: Lineage,
     /// The oldest offset that the broker still had when it was asked last.
     oldest: Offset,
@@ -61,8 +101,10 @@ struct State {
     held: BTreeMap<Offset, Record>,
     /// Something was delivered that could not be kept; a read that began before may not have seen it.
     missed: bool,
-    /// Since when nothing was said here and nobody came or went.
+    /// Since when nothing was said here.
     quiet_since: Instant,
+    /// When the last member of this node left.
+    left_at: Instant,
 }
 
 /// What a room wants after it was given something.
@@ -151,16 +193,17 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.0.members.fetch_sub(1, Ordering::AcqRel);
-        self.0.state().quiet_since = Instant::now();
+        self.0.state().left_at = Instant::now();
     }
 }
 
 impl Room {
-    pub fn new(name: RoomName, window: Window, workers: &[Worker]) -> Self {
+    pub fn new(name: RoomName, window: Window, budget: Arc<Budget>, workers: &[Worker]) -> Self {
         let now = Instant::now();
         let state = State {
             open: false,
             log: Log::new(window, 0),
+            counted: 0,
             lineage: Lineage::silent(),
             oldest: 1,
             oldest_seen: now,
@@ -168,10 +211,11 @@ impl Room {
             held: BTreeMap::new(),
             missed: false,
             quiet_since: now,
+            left_at: now,
         };
         let bell = |worker: &Worker| Bell { worker: worker.clone(), rung: AtomicBool::new(false) };
         let bells = workers.iter().map(bell).collect();
-        Room { name, state: Mutex::new(state), members: AtomicUsize::new(0), bells }
+        Room { name, state: Mutex::new(state), budget, members: AtomicUsize::new(0), bells }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,12 +232,12 @@ impl Room {
         self.members.load(Ordering::Acquire) > 0
     }
 
-    /// For how long nobody was here and nothing was said; `None` while somebody is here.
-    pub fn quiet_for(&self, now: Instant) -> Option<Duration> {
-        (!self.has_members()).then(|| now.saturating_duration_since(self.state().quiet_since))
+    /// For how long nobody was here, whatever was said meanwhile; `None` while somebody is here.
+    pub fn empty_for(&self, now: Instant) -> Option<Duration> {
+        (!self.has_members()).then(|| now.saturating_duration_since(self.state().left_at))
     }
 
-    /// Since when nothing was said here and nobody came or went.
+    /// Since when nothing was said here.
     pub fn quiet_since(&self) -> Instant {
         self.state().quiet_since
     }
@@ -216,11 +260,11 @@ impl Room {
         look(&self.state().log)
     }
 
-    /// Forgets the older half of the window.
+    /// Forgets the older half of the window, or all of it where that is little.
     pub fn shrink(&self) {
         let mut state = self.state();
-        let half = Window { bytes: state.log.bytes() / 2, records: usize::MAX };
-        state.log.trim(half);
+        state.log.shrink();
+        state.account(&self.budget);
     }
 
     // --- what comes from the broker -------------------------------------------------------------------------------
@@ -241,6 +285,7 @@ impl Room {
             };
         }
         state.append(&fresh, &self.name);
+        state.account(&self.budget);
         drop(state);
         if !fresh.is_empty() {
             self.ring();
@@ -262,6 +307,7 @@ impl Room {
             state.append(&records, &self.name);
         }
         state.release_held(&self.name);
+        state.account(&self.budget);
         state.open = true;
         let changed = before != (state.log.end(), state.log.generation());
         let progress = state.progress(changed, history.head.offset);
@@ -366,7 +412,20 @@ impl Room {
     }
 }
 
+impl Drop for Room {
+    fn drop(&mut self) {
+        let counted = self.state().counted;
+        self.budget.change(counted, 0);
+    }
+}
+
 impl State {
+    fn account(&mut self, budget: &Budget) {
+        let bytes = self.log.bytes();
+        budget.change(self.counted, bytes);
+        self.counted = bytes;
+    }
+
     fn note_oldest(&mut self, oldest: Offset, head: Offset) {
         self.oldest = oldest;
         self.oldest_seen = Instant::now();

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use axum::Router;
@@ -22,16 +22,18 @@ use crate::auth::guest;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed, feed};
-use crate::config::Config;
-use crate::connection::{Connection, Times};
+use crate::clock::Times;
+use crate::config::{Config, Limits};
+use crate::connection::Connection;
 use crate::door::Codec;
 use crate::drain::{Depart, staying};
 use crate::encoding::Encoding;
-use crate::gate::{Gate, Seat, Seats};
+use crate::gate::{Gate, NoSeat, Seat, Seats, Standing};
 use crate::greeting::{Bound, greeting, log_opening};
 use crate::http::{self, Caller, Hall};
 use crate::hub::Hub;
 use crate::log::Window;
+use crate::logging::Seldom;
 use crate::metrics::{self, METRICS};
 use crate::outgoing::Outgoing;
 use crate::session::Rules;
@@ -43,11 +45,20 @@ use crate::{logging, ops};
 const BACKLOG: u32 = 4096;
 /// After accepting failed (no file left, say), before it is tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// That is said so often at most.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// Who is turned away at the line door has so long to hear it.
+const TURNED_AWAY: Duration = Duration::from_secs(2);
 /// The last goodbyes may take so long beyond `--drain`.
 const LAST_GOODBYES: Duration = Duration::from_secs(5);
 /// A dead TCP peer is noticed within about two minutes, and after so long when it does not acknowledge.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const USER_TIMEOUT: Duration = Duration::from_secs(120);
+/// What the kernel counts is bytes that were not acknowledged; that takes a round trip however fast a client reads.
+const ROUND_TRIP: Duration = Duration::from_secs(3);
+/// As much may wait unsent in the kernel for one client; what follows stays in the rooms' windows, where it is for all.
+/// Without this a slow client has megabytes of its own there, which no budget counts.
+const UNSENT_BYTES: u32 = 128 * 1024;
 /// Bytes of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
 
@@ -85,6 +96,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&config)?;
     let bound = listeners.bound()?;
     let handle = metrics::install()?;
+    tokio::spawn(metrics::keep_up(handle.clone()));
     let stop = CancellationToken::new();
     let (feed, deliveries) = feed();
     let broker = open_broker(&config, feed).await?;
@@ -172,23 +184,27 @@ struct Doors {
     router: Router,
     seats: Arc<Seats>,
     handshake_timeout: Duration,
-    /// Requests that are answered for those who found no seat.
-    standing: Arc<Seats>,
+    /// Who found no seat is told so there.
+    standing: Arc<Standing>,
+    /// Apart from those of whose address there are too many, who would take all the places.
+    crowding: Arc<Standing>,
     /// No more connections are accepted.
     closing: CancellationToken,
 }
 
 impl Doors {
-    /// As many are told at the same time that the hall is full; more are cut off.
-    const STANDING: usize = 64;
+    /// As many are told at the same time that there is no seat for them; who has waited longest with its request is cut
+    /// off for the next.
+    const STANDING: usize = Limits::STANDING / 2;
 
     fn new(hall: Hall, config: &Config) -> Self {
         Doors {
             router: http::router(hall.clone(), config),
             hall,
-            seats: Seats::new(config.limits.connections),
+            seats: Seats::new(config.limits.connections, config.limits.per_address),
             handshake_timeout: config.limits.handshake_timeout,
-            standing: Seats::new(Self::STANDING),
+            standing: Standing::new(Self::STANDING),
+            crowding: Standing::new(Self::STANDING),
             closing: CancellationToken::new(),
         }
     }
@@ -211,27 +227,33 @@ impl Doors {
     }
 
     fn http(&self, socket: TcpStream, peer: SocketAddr) {
-        let (seat, place) = match self.seats.take() {
-            Some(seat) => (Some(Arc::new(seat)), None),
-            None => match self.standing.take() {
-                Some(place) => (None, Some(place)),
-                None => return,
-            },
-        };
+        let seat = self.seats.take(peer.ip()).map(Arc::new);
+        let place = seat.as_ref().err().map(|no_seat| self.standing_of(*no_seat).take());
         let doors = self.clone();
         let caller = Caller { peer, seat };
         let closing = self.closing.clone();
         self.hall.clients.spawn(async move {
             let router = doors.router.clone();
-            doors.serve_http(socket, router, Some(caller), closing).await;
-            drop(place);
+            let served = doors.serve_http(socket, router, Some(caller), closing);
+            match place {
+                None => served.await,
+                Some(place) => tokio::select! { () = served => {} () = place.gives_way() => {} },
+            }
         });
+    }
+
+    fn standing_of(&self, no_seat: NoSeat) -> &Arc<Standing> {
+        match no_seat {
+            NoSeat::Full => &self.standing,
+            NoSeat::Address => &self.crowding,
+        }
     }
 
     async fn serve_http(self, socket: TcpStream, router: Router, caller: Option<Caller>, closing: CancellationToken) {
         // Who is accepted while the node leaves is still to be told so.
         let already_closing = closing.is_cancelled();
-        let _ = socket.set_nodelay(true);
+        prepare(&socket);
+        limit_silence(&socket, self.hall.times.write_timeout);
         let routes = TowerToHyperService::new(router);
         let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             if let Some(caller) = &caller {
@@ -253,28 +275,34 @@ impl Doors {
     }
 
     fn line(&self, socket: TcpStream, peer: SocketAddr) {
-        let seat = self.seats.take();
-        if let Err(words) = self.may_enter(seat.as_ref()) {
-            METRICS.refused("line");
-            let _ = socket.try_write(format!("! unavailable {words}\n").as_bytes());
-            return;
-        }
+        let seat = match self.may_enter(peer) {
+            Ok(seat) => seat,
+            Err((label, words, standing)) => {
+                METRICS.refused(label);
+                let place = standing.take();
+                self.hall.clients.spawn(async move {
+                    tokio::select! { () = turn_away(&socket, words) => {} () = place.gives_way() => {} }
+                });
+                return;
+            }
+        };
         let Ok(user) = guest::admit(None, None, peer) else { return };
-        let admitted = self.hall.admit(user, peer);
-        let room = self.hall.rules.first_room();
+        keep_line_alive(&socket);
+        let codec = Codec::Lines(Lines::default());
+        let out = Outgoing::new(socket, Encoding::Line);
+        let mut connection = Box::new(Connection::new(out, codec, self.hall.admit(user, peer)));
+        connection.start_in(self.hall.rules.first_room(), 0);
         self.hall.clients.spawn(async move {
-            keep_line_alive(&socket);
-            let codec = Codec::Lines(Lines::default());
-            let mut connection = Connection::new(Outgoing::new(socket, Encoding::Line), codec, admitted);
-            connection.start_in(room, 0);
             connection.run().await;
             drop(seat);
         });
     }
 
-    fn may_enter(&self, seat: Option<&Seat>) -> Result<(), &'static str> {
-        self.hall.gate.pass().map_err(|closed| closed.words())?;
-        seat.map(|_| ()).ok_or("the hall is full; come again in a moment")
+    /// The seat at the line door; or the label and the words of the refusal, and where it is told.
+    fn may_enter(&self, peer: SocketAddr) -> Result<Seat, (&'static str, &'static str, &Arc<Standing>)> {
+        self.hall.gate.pass().map_err(|closed| (closed.label(), closed.words(), &self.standing))?;
+        let seat = self.seats.take(peer.ip());
+        seat.map_err(|no_seat| (no_seat.label(), no_seat.words(), self.standing_of(no_seat)))
     }
 
     /// Sends everybody to the other nodes, and returns when the last has left or the time is over.
@@ -291,22 +319,57 @@ impl Doors {
     }
 }
 
-fn keep_line_alive(socket: &TcpStream) {
+/// What is so for a client's socket at every door.
+fn prepare(socket: &TcpStream) {
     let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
+/// An HTTP client that takes no answer has its connection for so long; the kernel resets it then, since the HTTP server has
+/// no such clock. A WebSocket has its own ([`crate::ws::socket`]).
+fn limit_silence(socket: &TcpStream, write_timeout: Duration) {
+    if !write_timeout.is_zero() {
+        let _ = SockRef::from(socket).set_tcp_user_timeout(Some(write_timeout.max(ROUND_TRIP)));
+    }
+}
+
+fn keep_line_alive(socket: &TcpStream) {
+    prepare(socket);
     let socket = SockRef::from(socket);
     let _ = socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4));
     let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
 }
 
+/// Says why at the line door. Closed at once, a socket with something unread would be reset, and the words lost.
+async fn turn_away(socket: &TcpStream, words: &str) {
+    let _ = socket.try_write(format!("! unavailable {words}\n").as_bytes());
+    let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Write);
+    let mut unread = [0; 512];
+    let _ = timeout(TURNED_AWAY, async {
+        while socket.readable().await.is_ok() {
+            match socket.try_read(&mut unread) {
+                Ok(0) => break,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => break,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+}
+
 /// Accepts until `closing`; then what is queued already, and no more.
 async fn accept(listener: TcpListener, closing: CancellationToken, serve: impl Fn(TcpStream, SocketAddr)) {
+    let mut complaints = Seldom::new(COMPLAIN_EVERY);
     loop {
         tokio::select! {
             () = closing.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => serve(socket, peer),
                 Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
+                    // It may go on for hours, ten times a second.
+                    if let Some(times) = complaints.pass(Instant::now()) {
+                        warn!(%error, times, "connections have to wait: none could be accepted; is nofile too small?");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -320,5 +383,42 @@ async fn accept(listener: TcpListener, closing: CancellationToken, serve: impl F
         {
             serve(socket, peer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends of a connection; the first is the server's.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (listener.accept().await.unwrap().0, client)
+    }
+
+    #[tokio::test]
+    async fn a_dead_line_is_found_out_by_the_kernel() {
+        let (socket, _client) = connected().await;
+        keep_line_alive(&socket);
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
+    }
+
+    #[tokio::test]
+    async fn an_http_client_may_take_nothing_for_as_long_as_others_may() {
+        let (socket, _client) = connected().await;
+        prepare(&socket);
+        limit_silence(&socket, Duration::ZERO);
+        assert_eq!(SockRef::from(&socket).tcp_user_timeout().unwrap(), None);
+        limit_silence(&socket, Duration::from_millis(100));
+        assert_eq!(SockRef::from(&socket).tcp_user_timeout().unwrap(), Some(ROUND_TRIP));
+        limit_silence(&socket, Duration::from_secs(7));
+        let socket = SockRef::from(&socket);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(7)));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
     }
 }

@@ -5,6 +5,7 @@
 //! nothing overtakes a join or a leave, and a leave overtakes no message and no history.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -24,8 +25,8 @@ use crate::room::{Entrance, Membership, Place, Room};
 
 /// As many messages of one client may be on their way to the broker.
 const PUBLISHING: usize = 64;
-/// As many parts of history may be read for one client at a time.
-const HISTORIES: usize = 8;
+/// As many parts of history may be read for one client at a time; each may become a quarter of a MiB in its outbox.
+const HISTORIES: usize = 2;
 /// As many joins and leaves of one client may be under way.
 const MOVES: usize = 64;
 /// When to try again what the broker could not do.
@@ -50,9 +51,12 @@ enum Ends {
 
 type Ending = (Ends, Outcome);
 
-/// See the module's documentation.
+/// See the module's documentation. Most clients are idle most of the time, and then it is nothing.
 #[derive(Default)]
-pub struct UnderWay {
+pub struct UnderWay(Option<Box<Busy>>);
+
+#[derive(Default)]
+struct Busy {
     futures: FuturesUnordered<BoxFuture<'static, Ending>>,
     /// What the delivery loop is still to be told. Apart, since this alone outlives the connection: a loop that never hears
     /// that somebody has gone keeps the socket for ever.
@@ -62,13 +66,13 @@ pub struct UnderWay {
     histories: usize,
 }
 
-impl UnderWay {
-    pub fn is_empty(&self) -> bool {
+impl Busy {
+    fn is_over(&self) -> bool {
         self.futures.is_empty() && self.telling.is_empty()
     }
 
     /// Whether something must end before `command` may begin.
-    pub fn holds_back(&self, command: &Command) -> bool {
+    fn holds_back(&self, command: &Command) -> bool {
         let is_here = |rooms: &[RoomName]| rooms.iter().any(|room| room.as_str() == command.room());
         is_here(&self.moving)
             || match command {
@@ -79,33 +83,62 @@ impl UnderWay {
             }
     }
 
-    /// Waits for the next end; for ever while nothing is under way.
-    pub async fn next(&mut self) -> Outcome {
-        let (ends, outcome) = tokio::select! {
-            Some(ending) = self.futures.next() => ending,
-            Some(room) = self.telling.next() => (Ends::Move(room), Outcome::Done),
-            else => return std::future::pending().await,
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+        let ending = match self.futures.poll_next_unpin(context) {
+            Poll::Ready(Some(ending)) => Some(ending),
+            Poll::Ready(None) | Poll::Pending => match self.telling.poll_next_unpin(context) {
+                Poll::Ready(Some(room)) => Some((Ends::Move(room), Outcome::Done)),
+                Poll::Ready(None) | Poll::Pending => None,
+            },
         };
+        let Some((ends, outcome)) = ending else { return Poll::Pending };
         match ends {
             Ends::Move(room) => remove(&mut self.moving, &room),
             Ends::Say(room) => remove(&mut self.saying, &room),
             Ends::History => self.histories -= 1,
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+impl UnderWay {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether something must end before `command` may begin.
+    pub fn holds_back(&self, command: &Command) -> bool {
+        self.0.as_ref().is_some_and(|busy| busy.holds_back(command))
+    }
+
+    /// The next end; pending while nothing is under way.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+        let Some(busy) = &mut self.0 else { return Poll::Pending };
+        let outcome = busy.poll_next(context);
+        if busy.is_over() {
+            self.0 = None;
         }
         outcome
     }
 
     /// Gives up what was asked for; the delivery loop is still told what it must know.
     pub async fn give_up(self) {
-        let UnderWay { futures, mut telling, .. } = self;
+        let Some(busy) = self.0 else { return };
+        let Busy { futures, mut telling, .. } = *busy;
         drop(futures);
         while telling.next().await.is_some() {}
+    }
+
+    fn busy(&mut self) -> &mut Busy {
+        self.0.get_or_insert_default()
     }
 
     /// Comes into a room. A door without JSON tries again by itself until it is in.
     pub fn join(&mut self, hub: &Arc<Hub>, room: RoomName, entrance: Entrance, reference: Option<Ref>, moved: bool) {
         let hub = hub.clone();
-        self.moving.push(room.clone());
-        self.futures.push(Box::pin(async move {
+        let busy = self.busy();
+        busy.moving.push(room.clone());
+        busy.futures.push(Box::pin(async move {
             let outcome = loop {
                 match hub.clone().join(room.clone(), entrance.clone()).await {
                     Ok((membership, place)) => {
@@ -127,8 +160,9 @@ impl UnderWay {
         let worker = hub.worker(out.id).clone();
         let Some(room) = came.as_ref().or(went.first().map(Membership::room)) else { return };
         let name = room.name.clone();
-        self.moving.push(name.clone());
-        self.telling.push(Box::pin(async move {
+        let busy = self.busy();
+        busy.moving.push(name.clone());
+        busy.telling.push(Box::pin(async move {
             for membership in went {
                 worker.went(membership.room().clone(), out.id).await;
             }
@@ -142,9 +176,10 @@ impl UnderWay {
     /// Publishes. A door without JSON tries again by itself, with the same id.
     pub fn say(&mut self, hub: &Arc<Hub>, publication: Publication, reference: Option<Ref>, encoding: Encoding) {
         let (hub, room, id, said_at) = (hub.clone(), publication.room.clone(), publication.id, Instant::now());
-        self.saying.push(room.clone());
         let mut stored = hub.publish(publication.clone()).boxed();
-        self.futures.push(Box::pin(async move {
+        let busy = self.busy();
+        busy.saying.push(room.clone());
+        busy.futures.push(Box::pin(async move {
             let outcome = loop {
                 match stored.await {
                     Ok(position) => {
@@ -167,8 +202,9 @@ impl UnderWay {
     /// Reads the newest `limit` events below `before`.
     pub fn history(&mut self, hub: &Hub, room: RoomName, before: Offset, limit: u64, reference: Option<Ref>) {
         let history = hub.history(&room, before, limit as usize);
-        self.histories += 1;
-        self.futures.push(Box::pin(async move {
+        let busy = self.busy();
+        busy.histories += 1;
+        busy.futures.push(Box::pin(async move {
             let outcome = match history.await {
                 Ok(history) => Outcome::History { room, reference, history, before, limit },
                 Err(error) => {

@@ -16,10 +16,12 @@ use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tracing::trace;
 
 use crate::config::AllowedOrigins;
+use crate::gate::Closed;
 use crate::metrics::METRICS;
 use crate::protocol::SUBPROTOCOL;
 
@@ -46,9 +48,14 @@ impl Refused {
         Refused { status, label, words: words.into(), header: None }
     }
 
-    /// 503: worth another try soon.
-    pub fn for_now(label: &'static str, words: impl Into<String>) -> Self {
-        Refused::new(StatusCode::SERVICE_UNAVAILABLE, label, words).with(header::RETRY_AFTER, RETRY_AFTER_S)
+    /// Worth another try soon.
+    pub fn for_now(status: StatusCode, label: &'static str, words: impl Into<String>) -> Self {
+        Refused::new(status, label, words).with(header::RETRY_AFTER, RETRY_AFTER_S)
+    }
+
+    /// 503: nobody may come in at the moment.
+    pub fn closed(closed: Closed) -> Self {
+        Refused::for_now(StatusCode::SERVICE_UNAVAILABLE, closed.label(), closed.words())
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -137,7 +144,10 @@ impl Handshake {
 pub async fn socket(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
     let upgraded: Upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf))
+    let socket = parts.io.into_inner();
+    // The clock of HTTP; from here on the connection's own says who is too slow, and says so to the client.
+    let _ = SockRef::from(&socket).set_tcp_user_timeout(None);
+    Some((socket, parts.read_buf))
 }
 
 /// RFC 6455 §4.2.2: the answer to the client's key.

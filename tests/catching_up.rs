@@ -14,7 +14,7 @@ use townhall::log::Window;
 use townhall::names::{RoomName, UserId};
 use townhall::pages::{Page, Pages};
 use townhall::position::Offset;
-use townhall::room::{Progress, Room};
+use townhall::room::{Budget, Progress, Room};
 use uuid::Uuid;
 
 #[path = "harness/redis.rs"]
@@ -129,7 +129,8 @@ impl Node {
     /// The lobby, opened now, with hardly any window.
     async fn room(&self) -> Arc<Room> {
         let window = Window { bytes: 1024 * 1024, records: 1 };
-        let room = Arc::new(Room::new(RoomName::lobby(), window, &[]));
+        let budget = Arc::new(Budget::new(usize::MAX));
+        let room = Arc::new(Room::new(RoomName::lobby(), window, budget, &[]));
         let limit = room.first_read().expect("it is not open yet");
         assert_eq!(room.begin(&self.history(limit).await, limit, Encoding::Json), Progress::Done);
         room

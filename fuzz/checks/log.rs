@@ -119,6 +119,7 @@ impl Beside {
                 self.model.clear();
                 self.base = base;
             }
+            Happening::Trim(0) => self.log.shrink(),
             Happening::Trim(bytes) => self.log.trim(Window { bytes, records: usize::MAX }),
             Happening::Listen(encoding) => self.log.listen(encoding),
             Happening::Read(reader, room) => self.readers[reader].read(&self.log, &self.model, room),

@@ -13,7 +13,7 @@ use townhall::encoding::{Encoding, json_string};
 use townhall::log::{Seq, Window};
 use townhall::names::RoomName;
 use townhall::position::{Epoch, Lineage, Offset, Position};
-use townhall::room::{Entrance, Progress, Read, Room};
+use townhall::room::{Budget, Entrance, Progress, Read, Room};
 
 use super::wire::payloads;
 
@@ -37,7 +37,10 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let window = Window { bytes: 4096, records: 20 };
-        Node { room: Arc::new(Room::new(RoomName::lobby(), window, &[])), reader: Reader::default() }
+        Node {
+            room: Arc::new(Room::new(RoomName::lobby(), window, Arc::new(Budget::new(usize::MAX)), &[])),
+            reader: Reader::default(),
+        }
     }
 
     fn hears(&mut self, server: &mut Unstructured) -> Result<()> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::slow::{self, Slow};
 use crate::speaker::{Pace, Script, Until};
 use crate::wire::Stamp;
 
@@ -25,6 +26,9 @@ pub enum Scenario {
     /// Many receivers in one room, some of whom speak
     #[command(after_help = EXIT_CODES)]
     Fanout(Fanout),
+    /// What honest readers of a room notice of others who stop reading
+    #[command(after_help = slow::EXIT_CODES)]
+    Slow(Slow),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -153,7 +157,7 @@ mod tests {
 
     fn fanout(arguments: &[&str]) -> anyhow::Result<Fanout> {
         let all = ["townhall-load", "fanout"].iter().chain(arguments);
-        let Scenario::Fanout(fanout) = Cli::try_parse_from(all)?.scenario;
+        let Scenario::Fanout(fanout) = Cli::try_parse_from(all)?.scenario else { unreachable!("it says fanout") };
         fanout.check()?;
         Ok(fanout)
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`cli`] the command line
 //! - [`fanout`] the scenario: gather, speak, settle, judge
+//! - [`slow`] another: honest readers alone, and beside slow ones
 //! - [`connection`] a client's life on the network; [`client`] the client itself, without a socket
 //! - [`speaker`] what publishers say, and when
 //! - [`verdict`] what receivers got, held against what was promised
@@ -14,6 +15,7 @@ mod connection;
 mod fanout;
 mod machine;
 mod report;
+mod slow;
 mod speaker;
 mod target;
 mod verdict;
@@ -26,11 +28,15 @@ use clap::Parser;
 
 use crate::cli::{Cli, Fanout, Scenario};
 use crate::report::Report;
+use crate::slow::Slow;
 
 fn main() -> ExitCode {
-    let Scenario::Fanout(options) = Cli::parse().scenario;
-    match run(&options) {
-        Ok(report) if report.pass => ExitCode::SUCCESS,
+    let passed = match Cli::parse().scenario {
+        Scenario::Fanout(options) => run(&options).map(|report| report.pass),
+        Scenario::Slow(options) => run_slow(&options).map(|report| report.pass),
+    };
+    match passed {
+        Ok(true) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(1),
         Err(error) => {
             eprintln!("townhall-load: {error:#}");
@@ -42,6 +48,18 @@ fn main() -> ExitCode {
 fn run(options: &Fanout) -> anyhow::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = Report::of(runtime.block_on(fanout::run(options))?);
+    if !options.quiet {
+        eprint!("{report}");
+    }
+    if options.json {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
+    }
+    Ok(report)
+}
+
+fn run_slow(options: &Slow) -> anyhow::Result<slow::Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(slow::run(options))?;
     if !options.quiet {
         eprint!("{report}");
     }

@@ -86,6 +86,7 @@ fn every_option_arrives_at_its_place() {
         "--beat=17s",
         "--write-timeout=18s",
         "--max-connections=19",
+        "--max-per-address=21",
         "--drain=20s",
     ]);
     let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
@@ -109,6 +110,7 @@ fn every_option_arrives_at_its_place() {
             beat: 17 * SECOND,
             write_timeout: 18 * SECOND,
             connections: 19,
+            per_address: 21,
             room_window: 80 * 1024,
             room_window_messages: 9,
             window_budget: 100 * 1024,
@@ -121,7 +123,7 @@ fn every_option_arrives_at_its_place() {
 
 #[test]
 fn zero_is_taken_where_it_means_something() {
-    for option in ["history-budget", "room-ttl", "rate", "beat", "write-timeout", "drain"] {
+    for option in ["history-budget", "room-ttl", "rate", "beat", "write-timeout", "max-per-address", "drain"] {
         with(&[&format!("--{option}=0")]);
     }
     assert_eq!(with(&["--max-connections=0"]), Config::default());

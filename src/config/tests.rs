@@ -60,9 +60,9 @@ fn ids_are_not_kept_longer_than_their_room() {
 
 #[test]
 fn there_are_no_more_connections_than_files() {
-    refused("--max-connections", |config| config.limits.connections = 993);
+    refused("--max-connections", |config| config.limits.connections = 929);
     let mut config = Config::default();
-    config.limits.connections = 992;
+    config.limits.connections = 928;
     assert_eq!(config.check(1024), Ok(()));
     for nofile in [0, 1, 20, 1024, u64::MAX] {
         config.limits.connections = Limits::connections_within(nofile);

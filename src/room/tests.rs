@@ -27,7 +27,7 @@ fn history(lineage: Lineage, oldest: Offset, offset: Offset, stored: impl Iterat
 
 /// A room that is open at offset `head` of epoch `a`.
 fn open(head: Offset) -> Arc<Room> {
-    let room = Arc::new(Room::new(RoomName::lobby(), WINDOW, &[]));
+    let room = Arc::new(Room::new(RoomName::lobby(), WINDOW, Arc::new(Budget::new(usize::MAX)), &[]));
     let limit = room.first_read().unwrap();
     let progress = room.begin(&history(lineage("a", &[("", 0)]), 1, head, 1..=head), limit, Encoding::Json);
     assert_eq!((progress, room.head()), (Progress::Done, head));
@@ -89,7 +89,7 @@ fn what_is_missing_in_history_is_a_gap() {
 
 #[test]
 fn the_first_message_of_a_silent_room_needs_no_question() {
-    let room = Arc::new(Room::new(RoomName::lobby(), WINDOW, &[]));
+    let room = Arc::new(Room::new(RoomName::lobby(), WINDOW, Arc::new(Budget::new(usize::MAX)), &[]));
     let limit = room.first_read().unwrap();
     room.begin(&history(Lineage::silent(), 1, 0, 0..0), limit, Encoding::Json);
     assert_eq!(resume(&room, "", 0, false), Some((Some(true), 0, 0)));
@@ -150,7 +150,7 @@ fn a_broker_that_begins_anew_is_followed() {
 
 #[test]
 fn what_comes_while_the_room_is_opened_is_read_again() {
-    let room = Arc::new(Room::new(RoomName::lobby(), WINDOW, &[]));
+    let room = Arc::new(Room::new(RoomName::lobby(), WINDOW, Arc::new(Budget::new(usize::MAX)), &[]));
     let limit = room.first_read().unwrap();
     assert_eq!(room.deliver(vec![delivery("a", 3)]), Wants::Nothing);
     let answer = history(lineage("a", &[]), 1, 2, 1..=2);
@@ -186,6 +186,35 @@ fn an_event_that_nobody_can_read_is_lost_in_its_place() {
     let broken = Delivery { event: Bytes::from_static(b"[]"), ..delivery("a", 2) };
     assert_eq!(room.deliver(vec![broken, delivery("a", 3)]), Wants::Nothing);
     assert_eq!(contents(&room), "1 gap 2-2 3");
+}
+
+#[test]
+fn the_budget_knows_what_rooms_hold_and_forgets_those_that_are_gone() {
+    let budget = Arc::new(Budget::new(1));
+    let room = Arc::new(Room::new(RoomName::lobby(), WINDOW, budget.clone(), &[]));
+    let _ = room.begin(&history(lineage("a", &[("", 0)]), 1, 9, 1..=9), 9, Encoding::Json);
+    assert_eq!(budget.used(), room.bytes());
+    assert!(budget.excess() > 0);
+    let _ = room.deliver((10..=40).map(|offset| delivery("a", offset)).collect());
+    assert_eq!(budget.used(), room.bytes());
+    let before = budget.used();
+    room.shrink();
+    assert!(budget.used() < before);
+    assert_eq!(budget.used(), room.bytes());
+    drop(room);
+    assert_eq!((budget.used(), budget.excess()), (0, 0));
+}
+
+#[test]
+fn a_room_without_members_is_empty_however_much_is_said_in_it() {
+    let room = open(2);
+    let later = Instant::now() + Duration::from_secs(60);
+    let member = room.enter();
+    assert_eq!(room.empty_for(later), None);
+    drop(member);
+    assert!(room.empty_for(later) >= Some(Duration::from_secs(59)));
+    let _ = room.deliver(vec![delivery("a", 3)]);
+    assert!(room.empty_for(later) >= Some(Duration::from_secs(59)));
 }
 
 #[test]

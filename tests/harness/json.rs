@@ -82,6 +82,20 @@ impl Json {
         }
     }
 
+    /// The same, and it reads in fits and starts, as `seed` has it.
+    pub async fn connect_fitful(url: &str, query: &str, seed: u64) -> Json {
+        let url = format!("{url}{query}");
+        match Socket::connect_fitful(&url, Some("townhall.v1"), seed).await {
+            Ok(socket) => Json::welcomed(socket, query).await,
+            Err(refusal) => panic!("{url} refused: {refusal:?}"),
+        }
+    }
+
+    /// How many pings came.
+    pub fn pings(&self) -> u32 {
+        self.socket.pings
+    }
+
     async fn welcomed(socket: Socket, query: &str) -> Json {
         let mut client = Json {
             socket,

@@ -17,8 +17,10 @@
 
 #![allow(dead_code, unused_imports)] // every test binary takes the parts it needs
 
+mod bystanders;
 mod cut;
 mod faithful;
+mod fitful;
 mod http;
 mod json;
 mod line;
@@ -27,12 +29,15 @@ mod node;
 mod plain;
 pub mod redis;
 mod socket;
+mod still;
 
 use std::future::Future;
 use std::time::Duration;
 
+pub use bystanders::Bystanders;
 pub use cut::Cut;
 pub use faithful::Faithful;
+pub use fitful::Dice;
 pub use http::{Answer, get};
 pub use json::{Json, Position};
 pub use line::Line;
@@ -41,6 +46,7 @@ pub use node::Node;
 pub use plain::Plain;
 pub use redis::RedisServer;
 pub use socket::Refusal;
+pub use still::Still;
 
 /// How long anything may take before a test fails: far more than anything takes, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -102,6 +102,29 @@ impl Node {
         format!("ws://{}{path}", self.bound.listen)
     }
 
+    /// A field of `/proc/PID/status` in bytes, such as `VmRSS`.
+    pub fn memory(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        1024 * kib.unwrap_or_else(|| panic!("no {field} in {status}"))
+    }
+
+    /// How many files it has open.
+    pub fn files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("its files").count()
+    }
+
+    /// From now on it may open no file with a number above that, however many are open already.
+    pub fn allow_files(&self, most: usize) {
+        let allowed = Command::new("prlimit")
+            .args(["--pid", &self.child.id().to_string(), &format!("--nofile={most}:")])
+            .status()
+            .expect("the tests need `prlimit` (Debian's package util-linux)");
+        assert!(allowed.success(), "the limit was not set");
+    }
+
     /// SIGKILL: gone at once, with everything it held.
     pub fn kill(&mut self) {
         self.child.kill().expect("cannot kill the node");

@@ -3,15 +3,18 @@
 
 use futures::{SinkExt, StreamExt};
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
+use super::fitful::Fitful;
 use super::patiently;
 
 pub(super) struct Socket {
-    stream: WebSocketStream<TcpStream>,
+    stream: WebSocketStream<Fitful>,
+    /// How many pings came.
+    pub(super) pings: u32,
 }
 
 /// What a socket brought.
@@ -50,19 +53,33 @@ fn new_tcp() -> TcpSocket {
     TcpSocket::new_v4().expect("no socket")
 }
 
+fn narrow_tcp() -> TcpSocket {
+    let tcp = new_tcp();
+    tcp.set_recv_buffer_size(8 * 1024).expect("cannot set a buffer's size");
+    tcp
+}
+
 impl Socket {
     pub(super) async fn connect(url: &str, subprotocol: Option<&str>) -> Result<Socket, Refusal> {
-        Socket::connect_from(new_tcp(), url, subprotocol).await
+        Socket::connect_from(new_tcp(), url, subprotocol, None).await
     }
 
     /// With a receive buffer of a few KiB: who does not read is felt by the server soon.
     pub(super) async fn connect_narrow(url: &str, subprotocol: Option<&str>) -> Result<Socket, Refusal> {
-        let tcp = new_tcp();
-        tcp.set_recv_buffer_size(8 * 1024).expect("cannot set a buffer's size");
-        Socket::connect_from(tcp, url, subprotocol).await
+        Socket::connect_from(narrow_tcp(), url, subprotocol, None).await
     }
 
-    async fn connect_from(tcp: TcpSocket, url: &str, subprotocol: Option<&str>) -> Result<Socket, Refusal> {
+    /// The same, and it reads in fits and starts, as `seed` has it.
+    pub(super) async fn connect_fitful(url: &str, subprotocol: Option<&str>, seed: u64) -> Result<Socket, Refusal> {
+        Socket::connect_from(narrow_tcp(), url, subprotocol, Some(seed)).await
+    }
+
+    async fn connect_from(
+        tcp: TcpSocket,
+        url: &str,
+        subprotocol: Option<&str>,
+        seed: Option<u64>,
+    ) -> Result<Socket, Refusal> {
         let mut request = url.into_client_request().unwrap_or_else(|error| panic!("{url}: {error}"));
         if let Some(subprotocol) = subprotocol {
             let header = subprotocol.parse().expect("not a header's value");
@@ -73,10 +90,10 @@ impl Socket {
         let handshake = async {
             let stream = tcp.connect(server).await?;
             stream.set_nodelay(true)?;
-            client_async(request, stream).await
+            client_async(request, Fitful::new(stream, seed)).await
         };
         match patiently(&format!("a handshake with {url}"), handshake).await {
-            Ok((stream, _)) => Ok(Socket { stream }),
+            Ok((stream, _)) => Ok(Socket { stream, pings: 0 }),
             Err(error) => Err(Refusal::of(error)),
         }
     }
@@ -112,7 +129,8 @@ impl Socket {
                 }
                 Some(Ok(Message::Close(None))) => return Heard::Closed(1005, String::new()),
                 Some(Ok(Message::Binary(bytes))) => panic!("a binary frame came: {bytes:?}"),
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Ping(_))) => self.pings += 1,
+                Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Err(error)) => return Heard::Closed(1006, error.to_string()),
                 None => return Heard::Closed(1006, "the connection ended".into()),
             }
