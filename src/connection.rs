@@ -149,6 +149,10 @@ impl Connection {
             tokio::task::yield_now().await;
             return Ok(());
         }
+        if !self.unread.is_empty() && self.may_take() {
+            // Writing made room for the rest of what was read; no arm would tell of that.
+            return Ok(());
+        }
         self.finish_if_done()?;
         let may_read = self.may_take() && self.unread.is_empty();
         tokio::select! {
@@ -326,6 +330,8 @@ impl Connection {
     }
 
     fn leave(&mut self, room: RoomName, reference: Option<Ref>) {
+        // The page that is awaited may be of this room, and may never come.
+        self.page = None;
         self.session.left(&room);
         let left = Reply::Left { room: room.clone(), reference };
         let went = self.out.leave(&room, |out| write_reply(&left, out));
@@ -367,6 +373,7 @@ impl Connection {
         let room = membership.room().clone();
         let mut went = Vec::new();
         if moved {
+            self.page = None;
             for old in self.session.rooms().to_vec() {
                 self.session.left(&old);
                 went.extend(self.out.leave(&old, |_| {}));

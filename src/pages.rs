@@ -83,6 +83,11 @@ impl Page {
         }
     }
 
+    /// False where it was read when the room had not come so far, or in an epoch from before the room was opened anew.
+    fn serves(&self, room: &Room, offset: Offset) -> bool {
+        self.after(offset, Encoding::Json).is_some() && self.epoch == room.lineage().epoch
+    }
+
     fn bytes(&self) -> usize {
         let encoded = self.encoded.iter().filter_map(OnceLock::get).map(|encoded| encoded.bytes.len());
         self.record_bytes + encoded.sum::<usize>()
@@ -133,22 +138,26 @@ impl Pages {
     /// When the broker cannot tell now.
     pub async fn after(&self, room: &Arc<Room>, offset: Offset) -> Result<Arc<Page>, BrokerError> {
         let key = (room.name.clone(), room.with_log(|log| log.generation()), offset / PAGE);
-        let result = match self.get(&key, room).await {
-            // It was read when the room had not come so far.
-            Ok(page) if page.after(offset, Encoding::Json).is_none() => {
-                self.forget(&key);
-                self.get(&key, room).await
+        let mut again = true;
+        loop {
+            let fetch = self.get(&key, room);
+            let result = fetch.clone().await;
+            let fits = result.as_ref().is_ok_and(|page| page.serves(room, offset));
+            if !fits {
+                self.forget(&key, &fetch);
             }
-            result => result,
-        };
-        if result.is_err() {
-            self.forget(&key);
+            if fits || result.is_err() || !std::mem::take(&mut again) {
+                return result;
+            }
         }
-        result
     }
 
-    fn forget(&self, key: &Key) {
-        self.fetches.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    /// Forgets this very fetch; the one that somebody else has begun since serves us all.
+    fn forget(&self, key: &Key, fetch: &Fetch) {
+        let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+        if fetches.get(key).is_some_and(|kept| kept.fetch.ptr_eq(fetch)) {
+            fetches.remove(key);
+        }
     }
 
     fn get(&self, key: &Key, room: &Arc<Room>) -> Fetch {
@@ -170,7 +179,8 @@ impl Pages {
     fn fetch(&self, number: u64, room: Arc<Room>) -> Fetch {
         let (broker, in_flight) = (self.broker.clone(), self.in_flight.clone());
         let first = number * PAGE + 1;
-        let read = async move {
+        // In a task of its own: whoever asked may go away, and a read that nobody drives any more would keep its permit.
+        let read = tokio::spawn(async move {
             let _permit = in_flight.acquire().await;
             let range = Range::From { first, limit: PAGE as usize };
             let history = broker.history(&room.name, range).await?;
@@ -183,7 +193,8 @@ impl Pages {
             let record_bytes = history.entries.iter().map(bytes).sum();
             let encoded = Default::default();
             Ok(Arc::new(Page { room: room.name.clone(), epoch, records, record_bytes, encoded }))
-        };
-        read.boxed().shared()
+        });
+        let ended = || BrokerError::Unavailable("reading ended early".into());
+        async move { read.await.unwrap_or_else(|_| Err(ended())) }.boxed().shared()
     }
 }

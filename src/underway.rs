@@ -2,7 +2,7 @@
 //!
 //! Commands about different rooms do not wait for each other, and a `say` waits for nobody but its own room's join: that is
 //! how a client with many rooms is answered within one deadline when the broker is away. Within a room the order is kept:
-//! nothing overtakes a join or a leave, and a leave overtakes no message.
+//! nothing overtakes a join or a leave, and a leave overtakes no message and no history.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -77,7 +77,7 @@ impl Busy {
         is_here(&self.moving)
             || match command {
                 Command::Join { .. } => self.moving.len() >= MOVES,
-                Command::Leave { .. } => is_here(&self.saying) || self.moving.len() >= MOVES,
+                Command::Leave { .. } => is_here(&self.saying) || self.histories > 0 || self.moving.len() >= MOVES,
                 Command::Say { .. } => self.saying.len() >= PUBLISHING,
                 Command::History { .. } => self.histories >= HISTORIES,
             }

@@ -78,6 +78,9 @@ impl Happening {
     }
 }
 
+/// A snapshot, and what it had in each encoding when it was taken.
+type Snapshot = (Batch, [Vec<Bytes>; Encoding::COUNT]);
+
 /// A log, and what it should be.
 struct Beside {
     log: Log,
@@ -85,8 +88,7 @@ struct Beside {
     model: Vec<Record>,
     base: Offset,
     readers: Vec<Reader>,
-    /// Snapshots, and what they had in each encoding when they were taken.
-    snapshots: Vec<(Batch, [Vec<Bytes>; Encoding::COUNT])>,
+    snapshots: Vec<Snapshot>,
 }
 
 impl Beside {
@@ -143,7 +145,7 @@ impl Beside {
         let bytes = Encoding::ALL.map(|encoding| news.slices(encoding, news.from));
         self.snapshots.push((news, bytes));
         if self.snapshots.len() > SNAPSHOTS {
-            self.snapshots.remove(0);
+            assert_unchanged(self.snapshots.remove(0));
         }
     }
 
@@ -159,19 +161,21 @@ impl Beside {
                 assert_eq!(log.place(log.head(), encoding), Some(log.end()));
             }
         }
-        for (news, bytes) in &self.snapshots {
-            for encoding in Encoding::ALL {
-                assert_eq!(news.slices(encoding, news.from), bytes[encoding as usize], "a snapshot changed");
-            }
-        }
     }
 
     fn conclude(mut self) {
+        self.snapshots.drain(..).for_each(assert_unchanged);
         for reader in &mut self.readers {
             reader.read(&self.log, &self.model, usize::MAX);
             assert!(reader.unfinished.is_empty());
             assert!(reader.got == reader.due, "{:?} got something else", reader.encoding);
         }
+    }
+}
+
+fn assert_unchanged((news, bytes): Snapshot) {
+    for encoding in Encoding::ALL {
+        assert_eq!(news.slices(encoding, news.from), bytes[encoding as usize], "a snapshot changed");
     }
 }
 
@@ -186,9 +190,9 @@ fn message(offset: Offset, size: usize) -> Record {
     Record::Event { offset, at_ms: offset, event }
 }
 
-fn bytes_of<'a>(records: impl Iterator<Item = &'a Record>, encoding: Encoding) -> Vec<u8> {
+fn bytes_of(records: &[Record], encoding: Encoding) -> Vec<u8> {
     let mut bytes = Vec::new();
-    records.for_each(|record| record.encode(encoding, &RoomName::lobby(), &epoch(), &mut bytes));
+    records.iter().for_each(|record| record.encode(encoding, &RoomName::lobby(), &epoch(), &mut bytes));
     bytes
 }
 
@@ -259,7 +263,8 @@ impl Reader {
         let written = news.written(self.encoding, place.seq, sent.len());
         assert!(written.seq >= place.seq && written.seq <= news.to);
         let next = written.offset.unwrap_or(place.offset);
-        let due = model.iter().filter(|record| record.offset() > place.offset && record.offset() <= next);
+        let index = |offset| model.partition_point(|record| record.offset() <= offset);
+        let due = &model[index(place.offset)..index(next)];
         self.due.extend(bytes_of(due, self.encoding));
         self.got.extend(sent);
         self.unfinished = written.rest;

@@ -223,3 +223,33 @@ async fn joining_again_moves_the_cursor() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_a_room_that_cannot_be_read_catches_up_in_others() {
+    const MESSAGES: u64 = 620;
+    let redis = RedisServer::start();
+    let options = ["--redis", &redis.url(), "--rate", "0", "--beat", "0", "--room-window-messages", "16"];
+    let east = Node::start(&options).await;
+    let west = Node::start(&options).await;
+    let mut ada = Json::connect(&east.ws_url(), "?name=ada").await;
+    let mut host = Json::connect(&west.ws_url(), "?name=host").await;
+    for room in ["attic", "lobby"] {
+        ada.join(room).await;
+        for number in 1..=MESSAGES {
+            ada.say(room, &number.to_string()).await;
+        }
+        ada.reach(room, MESSAGES).await;
+        host.join_last(room, 0).await;
+    }
+    // Somebody of a newer version has been in the attic: its history cannot be read here any more.
+    redis.cli(&["HSET", "townhall:{attic}:meta", "format", "2"]);
+    let mut ben = Json::connect(&west.ws_url(), "?name=ben").await;
+    let behind = |room: &str| Position { offset: MESSAGES - 30, ..host.position(room) };
+    let joined = ben.resume("attic", &behind("attic")).await;
+    assert_eq!(joined["recovered"], true, "{joined}");
+    ben.send(json!({"type": "leave", "room": "attic"})).await;
+    ben.expect_type("left").await;
+    let joined = ben.resume("lobby", &behind("lobby")).await;
+    assert_eq!(joined["recovered"], true, "{joined}");
+    ben.reach("lobby", MESSAGES).await;
+}

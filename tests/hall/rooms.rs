@@ -314,3 +314,40 @@ async fn who_leaves_a_room_and_the_hall_in_one_breath_leaves_nothing_behind() {
     }
     wait_until("their sockets are closed", async || node.metric("process_open_fds").await < before + 10.0).await;
 }
+
+#[tokio::test]
+async fn what_was_sent_in_one_go_is_answered_to_the_end_however_much_the_answers_are() {
+    // Without a beat, nothing but the client's own socket makes the hall look after it.
+    let node = Node::start(&["--rate", "0", "--beat", "0"]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    for _ in 0..40 {
+        ada.said("lobby", &"x".repeat(4000)).await;
+    }
+    ada.reach("lobby", 40).await;
+    let history = json!({"type": "history", "room": "lobby", "limit": 200}).to_string();
+    let leave = json!({"type": "leave", "room": "lobby"}).to_string();
+    let mut commands = vec![Message::text(history); 12];
+    commands.push(Message::text(leave));
+    ada.send_together(commands).await;
+    for _ in 0..12 {
+        ada.expect_type("history").await;
+    }
+    ada.expect_type("left").await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_room_follows_left_not_even_history_that_was_asked_for_before() {
+    let redis = RedisServer::start();
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    redis.pause();
+    let history = json!({"type": "history", "room": "lobby", "ref": 1}).to_string();
+    let leave = json!({"type": "leave", "room": "lobby"}).to_string();
+    ada.send_together(vec![Message::text(history), Message::text(leave)]).await;
+    let refused = ada.expect_error("unavailable").await;
+    assert_eq!(refused["ref"], 1, "{refused}");
+    ada.expect_type("left").await;
+    redis.resume();
+}
