@@ -2,7 +2,7 @@
 //!
 //! Waking a task per connection costs more than writing to its socket, so the loop writes to the members of a room in turn.
 //! It serves only those who are up to date: at a room's bell it takes one snapshot of what is new, and tries to write it to
-//! every member whose writing it owns. Whoever is behind, or whose socket is full, is handed to the connection's own task,
+//! every member whose writing it owns, some members at a time, rooms in turn. Whoever is behind, or whose socket is full, is handed to the connection's own task,
 //! and comes back when it has caught up (see `outgoing.rs`, which says who owns what).
 
 use std::collections::{HashMap, VecDeque};
@@ -274,3 +274,6 @@ fn seconds_since(at_ms: u64) -> f64 {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     now_ms.saturating_sub(at_ms) as f64 / 1000.0
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,9 @@ async fn an_address_with_as_many_as_it_may_have_is_told_so_at_every_door_and_oth
 #[tokio::test]
 async fn who_has_connected_and_said_nothing_has_a_seat_too() {
     let node = Node::start(&["--max-per-address", "2"]).await;
-    let silent = [TcpStream::connect(node.http()).await, TcpStream::connect(node.tcp_addr()).await];
+    let line = TcpStream::connect(node.tcp_addr()).await;
+    wait_until("the line is in", async || node.metric(r#"townhall_connections{door="tcp"}"#).await == 1.0).await;
+    let silent = [line, TcpStream::connect(node.http()).await];
     wait_until("there is no seat", async || Request::new("GET", "/").send(node.http()).await.status == 429).await;
     drop(silent);
     let mut both = Vec::new();
