@@ -33,10 +33,9 @@ fn honest_readers_of_an_honest_server_get_everything_beside_slow_ones_who_catch_
 
 #[test]
 fn a_server_that_loses_or_swaps_is_found_out() {
-    for (faults, lost) in [
-        (Faults { loses: Some(40), ..Faults::default() }, 1),
-        (Faults { swaps: Some(40), ..Faults::default() }, 0),
-    ] {
+    for (faults, lost) in
+        [(Faults { loses: Some(40), ..Faults::default() }, 1), (Faults { swaps: Some(40), ..Faults::default() }, 0)]
+    {
         let (code, result) = slow(faults);
         assert_eq!(code, Some(1), "{result}");
         assert_eq!(result["lost"], lost, "{result}");
