@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::machine;
 use crate::slow::{self, Slow};
 use crate::speaker::{Pace, Script, Until};
 use crate::wire::Stamp;
@@ -36,10 +37,13 @@ pub struct Fanout {
     /// Where to connect: ws://host:port[/base] or http://…; `/ws` is appended. Clients are spread over all, one by one
     #[arg(required = true, value_name = "URL")]
     pub urls: Vec<String>,
-    /// How many clients listen
+    /// How many clients read and judge everything they get
     #[arg(long, short, default_value_t = 1000, value_parser = positive)]
     pub connections: usize,
-    /// How many of them speak; 0 only with --seconds: another process speaks
+    /// How many more only count what they get, which is far cheaper. The room must be silent when the run ends
+    #[arg(long, short, default_value_t = 0)]
+    pub listeners: usize,
+    /// How many of --connections speak; 0 only with --seconds: another process speaks
     #[arg(long, short, default_value_t = 10)]
     pub publishers: u32,
     /// How many messages in all
@@ -55,6 +59,10 @@ pub struct Fanout {
     /// With --rate 0: how many messages each publisher has under way
     #[arg(long, default_value_t = 32, value_parser = positive)]
     pub window: usize,
+    /// With --rate 0: a message is under way until its publisher has heard it, too. Nothing piles up then in a server that
+    /// accepts faster than it delivers
+    #[arg(long)]
+    pub until_heard: bool,
     /// Bytes of text of a message, at least 40
     #[arg(long, default_value_t = 120)]
     pub size: usize,
@@ -70,7 +78,13 @@ pub struct Fanout {
     /// Whether clients whose connection ends come back, to the next URL, with their position
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     pub resume: bool,
-    /// Threads that carry the clients; as many as there are processors if not given
+    /// Take every line of a text frame as a message. Without it, several in one frame are a breach of the protocol
+    #[arg(long)]
+    pub lines: bool,
+    /// The server's process, if it runs here: the result says how much processor time it took meanwhile
+    #[arg(long, value_name = "PID")]
+    pub watch: Option<u32>,
+    /// Threads that carry the clients that read; as many as there are processors if not given
     #[arg(long, value_parser = positive)]
     pub workers: Option<usize>,
     /// Print the result as one JSON object on standard output
@@ -95,6 +109,10 @@ impl Fanout {
             "--publishers 0: somebody else speaks; say with --seconds how long to listen"
         );
         ensure!(self.messages != Some(0), "--messages 0: nothing would be said");
+        ensure!(!self.until_heard || self.rate == 0.0, "--until-heard goes with --rate 0: a schedule waits for nobody");
+        if let Some(pid) = self.watch {
+            ensure!(machine::cpu_time_of(pid).is_some(), "--watch {pid}: there is no such process here");
+        }
         ensure!(
             self.size >= Stamp::MAX_BYTES,
             "--size {}: at least {} bytes, since a text says when it was due",
@@ -114,7 +132,12 @@ impl Fanout {
             0.0 => Pace::Window(self.window),
             rate => Pace::Open(rate),
         };
-        Script { publishers: self.publishers, pace, until }
+        Script { publishers: self.publishers, pace, until, until_heard: self.until_heard }
+    }
+
+    /// Those who read and those who count.
+    pub fn everybody(&self) -> usize {
+        self.connections.saturating_add(self.listeners)
     }
 }
 
@@ -190,6 +213,8 @@ mod tests {
             &["ws://a", "--connect-rate", "0"],
             &["ws://a", "--size", "39"],
             &["ws://a", "--settle", "soon"],
+            &["ws://a", "--until-heard"],
+            &["ws://a", "--watch", "4294967295"],
         ] {
             assert!(fanout(wrong).is_err(), "{wrong:?}");
         }

@@ -53,6 +53,9 @@ pub struct Tally {
     /// How late our own clock made a message.
     pub lag_us: Histogram<u64>,
     pub deliveries: u64,
+    /// What those read who only count.
+    pub listeners_bytes: u64,
+    pub first_delivery: Option<Duration>,
     pub last_delivery: Duration,
     pub reconnects: u64,
     /// Joins with a position that were `recovered`.
@@ -80,6 +83,8 @@ impl Tally {
             delivered_us: latencies(),
             lag_us: latencies(),
             deliveries: 0,
+            listeners_bytes: 0,
+            first_delivery: None,
             last_delivery: Duration::ZERO,
             reconnects: 0,
             resumes: 0,
@@ -98,6 +103,12 @@ impl Tally {
         count(&mut self.ends, why, 1);
     }
 
+    /// Something was delivered now.
+    pub fn delivered_at(&mut self, now: Duration) {
+        self.first_delivery.get_or_insert(now);
+        self.last_delivery = now;
+    }
+
     /// Adds what another worker's clients counted.
     pub fn merge(&mut self, other: Tally) {
         self.ledger.merge(other.ledger);
@@ -109,6 +120,8 @@ impl Tally {
             ours.add(theirs).expect("all have the same bounds");
         }
         self.deliveries += other.deliveries;
+        self.listeners_bytes += other.listeners_bytes;
+        self.first_delivery = [self.first_delivery, other.first_delivery].into_iter().flatten().min();
         self.last_delivery = self.last_delivery.max(other.last_delivery);
         self.reconnects += other.reconnects;
         self.resumes += other.resumes;
@@ -365,7 +378,7 @@ impl Client {
             return false;
         };
         tally.deliveries += 1;
-        tally.last_delivery = now;
+        tally.delivered_at(now);
         let id = match &*heard.id {
             "" => IdHash::of(&format!("{} {}", heard.kind, spot.offset)),
             id => IdHash::of(id),
@@ -424,7 +437,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            let script = Script { publishers: 1, pace: Pace::Window(8), until: Until::Messages(2) };
+            let script = Script { publishers: 1, pace: Pace::Window(8), until: Until::Messages(2), until_heard: false };
             let mut speaker = Speaker::new(script, 0);
             speaker.start(NOW);
             Bench {

@@ -50,6 +50,10 @@ pub struct Run {
     pub connect_rate: f64,
     /// Whether a client whose connection ends comes back.
     pub resume: bool,
+    /// Whether every line of a text frame is a message.
+    pub lines: bool,
+    /// Clients that read what they get; behind them listeners are numbered.
+    pub readers: usize,
     /// All times are since then.
     pub began: Instant,
 }
@@ -283,7 +287,12 @@ impl Life {
             Some(Ok(Message::Text(text))) => {
                 let now = self.run.now();
                 let mut client = self.client.borrow_mut();
-                Ok(client.heard(&text, &self.run.room, now, &mut tally))
+                let mut heard = |text: &str| client.heard(text, &self.run.room, now, &mut tally);
+                if !self.run.lines {
+                    return Ok(heard(&text));
+                }
+                let reactions: Vec<Reaction> = text.split('\n').map(heard).collect();
+                Ok(reactions.into_iter().find(|reaction| *reaction != Reaction::Stay).unwrap_or(Reaction::Stay))
             }
             Some(Ok(Message::Binary(_))) => {
                 tally.breaches += 1;

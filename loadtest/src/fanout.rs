@@ -1,8 +1,9 @@
 //! The scenario: many receivers in one room, some of whom speak.
 //!
 //! Gather (clients connect at a given rate), speak (publishers follow their script), settle (stragglers come in), judge.
-//! Clients are spread over worker threads, each with a runtime of its own: nothing is shared on the way of a message. Ten
-//! times a second a worker reports where its clients stand; by that the run is led.
+//! Clients are spread over worker threads, each with a runtime of its own: nothing is shared on the way of a message. Those
+//! who only count are a crowd with a thread for all. Ten times a second a thread reports where its clients stand; by that
+//! the run is led.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -19,101 +20,47 @@ use tokio::time::{interval, sleep};
 use crate::cli::Fanout;
 use crate::client::{Client, Room, Tally};
 use crate::connection::{Life, Phase, Run};
-use crate::machine::{self, CpuMeter};
+use crate::crowd;
+use crate::listener::Listener;
+use crate::machine::{self, Load, LoadMeter};
 use crate::report::Outcome;
 use crate::speaker::{Script, Speaker};
+use crate::standing::{Goal, Standing, TICK, head_of};
 use crate::target::Target;
 use crate::verdict::Spot;
 
-/// How often workers say where their clients stand, and how often that is looked at.
-const TICK: Duration = Duration::from_millis(100);
 /// How long clients may take to come in, besides the time that their rate gives them.
 const GATHERING: Duration = Duration::from_secs(30);
 /// After everybody has everything: time for what is one too many.
 const GRACE: Duration = Duration::from_millis(250);
+/// Where only others speak, they have finished when they said nothing for so long: listeners cannot tell what comes later
+/// from what came before.
+const SILENCE: Duration = Duration::from_secs(1);
 /// So many failed attempts for each target, without a single success, and there is nobody.
 const HOPELESS: u64 = 5;
 
-/// Where the clients of a worker stand.
-#[derive(Debug, Clone, Copy, Default)]
-struct Standing {
-    clients: usize,
-    joined: usize,
-    live: usize,
-    /// Clients that will never come back.
-    gone: usize,
-    /// Failed attempts to connect.
-    refusals: u64,
-    sent: u64,
-    accepted: u64,
-    deliveries: u64,
-    /// Publishers that have something to say or to be answered.
-    speaking: usize,
-    /// When the epoch that was met last was met, and its head.
-    head: Option<(Duration, Spot)>,
-    /// The last client's place, if all are in one epoch.
-    lowest: Option<Spot>,
-    /// Not all are in one epoch.
-    torn: bool,
-}
-
-impl Standing {
-    fn add_client(&mut self, client: &Client, now: Duration) {
-        self.clients += 1;
-        self.joined += usize::from(client.has_joined());
-        self.live += usize::from(client.is_live());
-        if let Some(speaker) = &client.speaker {
-            self.sent += speaker.sent;
-            self.accepted += speaker.accepted.len() as u64;
-            self.speaking += usize::from(!speaker.is_done(now));
-        }
-        self.lower(client.receiver.spot());
-    }
-
-    fn lower(&mut self, spot: Option<Spot>) {
-        if let (Some(a), Some(b)) = (self.lowest, spot) {
-            self.torn |= a.epoch != b.epoch;
-        }
-        self.lowest = match (self.lowest, spot) {
-            (Some(a), Some(b)) => Some(if a.offset <= b.offset { a } else { b }),
-            (a, b) => a.or(b),
-        };
-    }
-
-    fn add(&mut self, other: &Standing) {
-        self.clients += other.clients;
-        self.joined += other.joined;
-        self.live += other.live;
-        self.gone += other.gone;
-        self.refusals += other.refusals;
-        self.sent += other.sent;
-        self.accepted += other.accepted;
-        self.deliveries += other.deliveries;
-        self.speaking += other.speaking;
-        self.head = self.head.max(other.head);
-        self.torn |= other.torn;
-        self.lower(other.lowest);
-    }
-
-    /// Whether every client that is in the room has everything up to `goal`.
-    fn reached(&self, goal: Option<Spot>) -> bool {
-        match (goal, self.lowest) {
-            (Some(goal), Some(lowest)) => !self.torn && lowest.epoch == goal.epoch && lowest.offset >= goal.offset,
-            _ => false,
-        }
-    }
-}
-
-/// Joined heads of one epoch: the furthest; of two epochs: that of the later one.
-fn head_of(standings: &[Standing]) -> Option<Spot> {
-    let latest = standings.iter().filter_map(|one| one.head).max()?.1.epoch;
-    standings.iter().filter_map(|one| one.head).map(|(_, spot)| spot).filter(|spot| spot.epoch == latest).max()
-}
-
 /// A thread with its clients.
-struct Worker {
-    thread: thread::JoinHandle<anyhow::Result<(Tally, Vec<Client>)>>,
+struct Worker<T> {
+    thread: thread::JoinHandle<anyhow::Result<(Tally, Vec<T>)>>,
     standing: watch::Receiver<Standing>,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    fn spawn(
+        name: String,
+        work: impl FnOnce(watch::Sender<Standing>) -> anyhow::Result<(Tally, Vec<T>)> + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let (report, standing) = watch::channel(Standing::default());
+        let thread = thread::Builder::new().name(name).spawn(move || work(report)).context("cannot start a thread")?;
+        Ok(Worker { thread, standing })
+    }
+
+    /// Its clients, once the run is over; what they counted is added to `tally`.
+    fn join(self, tally: &mut Tally) -> anyhow::Result<Vec<T>> {
+        let (part, clients) = self.thread.join().map_err(|_| anyhow!("a worker ended early"))??;
+        tally.merge(part);
+        Ok(clients)
+    }
 }
 
 /// Runs the scenario. Errors are usage, or that nobody could be reached at all.
@@ -122,11 +69,12 @@ pub async fn run(options: &Fanout) -> anyhow::Result<Outcome> {
     let script = options.script();
     let (phase, watched) = watch::channel(Phase::Gathering);
     let workers = spawn_workers(options, &run, &script, &watched)?;
+    let crowd = spawn_crowd(options, &run, &watched)?;
     let leader = Leader {
         options,
         run: run.clone(),
         phase,
-        standings: workers.iter().map(|worker| worker.standing.clone()).collect(),
+        standings: standings(&workers).chain(standings(crowd.as_slice())).collect(),
     };
     let led = leader.lead(&script).await;
     leader.phase.send_replace(Phase::Over);
@@ -134,22 +82,24 @@ pub async fn run(options: &Fanout) -> anyhow::Result<Outcome> {
     let mut tally = Tally::new();
     let mut clients = Vec::new();
     for worker in workers {
-        let done = worker.thread.join();
-        let (part, its_clients) = done.map_err(|_| anyhow!("a worker ended early"))??;
-        tally.merge(part);
-        clients.extend(its_clients);
+        clients.extend(worker.join(&mut tally)?);
     }
+    let listeners = crowd.map_or(Ok(Vec::new()), |crowd| crowd.join(&mut tally))?;
     clients.sort_by_key(|client| client.number);
     let Some(course) = led? else {
         let why: Vec<String> = tally.ends.keys().chain(tally.errors.keys()).cloned().collect();
         bail!("nobody got into the room: {}", why.join(", "));
     };
-    Ok(Outcome { room: run.room.name.clone(), open_loop: options.rate > 0.0, course, tally, clients })
+    Ok(Outcome { room: run.room.name.clone(), open_loop: options.rate > 0.0, course, tally, clients, listeners })
+}
+
+fn standings<T>(workers: &[Worker<T>]) -> impl Iterator<Item = watch::Receiver<Standing>> {
+    workers.iter().map(|worker| worker.standing.clone())
 }
 
 async fn prepare(options: &Fanout) -> anyhow::Result<Run> {
     options.check()?;
-    machine::make_room_for(options.connections)?;
+    machine::make_room_for(options.everybody())?;
     let mut targets = Vec::new();
     for url in &options.urls {
         targets.push(Target::resolve(url).await?);
@@ -158,7 +108,7 @@ async fn prepare(options: &Fanout) -> anyhow::Result<Run> {
     addresses.sort_unstable();
     addresses.dedup();
     let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
-    let sources = machine::sources(options.connections, &addresses, machine::ephemeral_ports())?;
+    let sources = machine::sources(options.everybody(), &addresses, machine::ephemeral_ports())?;
     let run: u32 = rand::random();
     Ok(Run {
         room: Room { name: options.room.clone().unwrap_or_else(|| format!("load-{run:08x}")), run, size: options.size },
@@ -166,6 +116,8 @@ async fn prepare(options: &Fanout) -> anyhow::Result<Run> {
         sources,
         connect_rate: options.connect_rate,
         resume: options.resume,
+        lines: options.lines,
+        readers: options.connections,
         began: Instant::now(),
     })
 }
@@ -184,7 +136,7 @@ fn spawn_workers(
     run: &Arc<Run>,
     script: &Script,
     phase: &watch::Receiver<Phase>,
-) -> anyhow::Result<Vec<Worker>> {
+) -> anyhow::Result<Vec<Worker<Client>>> {
     let count = threads(options);
     let worker = |first: usize| {
         let publishes = |number: usize| u32::try_from(number).ok().filter(|number| *number < script.publishers);
@@ -196,14 +148,19 @@ fn spawn_workers(
             })
             .collect();
         let (run, phase) = (run.clone(), phase.clone());
-        let (report, standing) = watch::channel(Standing::default());
-        let thread = thread::Builder::new()
-            .name(format!("worker-{first}"))
-            .spawn(move || work(clients, run, phase, report))
-            .context("cannot start a thread")?;
-        Ok(Worker { thread, standing })
+        Worker::spawn(format!("worker-{first}"), move |report| work(clients, run, phase, report))
     };
     (0..count).map(worker).collect()
+}
+
+fn spawn_crowd(
+    options: &Fanout,
+    run: &Arc<Run>,
+    phase: &watch::Receiver<Phase>,
+) -> anyhow::Result<Option<Worker<Listener>>> {
+    let (listeners, run, phase) = (options.listeners, run.clone(), phase.clone());
+    let work = move |report| crowd::work(listeners, &run, &phase, &report);
+    (listeners > 0).then(|| Worker::spawn("crowd".to_owned(), work)).transpose()
 }
 
 /// A worker's thread: its clients live until the run is over.
@@ -277,8 +234,10 @@ pub struct Course {
     pub until: Duration,
     /// The head of the log that every receiver has to reach.
     pub goal: Option<Spot>,
-    /// What this program took of the processors that it could use, while the publishers spoke.
-    pub cpu_share: Option<f64>,
+    /// What this program took of its processors while messages came; `None`: there was no time, or the system does not say.
+    pub load: Option<Load>,
+    /// Processor time of the process that was watched, from when the publishers began to the end of the settling.
+    pub watched_cpu: Option<Duration>,
 }
 
 /// Leads the run through its phases.
@@ -296,21 +255,26 @@ impl Leader<'_> {
         if self.standing().joined == 0 {
             return Ok(None);
         }
-        let cpu = CpuMeter::start();
+        let watched = self.watched_cpu();
+        let mut meter = LoadMeter::default();
         let from = self.run.now();
         self.phase.send_replace(Phase::Speaking(from));
         let interrupted = tokio::select! {
-            () = self.speak(script) => false,
+            () = self.speak(script, &mut meter) => false,
             _ = tokio::signal::ctrl_c() => true,
         };
-        let cpu_share = cpu.share_of(cores().min(threads(self.options)));
         let head = head_of(&self.standings());
         let goal = tokio::select! {
             goal = self.settle(), if !interrupted => goal,
             _ = tokio::signal::ctrl_c(), if !interrupted => head,
             else => head,
         };
-        Ok(Some(Course { from, until: self.run.now(), goal, cpu_share }))
+        let watched_cpu = watched.and_then(|before| Some(self.watched_cpu()?.saturating_sub(before)));
+        Ok(Some(Course { from, until: self.run.now(), goal, load: meter.load(), watched_cpu }))
+    }
+
+    fn watched_cpu(&self) -> Option<Duration> {
+        machine::cpu_time_of(self.options.watch?)
     }
 
     fn standings(&self) -> Vec<Standing> {
@@ -327,15 +291,16 @@ impl Leader<'_> {
 
     /// Until all are in the room, or will not get there.
     async fn gather(&self) -> anyhow::Result<()> {
-        let ramp = self.options.connections as f64 / self.options.connect_rate;
+        let most = self.options.connections.max(self.options.listeners);
+        let ramp = most as f64 / self.options.connect_rate;
         let deadline = Duration::from_secs_f64(ramp) + GATHERING;
         let mut told = Told::new(self.options.quiet);
         loop {
             sleep(TICK).await;
             let standing = self.standing();
-            told.now_and_then(|| format!("{} of {} are in", standing.live, self.options.connections));
+            told.now_and_then(|| format!("{} of {} are in", standing.live, self.options.everybody()));
             let nobody = standing.joined == 0 && standing.refusals >= HOPELESS * self.run.targets.len() as u64;
-            let all = standing.live + standing.gone >= self.options.connections;
+            let all = standing.live + standing.gone >= self.options.everybody();
             if all || nobody || self.run.now() > deadline {
                 return Ok(());
             }
@@ -344,7 +309,7 @@ impl Leader<'_> {
     }
 
     /// Until the script is through.
-    async fn speak(&self, script: &Script) {
+    async fn speak(&self, script: &Script, meter: &mut LoadMeter) {
         let by_time = script.length();
         let listens_by_time = self.options.messages.is_none();
         let from = self.run.now();
@@ -353,6 +318,7 @@ impl Leader<'_> {
         loop {
             sleep(TICK).await;
             let (standing, now) = (self.standing(), self.run.now());
+            meter.look(standing.deliveries);
             told.now_and_then(|| {
                 format!(
                     "{:.0} s: {} sent, {} accepted, {} delivered",
@@ -375,24 +341,24 @@ impl Leader<'_> {
         }
     }
 
-    /// Until everybody has everything, or the patience ends. The goal is fixed once everything is accepted, since others
-    /// may go on speaking in the room; a new epoch moves it.
+    /// Until everybody has everything, or the patience ends.
     async fn settle(&self) -> Option<Spot> {
         let deadline = self.run.now() + self.options.settle;
-        let mut goal: Option<Spot> = None;
+        let silence = match (self.options.publishers, self.options.listeners) {
+            (0, 1..) => SILENCE,
+            _ => Duration::ZERO,
+        };
+        let mut goal = Goal::new(silence);
         loop {
             sleep(TICK).await;
             let (standing, head) = (self.standing(), head_of(&self.standings()));
-            let same_epoch = goal.map(|goal| goal.epoch) == head.map(|head| head.epoch);
-            if standing.speaking > 0 || !same_epoch {
-                goal = head;
-            }
-            if standing.speaking == 0 && standing.reached(goal) {
+            goal.look(head, standing.speaking > 0, self.run.now());
+            if goal.is_fixed && standing.speaking == 0 && standing.reached(goal.spot) {
                 sleep(GRACE).await;
-                return goal;
+                return goal.spot;
             }
             if self.run.now() > deadline {
-                return goal;
+                return goal.spot;
             }
         }
     }
@@ -414,39 +380,5 @@ impl Told {
             eprintln!("{}", words());
             self.last = Instant::now();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::verdict::EpochKey;
-
-    fn spot(epoch: &str, offset: u64) -> Spot {
-        Spot { epoch: EpochKey::of(epoch), offset }
-    }
-
-    fn standing(head: Spot, since: u64, lowest: Spot) -> Standing {
-        Standing { head: Some((Duration::from_secs(since), head)), lowest: Some(lowest), ..Standing::default() }
-    }
-
-    #[test]
-    fn the_goal_is_the_furthest_head_of_the_latest_epoch() {
-        let old = standing(spot("a", 90), 1, spot("a", 90));
-        let new = standing(spot("b", 20), 2, spot("b", 20));
-        let further = standing(spot("b", 25), 1, spot("b", 20));
-        assert_eq!(head_of(&[old, new, further]), Some(spot("b", 25)));
-        assert_eq!(head_of(&[]), None);
-    }
-
-    #[test]
-    fn the_goal_is_reached_by_all_or_not_at_all() {
-        let mut all = standing(spot("a", 9), 1, spot("a", 9));
-        all.add(&standing(spot("a", 9), 1, spot("a", 8)));
-        assert!(all.reached(Some(spot("a", 8))));
-        assert!(!all.reached(Some(spot("a", 9))));
-        all.add(&standing(spot("b", 9), 2, spot("b", 9)));
-        assert!(!all.reached(Some(spot("a", 8))));
-        assert!(!Standing::default().reached(None));
     }
 }

@@ -4,6 +4,8 @@
 //! - [`fanout`] the scenario: gather, speak, settle, judge
 //! - [`slow`] another: honest readers alone, and beside slow ones
 //! - [`connection`] a client's life on the network; [`client`] the client itself, without a socket
+//! - [`crowd`] clients that only count, all on one thread; [`listener`] one of them, without a socket
+//! - [`standing`] where all of them are, by which a run is led
 //! - [`speaker`] what publishers say, and when
 //! - [`verdict`] what receivers got, held against what was promised
 //! - [`report`] the result
@@ -12,11 +14,14 @@
 mod cli;
 mod client;
 mod connection;
+mod crowd;
 mod fanout;
+mod listener;
 mod machine;
 mod report;
 mod slow;
 mod speaker;
+mod standing;
 mod target;
 mod verdict;
 mod wire;

@@ -9,12 +9,16 @@ use serde::Serialize;
 
 use crate::client::{Client, Tally};
 use crate::fanout::Course;
+use crate::listener::Listener;
+use crate::machine::{Load, Thread};
 use crate::verdict::{Acceptance, Receiver, Verdict, judge};
 
 /// A run whose publishers were later than that by our own fault, in one case of a hundred, measured ourselves.
 const MOST_LAG: Duration = Duration::from_millis(100);
 /// So did one that took more of the processors than that.
 const MOST_CPU: f64 = 0.9;
+/// So did one whose processors had nothing left, whoever took it.
+const FULL: f64 = 0.97;
 
 /// What a run left behind.
 #[derive(Debug)]
@@ -25,6 +29,7 @@ pub struct Outcome {
     pub course: Course,
     pub tally: Tally,
     pub clients: Vec<Client>,
+    pub listeners: Vec<Listener>,
 }
 
 /// Latencies in milliseconds.
@@ -69,12 +74,18 @@ pub struct Report {
     pub void: bool,
     pub void_reason: Option<String>,
     pub room: String,
-    /// Clients asked for.
+    /// Clients asked for, who read what they get.
     pub connections: u64,
-    /// Clients that were in the room at least once.
+    /// Of those, who were in the room at least once.
     pub connected: u64,
-    /// Clients that were not in the room at the end.
+    /// Of those, who were not in the room at the end.
     pub away: u64,
+    /// Clients asked for, who count what they get.
+    pub listeners: u64,
+    /// Of those, who were in the room.
+    pub listeners_in: u64,
+    /// What listeners read after the handshake, headers and all.
+    pub listeners_bytes: u64,
     pub reconnects: u64,
     pub resumes: u64,
     /// Messages, each counted once.
@@ -96,8 +107,14 @@ pub struct Report {
     pub delivered_ms: Latencies,
     /// How late the generator's own clock was.
     pub lag_ms: Latencies,
-    /// Of the processors that the generator could use, 0 to 1.
+    /// Of the processors that the generator could use, while messages came, 0 to 1.
     pub cpu_share: Option<f64>,
+    /// What was taken of the same processors by anything at all.
+    pub cores_busy: Option<f64>,
+    /// The generator's busiest thread, and what it took of one processor.
+    pub busiest_thread: Option<Thread>,
+    /// Processor time of the process of --watch, seconds.
+    pub watched_cpu_s: Option<f64>,
     /// From the first message to the end.
     pub seconds: f64,
     /// What the server refused, by code.
@@ -109,11 +126,15 @@ pub struct Report {
 impl Report {
     pub fn of(outcome: Outcome) -> Self {
         let verdict = judged(&outcome);
-        let Outcome { room, open_loop, course, tally, clients } = outcome;
+        let Outcome { room, open_loop, course, tally, clients, listeners } = outcome;
         let speakers = || clients.iter().filter_map(|client| client.speaker.as_ref());
         let count = |which: fn(&Client) -> bool| clients.iter().filter(|one| which(one)).count() as u64;
-        let spoken = tally.last_delivery.saturating_sub(course.from).as_secs_f64();
-        let void_reason = void_reason(&tally, course.cpu_share, open_loop);
+        let begin = match speakers().next() {
+            Some(_) => course.from,
+            None => tally.first_delivery.unwrap_or(course.from), // somebody else spoke, and began when it suited them
+        };
+        let spoken = tally.last_delivery.saturating_sub(begin).as_secs_f64();
+        let void_reason = void_reason(&tally, course.load.as_ref(), open_loop);
         let mut report = Report {
             pass: false,
             reasons: Vec::new(),
@@ -123,6 +144,9 @@ impl Report {
             connections: clients.len() as u64,
             connected: count(Client::has_joined),
             away: count(|client| !client.is_live()),
+            listeners: listeners.len() as u64,
+            listeners_in: listeners.iter().filter(|listener| listener.spot().is_some()).count() as u64,
+            listeners_bytes: tally.listeners_bytes,
             reconnects: tally.reconnects,
             resumes: tally.resumes,
             sent: speakers().map(|speaker| speaker.sent).sum(),
@@ -137,7 +161,10 @@ impl Report {
             accepted_ms: Latencies::of(&tally.accepted_us),
             delivered_ms: Latencies::of(&tally.delivered_us),
             lag_ms: Latencies::of(&tally.lag_us),
-            cpu_share: course.cpu_share,
+            cpu_share: course.load.as_ref().map(|load| load.own),
+            cores_busy: course.load.as_ref().and_then(|load| load.cores_busy),
+            busiest_thread: course.load.map(|load| load.busiest),
+            watched_cpu_s: course.watched_cpu.map(|cpu| cpu.as_secs_f64()),
             seconds: course.until.saturating_sub(course.from).as_secs_f64(),
             errors: tally.errors,
             ends: tally.ends,
@@ -158,6 +185,7 @@ impl Report {
             (self.accepted_twice_differently, "accepted twice, differently"),
             (self.breaches, "frames against the protocol"),
             (self.connections - self.connected, "clients never got into the room"),
+            (self.listeners - self.listeners_in, "listeners never got into the room"),
         ];
         let counted = faults.iter().filter(|(count, _)| *count > 0);
         let nothing = (self.deliveries == 0).then(|| "nothing was received".to_owned());
@@ -173,16 +201,32 @@ fn judged(outcome: &Outcome) -> Verdict {
         .filter_map(|client| client.speaker.as_ref())
         .flat_map(|speaker| speaker.accepted.iter().copied())
         .collect();
-    judge(&receivers, &acceptances, &outcome.tally.ledger, outcome.course.goal)
+    let mut verdict = judge(&receivers, &acceptances, &outcome.tally.ledger, outcome.course.goal);
+    for listener in &outcome.listeners {
+        listener.judge(outcome.course.goal, &mut verdict);
+    }
+    verdict
 }
 
-fn void_reason(tally: &Tally, cpu_share: Option<f64>, open_loop: bool) -> Option<String> {
+fn void_reason(tally: &Tally, load: Option<&Load>, open_loop: bool) -> Option<String> {
     let lag = Duration::from_micros(tally.lag_us.value_at_quantile(0.99));
     if open_loop && lag > MOST_LAG {
         return Some(format!("the generator was late: p99 {} ms", lag.as_millis()));
     }
-    let share = cpu_share.filter(|share| *share > MOST_CPU)?;
-    Some(format!("the generator took {:.0}% of its processors", 100.0 * share))
+    let Load { own, busiest, cores_busy } = load?;
+    let percent = |share: f64| format!("{:.0}%", 100.0 * share);
+    if *own > MOST_CPU {
+        return Some(format!("the generator took {} of its processors", percent(*own)));
+    }
+    if busiest.share > MOST_CPU {
+        return Some(format!(
+            "the generator's thread {} took {} of one processor",
+            busiest.name,
+            percent(busiest.share)
+        ));
+    }
+    let busy = cores_busy.filter(|busy| *busy > FULL)?;
+    Some(format!("the generator's processors were busy to {}, of which it had {}", percent(busy), percent(*own)))
 }
 
 impl fmt::Display for Report {
@@ -197,6 +241,9 @@ impl fmt::Display for Report {
             "room {}: {} of {} clients in, {} away at the end, {} reconnects, {} resumes",
             self.room, self.connected, self.connections, self.away, self.reconnects, self.resumes
         )?;
+        if self.listeners > 0 {
+            writeln!(f, "besides, {} of {} listeners in, who count", self.listeners_in, self.listeners)?;
+        }
         writeln!(
             f,
             "{} sent ({} again), {} accepted, {} not; {} deliveries, {:.0} a second, in {:.1} s",
@@ -219,6 +266,10 @@ impl fmt::Display for Report {
         if let Some(share) = self.cpu_share {
             writeln!(f, "own CPU:         {:.0}%", 100.0 * share)?;
         }
+        if let Some(seconds) = self.watched_cpu_s {
+            let each_us = 1e6 * seconds / self.deliveries.max(1) as f64;
+            writeln!(f, "server's CPU:    {seconds:.2} s, {each_us:.2} µs a delivery")?;
+        }
         for (what, kinds) in [("error", &self.errors), ("end", &self.ends)] {
             for (kind, times) in kinds {
                 writeln!(f, "{what}: {kind}, {times} times")?;
@@ -235,13 +286,24 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
+    fn load(own: f64, busiest: f64, cores_busy: f64) -> Load {
+        Load { own, busiest: Thread { name: "crowd".into(), share: busiest }, cores_busy: Some(cores_busy) }
+    }
+
     fn outcome() -> Outcome {
         Outcome {
             room: "r".into(),
             open_loop: true,
-            course: Course { from: Duration::ZERO, until: Duration::from_secs(10), goal: None, cpu_share: Some(0.1) },
+            course: Course {
+                from: Duration::ZERO,
+                until: Duration::from_secs(10),
+                goal: None,
+                load: Some(load(0.1, 0.1, 0.2)),
+                watched_cpu: None,
+            },
             tally: Tally::new(),
             clients: Vec::new(),
+            listeners: Vec::new(),
         }
     }
 
@@ -268,9 +330,16 @@ mod tests {
         late.tally.lag_us.saturating_record(200_000);
         assert!(Report::of(late).void_reason.unwrap().contains("200 ms"));
 
-        let mut busy = outcome();
-        busy.course.cpu_share = Some(0.95);
-        assert!(Report::of(busy).void_reason.unwrap().contains("95%"));
+        for (load, why) in [
+            (load(0.95, 0.5, 0.95), "took 95% of its processors"),
+            (load(0.49, 0.96, 0.5), "thread crowd took 96%"),
+            (load(0.4, 0.4, 0.99), "busy to 99%, of which it had 40%"),
+        ] {
+            let mut busy = outcome();
+            busy.course.load = Some(load);
+            let reason = Report::of(busy).void_reason.unwrap();
+            assert!(reason.contains(why), "{reason}");
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 use uuid::Uuid;
 
-use crate::machine::{self, CpuMeter};
+use crate::machine;
 use crate::target::Target;
 use crate::wire::{Command, Heard, JOIN_REF, SUBPROTOCOL, Stamp};
 
@@ -36,8 +36,6 @@ const NARROW_BYTES: u32 = 4 * 1024;
 const FILL_BYTES: usize = 1024 * 1024;
 /// Messages that fill are said so fast: they are not measured.
 const FILL_RATE: f64 = 200.0;
-/// For whatever has to happen between the parts, and at the end.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Later than that is that late.
 const MOST_LATE_US: u64 = 600_000_000;
 /// A latency that nobody feels does not double for being small.
@@ -77,6 +75,9 @@ pub struct Slow {
     /// Bytes of text of a message, at least 40
     #[arg(long, default_value_t = 1000)]
     pub size: usize,
+    /// How long to wait for what is still missing, after each part and at the end
+    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
+    pub settle: Duration,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     pub json: bool,
@@ -205,7 +206,7 @@ pub async fn run(options: &Slow) -> anyhow::Result<Report> {
 /// Leads the run through its parts.
 async fn lead(door: Door, options: &Slow) -> anyhow::Result<Report> {
     let mut crowd = Crowd::gather(door.clone(), options).await?;
-    let cpu = CpuMeter::start();
+    let before = (Clock::now(), own_cpu());
     crowd.speak(Part::Alone, options.rate, options.seconds).await?;
     let (goal, watched) = watch::channel(None);
     let (ready, all_in) = oneshot::channel();
@@ -219,10 +220,16 @@ async fn lead(door: Door, options: &Slow) -> anyhow::Result<Report> {
         crowd.speak(Part::Filling, FILL_RATE, fill).await?;
         crowd.speak(Part::BesideSlow, options.rate, options.seconds).await?;
     }
-    let cpu_share = cpu.share_of(THREADS);
+    let available = before.0.elapsed().as_secs_f64() * THREADS as f64;
+    let cpu_share = before.1.zip(own_cpu()).map(|(before, now)| now.saturating_sub(before).as_secs_f64() / available);
     goal.send_replace(Some(crowd.said));
     let fates = slow.join().map_err(|_| anyhow!("the slow readers' thread ended early"))??;
     Ok(report(options, &crowd, fates, cpu_share))
+}
+
+/// The processor time of this process so far; `None` where the system does not say.
+fn own_cpu() -> Option<Duration> {
+    machine::cpu_time_of(std::process::id())
 }
 
 fn report(options: &Slow, crowd: &Crowd<'_>, fates: Fates, cpu_share: Option<f64>) -> Report {
@@ -306,7 +313,7 @@ impl<'a> Crowd<'a> {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        let _ = timeout(PATIENCE, waiting).await; // what is missing then is lost
+        let _ = timeout(self.options.settle, waiting).await; // what is missing then is lost
         for reader in &mut self.honest {
             if reader.is_finished() {
                 reader.await.context("an honest reader ended early")??;
@@ -422,7 +429,8 @@ fn slow_readers(
         let mut lives = Vec::new();
         for number in 0..options.pausing + options.dead {
             let (socket, offset) = door.join(options.connections + number, true).await?;
-            let reader = SlowReader { socket, offset, goal: goal.clone(), fates: fates.clone() };
+            let (goal, settle) = (goal.clone(), options.settle);
+            let reader = SlowReader { socket, offset, goal, settle, fates: fates.clone() };
             lives.push(if number < options.pausing {
                 spawn_local(reader.pause_and_read(options.pause))
             } else {
@@ -443,6 +451,7 @@ struct SlowReader {
     offset: u64,
     /// The newest offset, when the run is over.
     goal: watch::Receiver<Option<u64>>,
+    settle: Duration,
     fates: Rc<RefCell<Fates>>,
 }
 
@@ -467,7 +476,7 @@ impl SlowReader {
 
     async fn read_to_goal(&mut self) -> bool {
         let goal = self.goal.borrow().unwrap_or_default();
-        match timeout(PATIENCE, self.read_to(goal)).await {
+        match timeout(self.settle, self.read_to(goal)).await {
             Ok(Ok(())) => true,
             Ok(Err(code)) => {
                 *self.fates.borrow_mut().ended.entry(code).or_default() += 1;

@@ -16,6 +16,8 @@ pub struct Script {
     pub publishers: u32,
     pub pace: Pace,
     pub until: Until,
+    /// Whether a message is under way until its publisher has heard it in the room, and not only until it is accepted.
+    pub until_heard: bool,
 }
 
 /// How messages follow one another.
@@ -100,6 +102,8 @@ pub struct Speaker {
     pending: VecDeque<Pending>,
     /// How many of `pending` are not under way.
     waiting: usize,
+    /// Accepted and not heard yet, where that counts.
+    unheard: Vec<Uuid>,
     /// The server asked for a pause until then.
     hold_until: Duration,
     /// Since when nothing but our own clock decides when a message is sent; `None` while something else does.
@@ -121,6 +125,7 @@ impl Speaker {
             next: 0,
             pending: VecDeque::new(),
             waiting: 0,
+            unheard: Vec::new(),
             hold_until: Duration::ZERO,
             free_since: None,
             accepted: Vec::new(),
@@ -147,7 +152,7 @@ impl Speaker {
     /// The next message to send, if one may be sent now, and how late that is where only our own clock decides.
     /// `dedupe`: older ones must not be sent again, since the server would not know them.
     pub fn next(&mut self, now: Duration, dedupe: Option<Duration>) -> Option<(Say, Option<Duration>)> {
-        if now < self.hold_until || self.pending.len() >= self.script.window() && self.waiting == 0 {
+        if now < self.hold_until || self.is_full() && self.waiting == 0 {
             self.stalled();
             return None;
         }
@@ -158,6 +163,10 @@ impl Speaker {
             }
         }
         self.fresh(now)
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending.len() + self.unheard.len() >= self.script.window()
     }
 
     fn again(&mut self, now: Duration, dedupe: Option<Duration>) -> Option<Say> {
@@ -200,7 +209,7 @@ impl Speaker {
     pub fn wake(&self, now: Duration) -> Option<Duration> {
         let due = if self.waiting > 0 {
             Some(Duration::ZERO)
-        } else if self.pending.len() >= self.script.window() || self.time_is_up(now) {
+        } else if self.is_full() || self.time_is_up(now) {
             None
         } else {
             self.next_due()
@@ -238,6 +247,9 @@ impl Speaker {
         if pending.seen.is_some_and(differs) {
             self.accepted_twice_differently += 1;
         }
+        if self.script.until_heard && pending.seen.is_none() {
+            self.unheard.push(pending.say.id);
+        }
         self.accepted.push(acceptance);
         Ok(Some(now.saturating_sub(pending.say.scheduled)))
     }
@@ -245,6 +257,9 @@ impl Speaker {
     /// One of ours came among the room's events. One that waits to be sent again need not be.
     pub fn seen(&mut self, id: &str, spot: Spot) {
         let Some(place) = self.find(id) else {
+            if let Ok(id) = Uuid::try_parse(id) {
+                self.unheard.retain(|unheard| *unheard != id);
+            }
             return;
         };
         self.pending[place].seen = Some(spot);
@@ -292,6 +307,7 @@ impl Speaker {
             pending.under_way = false;
         }
         self.waiting = self.pending.len();
+        self.unheard.clear(); // they come with the backlog, or never
         self.hold_until = Duration::ZERO;
         self.stalled();
     }
@@ -348,14 +364,14 @@ mod tests {
 
     /// The second of two publishers, who say ten messages a second.
     fn open(until: Until) -> Speaker {
-        let script = Script { publishers: 2, pace: Pace::Open(10.0), until };
+        let script = Script { publishers: 2, pace: Pace::Open(10.0), until, until_heard: false };
         let mut speaker = Speaker::new(script, 1);
         speaker.start(ms(0));
         speaker
     }
 
     fn window(size: usize, until: Until) -> Speaker {
-        let script = Script { publishers: 1, pace: Pace::Window(size), until };
+        let script = Script { publishers: 1, pace: Pace::Window(size), until, until_heard: false };
         let mut speaker = Speaker::new(script, 0);
         speaker.start(ms(0));
         speaker
@@ -403,6 +419,24 @@ mod tests {
         assert_eq!(say(&mut speaker, ms(9)).unwrap().scheduled, ms(9));
         assert!(!speaker.is_done(ms(9)));
         assert_eq!(speaker.unaccepted(ms(9)), 2);
+    }
+
+    #[test]
+    fn a_message_that_must_be_heard_is_under_way_until_then() {
+        let mut speaker = window(1, Until::Messages(9));
+        speaker.script.until_heard = true;
+        let first = say(&mut speaker, ms(1)).unwrap();
+        accept(&mut speaker, first, 1, ms(2));
+        assert_eq!((say(&mut speaker, ms(2)), speaker.wake(ms(2))), (None, None));
+        speaker.seen(&first.id.to_string(), spot(1));
+        let second = say(&mut speaker, ms(3)).unwrap();
+        speaker.seen(&second.id.to_string(), spot(2));
+        assert_eq!(say(&mut speaker, ms(3)), None, "it is not accepted");
+        accept(&mut speaker, second, 2, ms(4));
+        let third = say(&mut speaker, ms(4)).unwrap();
+        accept(&mut speaker, third, 3, ms(5));
+        speaker.cut();
+        assert!(say(&mut speaker, ms(6)).is_some(), "what was cut off is not waited for");
     }
 
     #[test]

@@ -466,7 +466,7 @@ pub struct Verdict {
 impl Verdict {
     const MAX_EXAMPLES: usize = 10;
 
-    fn example(&mut self, words: impl FnOnce() -> String) {
+    pub fn example(&mut self, words: impl FnOnce() -> String) {
         if self.examples.len() < Self::MAX_EXAMPLES {
             self.examples.push(words());
         }

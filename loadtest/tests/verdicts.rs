@@ -203,6 +203,84 @@ fn clients_that_are_asked_to_move_do() {
     assert_eq!(run.result["ends"]["asked to reconnect"], 20);
 }
 
+/// Twenty who read, and ten who count: `load-20` to `load-29`.
+fn with_listeners(faults: Faults) -> Run {
+    let pace = ["--messages", "100", "--rate", "500", "--settle", "700ms"];
+    Run::with(faults, &[&["--listeners", "10"], &pace[..]].concat())
+}
+
+#[test]
+fn listeners_count_what_they_get() {
+    let run = with_listeners(Faults::default());
+    run.passed();
+    assert_eq!((run.number("listeners"), run.number("listeners_in")), (10, 10));
+    assert_eq!(run.number("deliveries"), 3000);
+    assert_eq!(run.result["delivered_ms"]["count"], 2000);
+    assert!(run.number("listeners_bytes") > 100 * 10 * 120, "{}", run.result);
+}
+
+#[test]
+fn a_server_that_swallows_a_message_to_a_listener_is_found_out() {
+    for offset in [1, 40, 100] {
+        let run = with_listeners(Faults { whom: Some("load-25"), loses: Some(offset), ..Faults::default() });
+        run.failed_with(&[("lost", 1)]);
+    }
+}
+
+#[test]
+fn a_server_that_doubles_to_a_listener_is_found_out() {
+    let run = with_listeners(Faults { whom: Some("load-29"), doubles: Some(100), ..Faults::default() });
+    run.failed_with(&[("doubled", 1)]);
+}
+
+#[test]
+fn a_loss_that_a_listener_is_told_of_is_not_blamed() {
+    let run = with_listeners(Faults { whom: Some("load-20"), gap: Some(40), ..Faults::default() });
+    run.passed();
+    assert_eq!(run.number("told"), 1);
+}
+
+#[test]
+fn listeners_follow_a_new_epoch() {
+    let run = with_listeners(Faults { forks: Some(40), ..Faults::default() });
+    assert_eq!(run.code, Some(0), "{}", run.result);
+    assert!(run.number("breaks") > 20, "{}", run.result);
+}
+
+#[test]
+fn a_listener_that_is_cut_off_lost_the_rest() {
+    let run = with_listeners(Faults { cuts_every: Some(30), ..Faults::default() });
+    run.failed_with(&[("lost", 10 * 70)]);
+    assert_eq!(run.number("listeners_in"), 10);
+}
+
+#[test]
+fn several_messages_in_a_frame_are_a_breach_unless_that_was_said() {
+    let pairs = Faults { pairs: true, ..Faults::default() };
+    let pace = ["--messages", "100", "--rate", "500", "--settle", "700ms", "--listeners", "10"];
+    let run = Run::with(pairs.clone(), &[&pace[..], &["--lines"]].concat());
+    run.passed();
+    assert_eq!(run.number("deliveries"), 3000);
+    let run = Run::with(pairs, &pace);
+    assert_eq!(run.code, Some(1));
+    assert!(run.number("breaches") >= 20, "{}", run.result);
+}
+
+#[test]
+fn what_is_under_way_until_it_is_heard_passes_too() {
+    let run = Run::with(Faults::default(), &["--messages", "100", "--rate", "0", "--window", "3", "--until-heard"]);
+    run.passed();
+}
+
+#[test]
+fn the_time_that_the_server_took_is_told() {
+    let pid = std::process::id().to_string(); // the mock is a thread of this process
+    let run = Run::with(Faults::default(), &["--messages", "100", "--rate", "500", "--watch", &pid]);
+    run.passed();
+    assert!(run.result["watched_cpu_s"].as_f64().is_some(), "{}", run.result);
+    assert!(run.result["busiest_thread"]["name"].is_string(), "{}", run.result);
+}
+
 #[test]
 fn a_server_that_is_not_there_or_lets_nobody_in_is_exit_code_2() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

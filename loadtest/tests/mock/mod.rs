@@ -15,9 +15,10 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
-/// What goes wrong. Numbers are offsets; what concerns one receiver concerns the first client, `load-0`.
+/// What goes wrong. Numbers are offsets; what concerns one receiver concerns the first client, `load-0`, if `whom` is not said.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
+    pub whom: Option<&'static str>,
     /// Never delivered to one receiver.
     pub loses: Option<u64>,
     /// Delivered twice to one receiver.
@@ -50,6 +51,8 @@ pub struct Faults {
     pub forks: Option<u64>,
     /// Everybody is asked to go elsewhere when this is delivered.
     pub asks_to_move: Option<u64>,
+    /// From the third on, two messages go out in one frame, a line each.
+    pub pairs: bool,
     /// Nobody may join.
     pub forbids: bool,
 }
@@ -200,6 +203,8 @@ struct Door {
     delivered: u64,
     /// What the next event overtakes.
     held: Option<(u64, Event)>,
+    /// The first of a pair.
+    line: Option<String>,
 }
 
 impl Door {
@@ -223,7 +228,8 @@ impl Door {
         if hall.room().keys.entry(name.clone()).or_insert(key.clone()) != &key {
             return Err(format!("{name} is somebody else now").into());
         }
-        let mut door = Door { name, key, hall, socket, room: String::new(), cursor: None, delivered: 0, held: None };
+        let mut door =
+            Door { name, key, hall, socket, room: String::new(), cursor: None, delivered: 0, held: None, line: None };
         door.send(json!({"type": "welcome", "beat": 25, "limits": {"dedupe_s": 600}})).await?;
         door.talk().await
     }
@@ -242,8 +248,12 @@ impl Door {
         }
     }
 
-    async fn send(&mut self, frame: Value) -> Result<(), Failed> {
-        Ok(self.socket.send(Message::text(frame.to_string())).await?)
+    /// The type comes first, as from a hall.
+    async fn send(&mut self, mut frame: Value) -> Result<(), Failed> {
+        let kind = frame.as_object_mut().and_then(|fields| fields.remove("type")).ok_or("type")?;
+        let fields = frame.to_string();
+        let comma = if fields == "{}" { "" } else { "," };
+        Ok(self.socket.send(Message::text(format!(r#"{{"type":{kind}{comma}{}"#, &fields[1..]))).await?)
     }
 
     async fn command(&mut self, command: &Value) -> Result<(), Failed> {
@@ -357,7 +367,8 @@ impl Door {
 
     async fn deliver_one(&mut self, offset: u64, mut event: Event) -> Result<(), Failed> {
         let faults = self.hall.faults.clone();
-        let here = |fault: Option<u64>| self.name == "load-0" && fault == Some(offset);
+        let whom = faults.whom.unwrap_or("load-0");
+        let here = |fault: Option<u64>| self.name == whom && fault == Some(offset);
         if here(faults.gap) {
             let epoch = Room::epoch_name(1);
             return self
@@ -396,10 +407,17 @@ impl Door {
 
     async fn event(&mut self, offset: u64, event: &Event) -> Result<(), Failed> {
         let Event { id, name, text } = event;
-        self.send(json!({
+        let message = json!({
             "type": "message", "room": self.room, "offset": offset, "id": id,
             "from": {"id": name, "name": name}, "at": 1_700_000_000_000_u64, "text": text,
-        }))
-        .await
+        });
+        if self.hall.faults.pairs && offset > 2 && offset % 2 == 1 {
+            self.line = Some(message.to_string());
+            return Ok(());
+        }
+        match self.line.take() {
+            Some(line) => Ok(self.socket.send(Message::text(format!("{line}\n{message}"))).await?),
+            None => self.send(message).await,
+        }
     }
 }

@@ -5,16 +5,19 @@
 //! `peer-axum-broadcast ADDRESS`
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::routing::any;
+use axum::serve::ListenerExt;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
-/// Messages that a slow receiver may lag before it loses some.
+/// Messages that a slow receiver may lag before it loses some: more than the benchmark has under way together, so that
+/// nothing has to be lost. The channel holds each message once, as text that all receivers share.
 const LAG: usize = 4096;
 
 struct Room {
@@ -33,12 +36,17 @@ impl Room {
         let mut offset = self.offset.lock().unwrap_or_else(PoisonError::into_inner);
         *offset += 1;
         let message = json!({
-            "type": "message", "room": say["room"], "offset": *offset, "at": 0, "id": say["id"],
-            "from": {"id": "peer", "name": "peer"}, "text": say["text"],
+            "type": "message", "room": say["room"], "offset": *offset, "at": at_ms(), "id": say["id"],
+            "from": {"id": "guest-000000000000000000000000", "name": "load-0"}, "text": say["text"],
         });
         let _ = self.messages.send(message.to_string().into());
         *offset
     }
+}
+
+/// Unix time, as a hall gives it.
+fn at_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[tokio::main]
@@ -46,7 +54,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).ok_or("usage: peer-axum-broadcast ADDRESS")?;
     let room = Arc::new(Room { offset: Mutex::new(0), messages: broadcast::channel(LAG).0 });
     let router = Router::new().route("/ws", any(upgrade)).with_state(room);
-    axum::serve(tokio::net::TcpListener::bind(address).await?, router).await?;
+    // Without it, Nagle's algorithm and delayed acknowledgements would make each message wait for the one before.
+    let listener = tokio::net::TcpListener::bind(address).await?.tap_io(|socket| {
+        let _ = socket.set_nodelay(true); // it fails only where the client is gone already
+    });
+    axum::serve(listener, router).await?;
     Ok(())
 }
 

@@ -1,0 +1,337 @@
+//! The crowd: all [listeners](crate::listener) on one thread with one poller and one buffer.
+//!
+//! A listener shakes hands, joins, and from then on is a socket, a walker and a number. It does not come back when its
+//! connection ends, and what it misses then is lost. Pings are answered.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Socket, Type};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::client::Tally;
+use crate::connection::{Phase, Run};
+use crate::listener::{Frame, Listener, Malformed, Walker, Word};
+use crate::standing::{Standing, TICK};
+use crate::wire::{Command, JOIN_REF, SUBPROTOCOL};
+
+/// Shared by all: what one socket has goes through here before the next is looked at.
+const BUFFER: usize = 256 * 1024;
+/// Sockets looked at in one go.
+const EVENTS: usize = 4096;
+/// While messages come, the crowd looks no more often than that. It has no use for a message at once, and whoever looks
+/// after every packet spends its processor on looking, and the server's on being waked.
+const NAP: Duration = Duration::from_millis(2);
+
+const TEXT: u8 = 0x1;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
+
+/// Where a listener is on its way into the room.
+#[derive(Debug)]
+enum Stage {
+    /// Connected or about to be; so much of the answer to the handshake is here.
+    Upgrading(Vec<u8>),
+    Inside,
+    Gone,
+}
+
+#[derive(Debug)]
+struct Seat {
+    socket: TcpStream,
+    stage: Stage,
+    walker: Walker,
+    listener: Listener,
+    /// What the socket has not taken of ours.
+    outgoing: Vec<u8>,
+}
+
+/// A connection's end, in a few words that are the same for the same kind.
+type End = String;
+
+/// The thread's work: the crowd comes in, listens, and is gone when the run is over.
+pub fn work(
+    listeners: usize,
+    run: &Arc<Run>,
+    phase: &watch::Receiver<Phase>,
+    report: &watch::Sender<Standing>,
+) -> anyhow::Result<(Tally, Vec<Listener>)> {
+    let mut crowd = Crowd {
+        poll: Poll::new().context("cannot start a poller")?,
+        seats: Vec::with_capacity(listeners),
+        expected: listeners,
+        gone: 0,
+        tally: Tally::new(),
+        run,
+    };
+    let mut events = Events::with_capacity(EVENTS);
+    let mut buffer = vec![0; BUFFER];
+    let mut reported = Instant::now();
+    loop {
+        let now = *phase.borrow();
+        if now == Phase::Over || phase.has_changed().is_err() {
+            break;
+        }
+        let looked = Instant::now();
+        crowd.let_in()?;
+        match crowd.poll.poll(&mut events, Some(crowd.patience())) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error).context("cannot poll"),
+            _ => {}
+        }
+        for event in &events {
+            crowd.serve(event, &mut buffer);
+        }
+        if reported.elapsed() >= TICK {
+            report.send_replace(crowd.standing());
+            reported = Instant::now();
+        }
+        if let Phase::Speaking(_) = now {
+            thread::sleep(NAP.saturating_sub(looked.elapsed()));
+        }
+    }
+    Ok((crowd.tally, crowd.seats.into_iter().map(|seat| seat.listener).collect()))
+}
+
+struct Crowd<'a> {
+    poll: Poll,
+    seats: Vec<Seat>,
+    expected: usize,
+    gone: usize,
+    tally: Tally,
+    run: &'a Run,
+}
+
+impl Crowd<'_> {
+    /// Connects whoever's turn it is, at the rate of the run.
+    fn let_in(&mut self) -> anyhow::Result<()> {
+        let turns = self.run.now().as_secs_f64() * self.run.connect_rate;
+        while self.seats.len() < self.expected.min(turns as usize + 1) {
+            let number = self.seats.len();
+            let mut socket = connect(self.run, number).context("cannot connect a listener")?;
+            let both = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut socket, Token(number), both).context("cannot poll a socket")?;
+            let outgoing = upgrade(self.run, number);
+            let stage = Stage::Upgrading(Vec::new());
+            let walker = Walker::new(self.run.lines);
+            self.seats.push(Seat { socket, stage, walker, listener: Listener::new(number), outgoing });
+        }
+        Ok(())
+    }
+
+    /// How long to wait for something to happen.
+    fn patience(&self) -> Duration {
+        let next = Duration::from_secs_f64(1.0 / self.run.connect_rate);
+        if self.seats.len() < self.expected { next.min(TICK) } else { TICK }
+    }
+
+    fn serve(&mut self, event: &Event, buffer: &mut [u8]) {
+        let seat = &mut self.seats[event.token().0];
+        if matches!(seat.stage, Stage::Gone) {
+            return;
+        }
+        if let Err(end) = seat.serve(event, buffer, self.run, &mut self.tally) {
+            let was_in = matches!(seat.stage, Stage::Inside);
+            self.tally.refusals += u64::from(!was_in);
+            self.tally.end(&end);
+            self.gone += 1;
+            seat.stage = Stage::Gone;
+            // The socket may have failed already, and then nobody is told of its end.
+            let _ = self.poll.registry().deregister(&mut seat.socket);
+            let _ = seat.socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let mut standing = Standing {
+            gone: self.gone,
+            refusals: self.tally.refusals,
+            deliveries: self.tally.deliveries,
+            ..Standing::default()
+        };
+        for seat in &self.seats {
+            standing.add_listener(&seat.listener, matches!(seat.stage, Stage::Inside) && seat.walker.counts);
+        }
+        standing
+    }
+}
+
+impl Seat {
+    fn serve(&mut self, event: &Event, buffer: &mut [u8], run: &Run, tally: &mut Tally) -> Result<(), End> {
+        if event.is_error()
+            && let Ok(Some(error)) = self.socket.take_error()
+        {
+            return Err(error.kind().to_string());
+        }
+        if event.is_writable() && !self.outgoing.is_empty() {
+            self.flush()?;
+        }
+        if !event.is_readable() {
+            return Ok(());
+        }
+        let before = tally.deliveries;
+        let read = self.read(event, buffer, run, tally);
+        if tally.deliveries > before {
+            tally.delivered_at(run.now());
+        }
+        read
+    }
+
+    /// Takes what is there. A read that does not fill the buffer has emptied the socket, and the poller speaks up again; so
+    /// one call is enough, unless the end follows.
+    fn read(&mut self, event: &Event, buffer: &mut [u8], run: &Run, tally: &mut Tally) -> Result<(), End> {
+        loop {
+            let length = match self.socket.read(buffer) {
+                Ok(0) => return Err("ended without a close frame".to_owned()),
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.kind().to_string()),
+            };
+            self.take(&buffer[..length], run, tally)?;
+            if length < buffer.len() && !event.is_read_closed() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8], run: &Run, tally: &mut Tally) -> Result<(), End> {
+        let Stage::Upgrading(answer) = &mut self.stage else {
+            return self.walk(bytes, run, tally);
+        };
+        answer.extend_from_slice(bytes);
+        let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return Ok(());
+        };
+        let answer = std::mem::take(answer);
+        let status = answer.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
+        if status != b"101" {
+            return Err(format!("HTTP {}", String::from_utf8_lossy(status)));
+        }
+        self.stage = Stage::Inside;
+        self.walk(&answer[end + 4..], run, tally)
+    }
+
+    fn walk(&mut self, mut bytes: &[u8], run: &Run, tally: &mut Tally) -> Result<(), End> {
+        tally.listeners_bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (messages, frame) =
+                self.walker.walk(&mut bytes).map_err(|Malformed| "sent what is no frame".to_owned())?;
+            self.listener.count(messages);
+            tally.deliveries += messages;
+            match frame {
+                Some(frame) => self.hear(&frame, run, tally)?,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, frame: &Frame, run: &Run, tally: &mut Tally) -> Result<(), End> {
+        match frame.opcode {
+            TEXT if run.lines => {
+                frame.payload.split(|&byte| byte == b'\n').try_for_each(|line| self.hear_text(line, run, tally))
+            }
+            TEXT => self.hear_text(&frame.payload, run, tally),
+            PING => self.send(PONG, &frame.payload),
+            PONG => Ok(()),
+            CLOSE => {
+                let code = frame.payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+                Err(format!("closed {code}"))
+            }
+            _ => {
+                tally.breaches += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn hear_text(&mut self, text: &[u8], run: &Run, tally: &mut Tally) -> Result<(), End> {
+        let before = self.listener.spot();
+        match self.listener.hear(text, &run.room.name) {
+            Word::Welcome => {
+                let join = Command::Join { room: &run.room.name, reference: JOIN_REF, after: None, last: 0 };
+                self.send(TEXT, join.to_json().as_bytes())?;
+            }
+            Word::Joined => self.walker.counts = true,
+            Word::Message => tally.deliveries += 1,
+            Word::Refused(code) => {
+                tally.error(&code);
+                if before.is_none() {
+                    return Err("the room was refused".to_owned());
+                }
+            }
+            Word::Other => {}
+            Word::Breach => tally.breaches += 1,
+        }
+        Ok(())
+    }
+
+    /// A short frame. Its mask is zero, which the protocol allows and which leaves the payload as it is.
+    fn send(&mut self, opcode: u8, payload: &[u8]) -> Result<(), End> {
+        self.outgoing.push(0x80 | opcode);
+        match payload.len() {
+            length @ 0..=125 => self.outgoing.push(0x80 | length as u8),
+            length => {
+                self.outgoing.push(0x80 | 126);
+                self.outgoing.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+        }
+        self.outgoing.extend_from_slice(&[0; 4]);
+        self.outgoing.extend_from_slice(payload);
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), End> {
+        while !self.outgoing.is_empty() {
+            match self.socket.write(&self.outgoing) {
+                Ok(length) => drop(self.outgoing.drain(..length)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.kind().to_string()),
+            }
+        }
+        self.outgoing = Vec::new(); // most listeners never say anything again
+        Ok(())
+    }
+}
+
+/// Listeners are numbered behind the clients that read, for names, targets and sources alike.
+fn connect(run: &Run, number: usize) -> std::io::Result<TcpStream> {
+    let number = run.readers + number;
+    let address = run.targets[number % run.targets.len()].address;
+    if run.sources.is_empty() {
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        return Ok(socket);
+    }
+    // Only on loopback, where to connect is done at once.
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&SocketAddr::new(run.sources[number % run.sources.len()], 0).into())?;
+    socket.connect(&address.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(socket.into()))
+}
+
+/// The handshake's request.
+fn upgrade(run: &Run, number: usize) -> Vec<u8> {
+    let number = run.readers + number;
+    let uri = run.targets[number % run.targets.len()].uri_for(number, Uuid::new_v4());
+    let host = uri.authority().map_or("", |authority| authority.as_str());
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    // Any 16 bytes will do as a key; that the answer to it is right is for the clients that read.
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    )
+    .into_bytes()
+}

@@ -1,0 +1,184 @@
+//! Where the clients of a thread stand, as it says ten times a second: by that the run is led.
+
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::listener::Listener;
+use crate::verdict::Spot;
+
+/// How often that is said, and how often it is looked at.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Where the clients of a worker stand.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Standing {
+    pub clients: usize,
+    pub joined: usize,
+    pub live: usize,
+    /// Clients that will never come back.
+    pub gone: usize,
+    /// Failed attempts to connect.
+    pub refusals: u64,
+    pub sent: u64,
+    pub accepted: u64,
+    pub deliveries: u64,
+    /// Publishers that have something to say or to be answered.
+    pub speaking: usize,
+    /// When the epoch that was met last was met, and its head.
+    pub head: Option<(Duration, Spot)>,
+    /// The last client's place, if all are in one epoch.
+    pub lowest: Option<Spot>,
+    /// Not all are in one epoch.
+    pub torn: bool,
+}
+
+impl Standing {
+    pub fn add_client(&mut self, client: &Client, now: Duration) {
+        self.clients += 1;
+        self.joined += usize::from(client.has_joined());
+        self.live += usize::from(client.is_live());
+        if let Some(speaker) = &client.speaker {
+            self.sent += speaker.sent;
+            self.accepted += speaker.accepted.len() as u64;
+            self.speaking += usize::from(!speaker.is_done(now));
+        }
+        self.lower(client.receiver.spot());
+    }
+
+    pub fn add_listener(&mut self, listener: &Listener, is_live: bool) {
+        self.clients += 1;
+        self.joined += usize::from(listener.spot().is_some());
+        self.live += usize::from(is_live);
+        self.lower(listener.spot());
+    }
+
+    fn lower(&mut self, spot: Option<Spot>) {
+        if let (Some(a), Some(b)) = (self.lowest, spot) {
+            self.torn |= a.epoch != b.epoch;
+        }
+        self.lowest = match (self.lowest, spot) {
+            (Some(a), Some(b)) => Some(if a.offset <= b.offset { a } else { b }),
+            (a, b) => a.or(b),
+        };
+    }
+
+    pub fn add(&mut self, other: &Standing) {
+        self.clients += other.clients;
+        self.joined += other.joined;
+        self.live += other.live;
+        self.gone += other.gone;
+        self.refusals += other.refusals;
+        self.sent += other.sent;
+        self.accepted += other.accepted;
+        self.deliveries += other.deliveries;
+        self.speaking += other.speaking;
+        self.head = self.head.max(other.head);
+        self.torn |= other.torn;
+        self.lower(other.lowest);
+    }
+
+    /// Whether every client that is in the room has everything up to `goal`.
+    pub fn reached(&self, goal: Option<Spot>) -> bool {
+        match (goal, self.lowest) {
+            (Some(goal), Some(lowest)) => !self.torn && lowest.epoch == goal.epoch && lowest.offset >= goal.offset,
+            _ => false,
+        }
+    }
+}
+
+/// Joined heads of one epoch: the furthest; of two epochs: that of the later one.
+pub fn head_of(standings: &[Standing]) -> Option<Spot> {
+    let latest = standings.iter().filter_map(|one| one.head).max()?.1.epoch;
+    standings.iter().filter_map(|one| one.head).map(|(_, spot)| spot).filter(|spot| spot.epoch == latest).max()
+}
+
+/// The head of the log that everybody has to reach. It is fixed once everything is accepted (and nothing more came for
+/// `silence`), since others may go on speaking in the room; a new epoch moves it.
+#[derive(Debug)]
+pub struct Goal {
+    pub spot: Option<Spot>,
+    pub is_fixed: bool,
+    silence: Duration,
+    moved: Duration,
+}
+
+impl Goal {
+    pub fn new(silence: Duration) -> Self {
+        Goal { spot: None, is_fixed: false, silence, moved: Duration::ZERO }
+    }
+
+    /// The log reaches to `head` now.
+    pub fn look(&mut self, head: Option<Spot>, is_spoken: bool, now: Duration) {
+        let same_epoch = self.spot.map(|spot| spot.epoch) == head.map(|head| head.epoch);
+        if self.is_fixed && same_epoch {
+            return;
+        }
+        if head != self.spot {
+            self.moved = now;
+        }
+        self.spot = head;
+        self.is_fixed = !is_spoken && now >= self.moved + self.silence;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::EpochKey;
+
+    fn spot(epoch: &str, offset: u64) -> Spot {
+        Spot { epoch: EpochKey::of(epoch), offset }
+    }
+
+    fn standing(head: Spot, since: u64, lowest: Spot) -> Standing {
+        Standing { head: Some((Duration::from_secs(since), head)), lowest: Some(lowest), ..Standing::default() }
+    }
+
+    #[test]
+    fn the_goal_is_the_furthest_head_of_the_latest_epoch() {
+        let old = standing(spot("a", 90), 1, spot("a", 90));
+        let new = standing(spot("b", 20), 2, spot("b", 20));
+        let further = standing(spot("b", 25), 1, spot("b", 20));
+        assert_eq!(head_of(&[old, new, further]), Some(spot("b", 25)));
+        assert_eq!(head_of(&[]), None);
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_goal_moves_until_everything_is_accepted_and_with_a_new_epoch() {
+        let mut goal = Goal::new(Duration::ZERO);
+        goal.look(Some(spot("a", 5)), true, ms(100));
+        assert!(!goal.is_fixed);
+        goal.look(Some(spot("a", 9)), false, ms(200));
+        assert_eq!((goal.spot, goal.is_fixed), (Some(spot("a", 9)), true), "the last acceptances came meanwhile");
+        goal.look(Some(spot("a", 11)), false, ms(300));
+        assert_eq!(goal.spot, Some(spot("a", 9)), "others go on");
+        goal.look(Some(spot("b", 4)), false, ms(400));
+        assert_eq!(goal.spot, Some(spot("b", 4)));
+    }
+
+    #[test]
+    fn where_silence_is_asked_for_the_goal_waits_for_it() {
+        let mut goal = Goal::new(ms(1000));
+        goal.look(Some(spot("a", 5)), false, ms(100));
+        goal.look(Some(spot("a", 8)), false, ms(900));
+        goal.look(Some(spot("a", 8)), false, ms(1800));
+        assert!(!goal.is_fixed);
+        goal.look(Some(spot("a", 8)), false, ms(1900));
+        assert_eq!((goal.spot, goal.is_fixed), (Some(spot("a", 8)), true));
+    }
+
+    #[test]
+    fn the_goal_is_reached_by_all_or_not_at_all() {
+        let mut all = standing(spot("a", 9), 1, spot("a", 9));
+        all.add(&standing(spot("a", 9), 1, spot("a", 8)));
+        assert!(all.reached(Some(spot("a", 8))));
+        assert!(!all.reached(Some(spot("a", 9))));
+        all.add(&standing(spot("b", 9), 2, spot("b", 9)));
+        assert!(!all.reached(Some(spot("a", 8))));
+        assert!(!Standing::default().reached(None));
+    }
+}
