@@ -50,6 +50,7 @@ enum Happening {
     /// Nothing of what is here is true; so much is.
     Restart(Offset),
     Trim(usize),
+    Shrink,
     Listen(Encoding),
     /// A reader's socket takes so many bytes.
     Read(usize, usize),
@@ -69,6 +70,7 @@ impl Happening {
             13 => Happening::Fork(data.int_in_range(0..=255)?),
             14 => Happening::Fork(data.int_in_range(200..=255)?),
             15 => Happening::Restart(data.int_in_range(0..=3000)?),
+            16 if data.arbitrary()? => Happening::Shrink,
             16 => Happening::Trim(data.int_in_range(0..=20_000)?),
             17 => Happening::Listen(*data.choose(&Encoding::ALL)?),
             18..=20 => Happening::Snapshot,
@@ -121,6 +123,11 @@ impl Beside {
             }
             Happening::Trim(0) => self.log.shrink(),
             Happening::Trim(bytes) => self.log.trim(Window { bytes, records: usize::MAX }),
+            Happening::Shrink => {
+                let before = self.log.bytes();
+                self.log.shrink();
+                assert!(self.log.bytes() <= before / 2, "{} of {before} bytes", self.log.bytes());
+            }
             Happening::Listen(encoding) => self.log.listen(encoding),
             Happening::Read(reader, room) => self.readers[reader].read(&self.log, &self.model, room),
             Happening::Snapshot => self.snapshot(),
