@@ -914,7 +914,7 @@ async fn hear(feed: &mut FeedReceiver) -> Delivery {
     loop {
         match within(feed.next()).await.expect("the broker is there") {
             Notice::Delivery(delivery) => return delivery,
-            Notice::Gapped => {}
+            Notice::Gapped | Notice::Whisper(_) => {}
         }
     }
 }

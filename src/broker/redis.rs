@@ -19,7 +19,7 @@ mod subscription;
 /// hostile server could send.
 #[doc(hidden)]
 pub mod answers {
-    pub use super::functions::{BadLine, CallError, deliveries, head, history, positions};
+    pub use super::functions::{BadLine, CallError, deliveries, head, history, members, positions};
 }
 
 use std::future::Future;
@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Client, Cmd, Pipeline, Value};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{self, BoxFuture};
 use tokio::sync::{Notify, watch};
@@ -38,7 +39,9 @@ pub use self::address::{check_url, display_url};
 use self::functions::{CallError, Library};
 use self::publisher::Queue;
 use self::subscription::Rooms;
-use super::{Broker, BrokerError, DEADLINE, Feed, Head, History, Publication, Range, Status};
+use super::{
+    Broker, BrokerError, DEADLINE, Feed, Head, History, MembersAnswers, MembersCall, Publication, Range, Status,
+};
 use crate::config::{HistorySettings, RedisSettings};
 use crate::names::RoomName;
 use crate::position::Position;
@@ -148,6 +151,24 @@ impl Broker for RedisBroker {
 
     fn unsubscribe(&self, room: &RoomName) {
         self.shared.rooms.forget(room);
+    }
+
+    fn announce(&self, room: &RoomName, event: Bytes) -> BoxFuture<'static, ()> {
+        let (shared, call) = (self.shared.clone(), self.shared.library.announce(room, &event));
+        async move {
+            let mut pipeline = Pipeline::with_capacity(1);
+            pipeline.add_command(call);
+            let _ = shared.attempt(&pipeline).await;
+        }
+        .boxed()
+    }
+
+    fn members(&self, calls: Vec<MembersCall>) -> BoxFuture<'static, MembersAnswers> {
+        let shared = self.shared.clone();
+        within_deadline(async move {
+            let calls: Vec<Cmd> = calls.iter().map(|call| shared.library.members(call)).collect();
+            Ok(shared.read(&calls, functions::members).await)
+        })
     }
 
     fn status(&self) -> watch::Receiver<Status> {
