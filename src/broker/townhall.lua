@@ -337,11 +337,11 @@ local function registration(text)
 end
 
 local function open_roll(roll, node)
+  -- All three are read in any case: what is no hash is somebody else's, and an error.
+  local all, mine = redis.call('HGET', roll.members, ''), redis.call('HGET', roll.mine, '')
   roll.birth = redis.call('HGET', roll.nodes, '')
   roll.own = registration(redis.call('HGET', roll.nodes, node))
-  local mine = redis.call('HGET', roll.mine, '')
-  local is_whole = roll.birth and roll.birth == redis.call('HGET', roll.members, '')
-  if not is_whole or (roll.own and mine ~= roll.birth) then
+  if not roll.birth or roll.birth ~= all or (roll.own and mine ~= roll.birth) then
     begin_roll(roll)
   end
   if mine ~= roll.birth then
