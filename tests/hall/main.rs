@@ -23,6 +23,7 @@ mod one_order;
 mod ops;
 mod pages;
 mod plain_door;
+mod presence;
 mod redis_outage;
 mod refusals;
 mod resume;
