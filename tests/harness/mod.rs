@@ -44,7 +44,7 @@ pub use line::Line;
 pub use nginx::{Nginx, NginxKind};
 pub use node::Node;
 pub use plain::Plain;
-pub use redis::RedisServer;
+pub use redis::{Certificates, Cluster, RedisServer, Sentinel};
 pub use socket::Refusal;
 pub use still::Still;
 
