@@ -24,6 +24,7 @@ mod ops;
 mod pages;
 mod plain_door;
 mod redis_outage;
+mod redis_troubles;
 mod refusals;
 mod resume;
 mod rooms;

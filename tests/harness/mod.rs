@@ -18,6 +18,7 @@
 #![allow(dead_code, unused_imports)] // every test binary takes the parts it needs
 
 mod bystanders;
+mod crowd;
 mod cut;
 mod faithful;
 mod fitful;
@@ -35,6 +36,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use bystanders::Bystanders;
+pub use crowd::Crowd;
 pub use cut::Cut;
 pub use faithful::Faithful;
 pub use fitful::Dice;
