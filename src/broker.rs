@@ -109,14 +109,14 @@ pub enum BrokerError {
 }
 
 /// What a node knows of its broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// Not heard yet since the start.
-    Never,
-    /// Commands and the subscription work.
+    /// Not heard yet since the start; why, in words.
+    Never(Arc<str>),
+    /// Commands and the subscription work, and messages are stored.
     Up,
-    /// It was there once and is away now.
-    Away,
+    /// It was there once, and something of that does not work now; what, in words.
+    Away(Arc<str>),
 }
 
 /// See the module documentation for the contract.

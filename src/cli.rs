@@ -19,6 +19,7 @@ use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser};
 use crate::config::{self, AllowedOrigins, Config, ConfigError, HistorySettings, Limits, RedisSettings, Rooms};
 use crate::measure::{Zero, count, duration, size};
 use crate::names::RoomName;
+use crate::redis_url::{BadRedisUrl, RedisUrl};
 
 const KIB: u64 = bytesize::KIB;
 const MIB: u64 = bytesize::MIB;
@@ -110,7 +111,7 @@ struct Doors {
 #[derive(Args)]
 #[command(next_help_heading = "Broker")]
 struct Broker {
-    /// One hall with all that name the same Redis 7+; without it, history is in memory and this replica is alone
+    /// One hall with all that name the same Redis 7+: redis://, rediss://, redis+unix://, redis-sentinel:// or redis-cluster://; without it, history is in memory and this replica is alone
     #[arg(long, env = "TOWNHALL_REDIS", value_name = "URL")]
     redis: Option<String>,
     /// A file that holds the URL of --redis, since that is a secret
@@ -119,6 +120,12 @@ struct Broker {
     /// What keys and channels in Redis begin with; halls apart have prefixes apart
     #[arg(long, env = "TOWNHALL_REDIS_PREFIX", value_name = "PREFIX", default_value = "townhall", value_parser = redis_prefix)]
     redis_prefix: String,
+    /// A file with the certificates (PEM) of those who may vouch for Redis behind rediss://; without it, whom this machine trusts
+    #[arg(long, env = "TOWNHALL_REDIS_CA", value_name = "PATH")]
+    redis_ca: Option<PathBuf>,
+    /// A message is accepted only when so many of Redis' replicas have it
+    #[arg(long, env = "TOWNHALL_REDIS_WAIT", value_name = "N", default_value = "0", value_parser = count::<u32>(0..=16))]
+    redis_wait: u32,
 }
 
 #[derive(Args)]
@@ -370,25 +377,60 @@ impl Broker {
                 return Err(ConfigError::new("--redis-file", &path.to_string_lossy(), allowed));
             }
         };
-        RedisSettings::check_url(option, &url)?;
-        Ok(Some(RedisSettings { url, prefix: self.redis_prefix }))
+        let url = url.parse().map_err(|bad: BadRedisUrl| refused_url(option, &bad))?;
+        let ca = self.redis_ca.as_deref().map(|path| certificates(path, &url)).transpose()?;
+        Ok(Some(RedisSettings { url, prefix: self.redis_prefix, ca, wait: self.redis_wait }))
+    }
+}
+
+fn refused_url(option: &str, bad: &BadRedisUrl) -> ConfigError {
+    match bad.scheme.as_str() {
+        "" => ConfigError::secret(option, bad.to_string()),
+        scheme => ConfigError::new(option, &format!("{scheme}://…"), bad.to_string()),
     }
 }
 
 /// A secret's file, without the line break that editors leave at its end.
 fn secret_in(path: &Path) -> Result<String, ConfigError> {
-    /// Nothing that is longer is a URL; `/dev/zero` is not read to its end.
-    const MOST: u64 = 64 * 1024;
-    let read = || -> io::Result<String> {
-        let mut text = String::new();
-        let file = std::fs::File::open(path)?;
-        file.take(MOST).read_to_string(&mut text)?;
-        Ok(text.trim().to_owned())
-    };
-    read().map_err(|error| {
-        let allowed = format!("cannot be read ({error}); allowed is a file that holds a URL");
-        ConfigError::new("--redis-file", &path.to_string_lossy(), allowed)
+    let unreadable = |error| unreadable("--redis-file", path, error, "a URL");
+    let bytes = read_bounded(path).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|error| unreadable(io::Error::other(error)))?;
+    Ok(text.trim().to_owned())
+}
+
+fn certificates(path: &Path, url: &RedisUrl) -> Result<Vec<u8>, ConfigError> {
+    let shown = path.to_string_lossy();
+    if !url.tls {
+        return Err(ConfigError::new(
+            "--redis-ca",
+            &shown,
+            "--redis is no rediss:// URL, and without TLS there is nothing to vouch for",
+        ));
+    }
+    let pem = read_bounded(path).map_err(|error| unreadable("--redis-ca", path, error, "certificates"))?;
+    let has_one = pem.windows(PEM_CERTIFICATE.len()).any(|part| part == PEM_CERTIFICATE);
+    has_one.then_some(pem).ok_or_else(|| {
+        ConfigError::new(
+            "--redis-ca",
+            &shown,
+            "it holds no certificate; allowed is a PEM file (-----BEGIN CERTIFICATE-----)",
+        )
     })
+}
+
+const PEM_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+fn unreadable(option: &str, path: &Path, error: io::Error, what: &str) -> ConfigError {
+    let allowed = format!("cannot be read ({error}); allowed is a file that holds {what}");
+    ConfigError::new(option, &path.to_string_lossy(), allowed)
+}
+
+/// Nothing that is longer is a URL, and few bundles are; `/dev/zero` is not read to its end.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    const MOST: u64 = 1024 * 1024;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MOST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn which_rooms(mut names: Vec<RoomName>) -> Result<Rooms, ConfigError> {

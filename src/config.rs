@@ -3,14 +3,12 @@
 //! What an option may be by itself is refused where it is read (`cli.rs`); what options may not be together is refused by
 //! [`Config::check`]. Both say it in one line, a [`ConfigError`].
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use redis::{ConnectionAddr, IntoConnectionInfo};
-
 use crate::measure::{duration_text, size_text};
 use crate::names::RoomName;
+use crate::redis_url::RedisUrl;
 
 /// Why the options are refused: which one, what it was, and what is allowed. One line for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,12 +50,16 @@ pub struct Config {
     pub history: HistorySettings,
 }
 
-/// Where Redis is and what our keys begin with.
-#[derive(Clone, PartialEq, Eq)]
+/// Where Redis is and how it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// As given; holds a password, so it is never logged as it is.
-    pub url: String,
+    pub url: RedisUrl,
+    /// What our keys and channels begin with.
     pub prefix: String,
+    /// The certificates of those who may vouch for Redis, as PEM; `None`: whom this machine trusts.
+    pub ca: Option<Vec<u8>>,
+    /// As many replicas must have a message before it is accepted.
+    pub wait: u32,
 }
 
 /// What a broker keeps.
@@ -375,64 +377,18 @@ fn is_host(host: &str) -> bool {
 impl RedisSettings {
     pub const PREFIX_RULE: &'static str = "allowed is 1 to 64 of A-Z a-z 0-9 _ . : -";
 
-    const URL_RULE: &'static str = "allowed is redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], \
-         with %23 for # and the like in the password";
+    pub const PREFIX: &'static str = "townhall";
+
+    /// With everything else as it is by default.
+    pub fn new(url: RedisUrl) -> Self {
+        RedisSettings { url, prefix: Self::PREFIX.into(), ca: None, wait: 0 }
+    }
 
     /// Whether keys may begin with `prefix`: braces would move the hash tag, spaces and line breaks would make keys that
     /// nobody can type.
     pub fn is_prefix(prefix: &str) -> bool {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
         (1..=64).contains(&prefix.len()) && prefix.bytes().all(plain)
-    }
-
-    /// Refuses what is no URL of one Redis server. The error is one line that does not hold the URL.
-    pub fn check_url(option: &str, url: &str) -> Result<(), ConfigError> {
-        match url.split_once("://") {
-            Some(("redis", _)) => {}
-            Some((scheme, _)) if is_scheme(scheme) => {
-                let allowed = format!("only redis:// is understood; {}", Self::URL_RULE);
-                return Err(ConfigError::new(option, &format!("{scheme}://…"), allowed));
-            }
-            _ => return Err(ConfigError::secret(option, Self::URL_RULE)),
-        }
-        // Behind a `#` or `?` there would be the rest of a password that was not escaped.
-        let bare = !url.contains(['#', '?']);
-        url.into_connection_info()
-            .ok()
-            .filter(|info| bare && info.redis_settings().db() >= 0)
-            .map(|_| ())
-            .ok_or_else(|| ConfigError::secret(option, Self::URL_RULE))
-    }
-
-    /// The URL for people and logs, with `***` for the password.
-    pub fn masked(&self) -> String {
-        let Ok(info) = self.url.as_str().into_connection_info() else {
-            return "redis://***".into();
-        };
-        let redis = info.redis_settings();
-        let user = redis.username().unwrap_or_default();
-        let login = match redis.password() {
-            Some(_) => format!("{user}:***@"),
-            None if user.is_empty() => String::new(),
-            None => "***@".into(), // a user without a password is, more often, a password without its colon
-        };
-        let address = match info.addr() {
-            ConnectionAddr::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
-            address => address.to_string(),
-        };
-        format!("redis://{login}{address}/{}", redis.db())
-    }
-}
-
-fn is_scheme(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    (1..=20).contains(&text.len()) && text.bytes().all(plain)
-}
-
-/// Without the password.
-impl fmt::Debug for RedisSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisSettings").field("url", &self.masked()).field("prefix", &self.prefix).finish()
     }
 }
 

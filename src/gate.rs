@@ -53,18 +53,20 @@ impl Gate {
         if self.leaving.has_begun() {
             return Err(Closed::Leaving);
         }
-        match *self.broker.borrow() {
-            Status::Never => Err(Closed::Broker),
-            Status::Up | Status::Away => Ok(()),
+        match &*self.broker.borrow() {
+            Status::Never(_) => Err(Closed::Broker),
+            Status::Up | Status::Away(_) => Ok(()),
         }
     }
 
     /// What is known of the broker, in words.
-    pub fn broker(&self) -> &'static str {
-        match *self.broker.borrow() {
-            Status::Never => "the broker was not heard yet",
-            Status::Up => "the broker is up",
-            Status::Away => "the broker is away; clients stay, and are served again when it is back",
+    pub fn broker(&self) -> String {
+        match &*self.broker.borrow() {
+            Status::Never(why) => format!("the broker was not heard yet: {why}"),
+            Status::Up => "the broker is up".into(),
+            Status::Away(why) => {
+                format!("the broker is away: {why}; clients stay, and are served again when it is back")
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::config::{AllowedOrigins, Config, RedisSettings, Rooms, reachable};
+use crate::config::{AllowedOrigins, Config, Rooms, reachable};
 use crate::measure::{duration_text, size_text};
 use crate::names::RoomName;
 
@@ -43,7 +43,7 @@ pub fn log_opening(config: &Config, bound: &Bound, broker: &str) {
         ops = %bound.ops,
         tcp = bound.tcp.map(tracing::field::display),
         page = page_url(config, bound),
-        history = config.redis.as_ref().map_or("memory".into(), RedisSettings::masked),
+        history = config.redis.as_ref().map_or("memory".into(), |redis| redis.url.to_string()),
         redis_prefix = config.redis.as_ref().map(|redis| redis.prefix.as_str()),
         broker,
         rooms = rooms(config),
@@ -116,8 +116,7 @@ fn keeping(config: &Config, broker: &str) -> String {
             };
             format!(
                 "History is in Redis at {}{known}, prefix {}; every replica with the same is one hall. Kept there: {kept}.",
-                redis.masked(),
-                redis.prefix
+                redis.url, redis.prefix
             )
         }
     }
@@ -175,6 +174,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::config::RedisSettings;
 
     fn bound() -> Bound {
         Bound { listen: "127.0.0.1:8080".parse().unwrap(), ops: "127.0.0.1:8081".parse().unwrap(), tcp: None }
@@ -182,7 +182,10 @@ mod tests {
 
     fn with_redis() -> Config {
         Config {
-            redis: Some(RedisSettings { url: "redis://:hush@h:1/2".into(), prefix: "hall".into() }),
+            redis: Some(RedisSettings {
+                prefix: "hall".into(),
+                ..RedisSettings::new("redis://:hush@h:1/2".parse().unwrap())
+            }),
             ..Config::default()
         }
     }

@@ -366,17 +366,20 @@ impl Hub {
     }
 
     async fn compare_rooms(self: &Arc<Self>, rooms: &[Arc<OpenRoom>]) -> Result<(), BrokerError> {
+        let mut away = Ok(());
         for rooms in rooms.chunks(COMPARE_ROOMS) {
             let names = rooms.iter().map(|open| open.room.name.clone()).collect();
             let asked: Vec<Offset> = rooms.iter().map(|open| open.room.head()).collect();
             let heads = self.broker.heads(names).await?;
             for ((open, asked), head) in rooms.iter().zip(asked).zip(heads) {
-                if head.is_ok_and(|head| open.room.check(asked, &head) == Wants::Repair) {
-                    self.repair(open);
+                match head {
+                    Ok(head) if open.room.check(asked, &head) == Wants::Repair => self.repair(open),
+                    Err(error @ BrokerError::Unavailable(_)) => away = Err(error),
+                    Ok(_) | Err(BrokerError::Format(_)) => {}
                 }
             }
         }
-        Ok(())
+        away
     }
 
     /// Closes rooms that nobody needs and keeps all windows within the budget.

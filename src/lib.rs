@@ -27,6 +27,7 @@ pub mod outgoing;
 pub mod pages;
 pub mod position;
 pub mod protocol;
+pub mod redis_url;
 pub mod room;
 pub mod server;
 pub mod session;

@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::gate::Gate;
+use crate::gate::{Closed, Gate};
 use crate::metrics;
 
 #[derive(Clone)]
@@ -28,6 +28,7 @@ pub fn router(gate: Gate, metrics: PrometheusHandle) -> Router {
 async fn ready(State(operations): State<Operations>) -> (StatusCode, String) {
     match operations.gate.pass() {
         Ok(()) => (StatusCode::OK, format!("ready; {}\n", operations.gate.broker())),
+        Err(Closed::Broker) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", operations.gate.broker())),
         Err(closed) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", closed.words())),
     }
 }

@@ -115,7 +115,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         times: Times { beat: limits.beat, write_timeout: limits.write_timeout },
         clients: TaskTracker::new(),
     };
-    say_open(&config, &bound, gate.broker());
+    say_open(&config, &bound, &gate.broker());
     let door = Doors::new(hall, &config);
     let accepting = door.open(listeners, ops::router(gate, handle));
     shutdown.0.cancelled().await;

@@ -388,9 +388,9 @@ async fn a_subscription_that_hears_nothing_is_found_out_by_its_probe() {
     broker.subscribe(&room("lobby")).await.unwrap();
     // From now on nothing comes through the node's second connection, which stays open.
     mute.send_replace(2);
-    wait_for(&broker, Status::Away).await;
+    wait_for(&broker, is_away).await;
     mute.send_replace(0);
-    wait_for(&broker, Status::Up).await;
+    wait_for(&broker, is_up).await;
     assert_eq!(within(feed.next()).await, Some(Notice::Gapped));
     broker.publish(message("lobby", 1)).await.unwrap();
     assert_eq!(hear(&mut feed).await.event, event(1));
@@ -480,10 +480,10 @@ async fn while_redis_hangs_everything_fails_within_the_deadline_and_a_retry_is_s
     assert!(matches!(heads, Err(BrokerError::Unavailable(_))), "{heads:?}");
     assert!(matches!(subscribed, Err(BrokerError::Unavailable(_))), "{subscribed:?}");
     assert!(took < DEADLINE + Duration::from_millis(500), "{took:?}");
-    hall.wait_for(Status::Away).await;
+    hall.wait_for(is_away).await;
     hall.server().resume();
 
-    hall.wait_for(Status::Up).await;
+    hall.wait_for(is_up).await;
     let mut position = hall.broker.publish(second.clone()).await;
     while position.is_err() {
         position = hall.broker.publish(second.clone()).await;
@@ -518,11 +518,11 @@ async fn redis_may_come_after_the_node() {
     let mut server = RedisServer::start();
     server.kill();
     let (broker, mut feed) = open(&server.url()).await;
-    assert_eq!(*broker.status().borrow(), Status::Never);
+    assert!(matches!(&*broker.status().borrow(), Status::Never(_)));
     let early = broker.publish(message("lobby", 1)).await;
     assert!(matches!(early, Err(BrokerError::Unavailable(_))));
     server.restart();
-    wait_for(&broker, Status::Up).await;
+    wait_for(&broker, is_up).await;
     broker.subscribe(&room("lobby")).await.unwrap();
     broker.publish(message("lobby", 2)).await.unwrap();
     assert_eq!(hear(&mut feed).await.event, event(2));
@@ -788,8 +788,8 @@ impl Hall {
         while within(self.feed.next()).await != Some(Notice::Gapped) {}
     }
 
-    async fn wait_for(&self, status: Status) {
-        wait_for(&*self.broker, status).await;
+    async fn wait_for(&self, wanted: fn(&Status) -> bool) {
+        wait_for(&*self.broker, wanted).await;
     }
 }
 
@@ -808,7 +808,7 @@ async fn open(url: &str) -> (RedisBroker, FeedReceiver) {
 
 async fn open_with(url: &str, settings: &HistorySettings) -> Result<(RedisBroker, FeedReceiver), String> {
     let (sender, mut feed) = feed();
-    let redis = RedisSettings { url: url.to_owned(), prefix: "townhall".to_owned() };
+    let redis = RedisSettings::new(url.parse().expect("a URL"));
     let broker = RedisBroker::open(&redis, settings, sender).await;
     let broker = broker.map_err(|error| error.to_string())?;
     if *broker.status().borrow() == Status::Up {
@@ -919,9 +919,17 @@ async fn hear(feed: &mut FeedReceiver) -> Delivery {
     }
 }
 
-async fn wait_for(broker: &dyn Broker, status: Status) {
+fn is_up(status: &Status) -> bool {
+    *status == Status::Up
+}
+
+fn is_away(status: &Status) -> bool {
+    matches!(status, Status::Away(_))
+}
+
+async fn wait_for(broker: &dyn Broker, wanted: fn(&Status) -> bool) {
     let mut statuses = broker.status();
-    let _ = within(statuses.wait_for(|now| *now == status)).await;
+    let _ = within(statuses.wait_for(wanted)).await;
 }
 
 async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {

@@ -93,7 +93,7 @@ struct Node {
 
 impl Node {
     async fn on(redis: &RedisServer) -> Node {
-        let settings = RedisSettings { url: redis.url(), prefix: "townhall".into() };
+        let settings = RedisSettings::new(redis.url().parse().expect("a URL"));
         let (feed, receiver) = feed();
         let broker = RedisBroker::open(&settings, &HistorySettings::default(), feed).await;
         let broker = Arc::new(broker.expect("Redis takes us"));

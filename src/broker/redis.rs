@@ -1,19 +1,27 @@
-//! The broker that makes any number of nodes one hall: one Redis server.
+//! The broker that makes any number of nodes one hall: one Redis server, the master that Sentinels name, or a cluster.
 //!
-//! - [`address`]: what `--redis` may say.
+//! - [`servers`]: how servers are reached, and which of them is the master.
+//! - [`shard`]: one server that stores messages, [`link`]: the task that connects to it and proves that it works.
+//! - [`routes`]: which shard has which room; [`cluster`] follows that where there are many.
 //! - [`functions`]: the function library, its calls, and the check of everything that comes back.
-//! - [`publisher`]: the bounded queue and the one task that stores what gathers in it.
+//! - [`publisher`]: a shard's bounded queue and the one task that stores what gathers in it.
 //! - [`subscription`]: which rooms this node listens to, and what it hears.
-//! - [`link`]: the one task that connects, proves that both connections work, and connects again.
+//! - [`trouble`]: what can be wrong, in words; [`health`]: what is wrong now.
 //!
-//! Redis is used over two connections: a multiplexed one for commands, and one that only listens. A time-out is ambiguous: what
-//! was asked may have happened. So whatever is asked can be asked again, with the same message id, until [`DEADLINE`].
+//! A server is used over two connections: a multiplexed one for commands, and one that only listens; with `--redis-wait`
+//! there is one more, for storing. A time-out is ambiguous: what was asked may have happened. So whatever is asked can be
+//! asked again, with the same message id, until [`DEADLINE`].
 
-mod address;
+mod cluster;
 mod functions;
+mod health;
 mod link;
 mod publisher;
+mod routes;
+mod servers;
+mod shard;
 mod subscription;
+mod trouble;
 
 /// The check of everything that comes from Redis, apart from the connection: the fuzzers feed it with what a broken or
 /// hostile server could send.
@@ -22,32 +30,28 @@ pub mod answers {
     pub use super::functions::{BadLine, CallError, deliveries, head, history, positions};
 }
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{Client, Cmd, Pipeline, Value};
+use ::redis::{Cmd, Pipeline, Value};
 use futures::FutureExt;
-use futures::future::{self, BoxFuture};
-use tokio::sync::{Notify, watch};
+use futures::future::{self, BoxFuture, join_all};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::address::{check_url, display_url};
-use self::functions::{CallError, Library};
-use self::publisher::Queue;
+use self::cluster::Cluster;
+use self::functions::{Access, CallError, Library};
+use self::health::Health;
+use self::link::Link;
+use self::routes::Routes;
+use self::servers::Place;
+use self::shard::{PAUSE, Shard, ShardId};
 use self::subscription::Rooms;
 use super::{Broker, BrokerError, DEADLINE, Feed, Head, History, Publication, Range, Status};
 use crate::config::{HistorySettings, RedisSettings};
 use crate::names::RoomName;
 use crate::position::Position;
-
-/// One try of something; there is time for more than one before [`DEADLINE`].
-const ATTEMPT: Duration = Duration::from_millis(700);
-
-/// Between two tries of a read.
-const PAUSE: Duration = Duration::from_millis(50);
+use crate::redis_url::Servers;
 
 /// Redis will not have us, however long we wait: the start is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,22 +61,18 @@ pub struct OpenError(String);
 /// See the module documentation.
 pub struct RedisBroker {
     shared: Arc<Shared>,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-/// What the tasks and the calls share.
+/// What all servers share.
 struct Shared {
-    client: Client,
-    /// The URL as it may be shown.
-    shown: String,
     library: Arc<Library>,
-    /// The connection for commands; `None` while there is none.
-    commands: watch::Sender<Option<MultiplexedConnection>>,
-    /// Rung when a command failed: time to look whether Redis is still there.
-    doubt: Notify,
-    queue: Queue,
-    rooms: Arc<Rooms>,
-    status: watch::Sender<Status>,
+    routes: Arc<Routes>,
+    rooms: Rooms,
+    health: Health,
+    cluster: bool,
+    /// As many replicas must have a message before it is accepted.
+    wait: u32,
 }
 
 impl RedisBroker {
@@ -83,67 +83,100 @@ impl RedisBroker {
         history: &HistorySettings,
         feed: Feed,
     ) -> Result<RedisBroker, OpenError> {
-        let info = address::connection_info(&settings.url).map_err(OpenError)?;
-        let database = info.redis_settings().db();
-        let shown = display_url(&settings.url);
-        let client = Client::open(info).map_err(|error| OpenError(format!("--redis {shown}: {}", error.category())))?;
-        let library = Arc::new(Library::new(&settings.prefix, database, history));
+        let url = &settings.url;
+        let cluster = url.is_cluster();
+        let library = Arc::new(Library::new(&settings.prefix, i64::from(url.database), cluster, history));
+        let routes = Arc::new(Routes::new());
         let shared = Arc::new(Shared {
-            client,
-            shown,
-            rooms: Arc::new(Rooms::new(library.clone(), feed)),
+            rooms: Rooms::new(library.clone(), routes.clone(), feed),
             library,
-            commands: watch::Sender::new(None),
-            doubt: Notify::new(),
-            queue: Queue::default(),
-            status: watch::Sender::new(Status::Never),
+            routes,
+            health: Health::new(),
+            cluster,
+            wait: settings.wait,
         });
-        metrics::gauge!("townhall_broker_up").set(0.0);
-        metrics::counter!("townhall_broker_reconnects_total").increment(0);
-        let link = link::Link::begin(shared.clone()).await?;
-        Ok(RedisBroker {
-            _tasks: [
-                AbortOnDropHandle::new(tokio::spawn(link.keep())),
-                AbortOnDropHandle::new(tokio::spawn(publisher::run(shared.clone()))),
-            ],
-            shared,
-        })
+        let access = servers::Access::new(settings);
+        let opened = match &url.servers {
+            Servers::Cluster(seeds) => open_cluster(&shared, access, seeds.clone()).await,
+            servers => match Place::new(servers, access) {
+                Ok(place) => open_one(&shared, Shard::new(url.to_string(), place)).await,
+                Err(trouble) => Err(trouble),
+            },
+        };
+        let tasks = opened.map_err(|trouble| OpenError(format!("--redis {url}: {}", trouble.words)))?;
+        Ok(RedisBroker { shared, _tasks: tasks })
     }
+}
+
+async fn open_one(shared: &Arc<Shared>, shard: Shard) -> Result<Vec<AbortOnDropHandle<()>>, trouble::Trouble> {
+    let shard = Arc::new(shard);
+    shared.routes.change(vec![Some(shard.clone())]).await;
+    let link = Link::begin(shared.clone(), shard.clone()).await?;
+    Ok(vec![
+        AbortOnDropHandle::new(tokio::spawn(link.keep())),
+        AbortOnDropHandle::new(tokio::spawn(publisher::run(shared.clone(), shard))),
+    ])
+}
+
+async fn open_cluster(
+    shared: &Arc<Shared>,
+    access: servers::Access,
+    seeds: Vec<crate::redis_url::Host>,
+) -> Result<Vec<AbortOnDropHandle<()>>, trouble::Trouble> {
+    let cluster = Cluster::begin(shared.clone(), access, seeds).await?;
+    Ok(vec![AbortOnDropHandle::new(tokio::spawn(cluster.keep()))])
 }
 
 impl Broker for RedisBroker {
     fn publish(&self, publication: Publication) -> BoxFuture<'static, Result<Position, BrokerError>> {
         let deadline = Instant::now() + DEADLINE;
-        match self.shared.queue.push(publication) {
-            Ok(receiver) => publisher::answer(receiver, deadline).boxed(),
+        let room = publication.room.clone();
+        let queued = self.shared.routes.with_owner(&room, |owner| match owner {
+            Some(shard) => shard.queue.push(publication),
+            None => Err(self.shared.health.no_answer()),
+        });
+        let shared = self.shared.clone();
+        match queued {
+            Ok(receiver) => async move {
+                let answer = publisher::answer(receiver, deadline).await;
+                answer.unwrap_or_else(|| Err(shared.health.no_answer()))
+            }
+            .boxed(),
             Err(error) => future::ready(Err(error)).boxed(),
         }
     }
 
     fn history(&self, room: &RoomName, range: Range) -> BoxFuture<'static, Result<History, BrokerError>> {
         let (shared, room) = (self.shared.clone(), room.clone());
-        within_deadline(async move {
-            let call = [shared.library.history(&room, range)];
+        async move {
+            let call = |access| shared.library.history(&room, range, access);
             let parse = |answer| functions::history(answer, &room, range);
-            let mut answers = shared.read(&call, parse).await;
-            answers.pop().unwrap_or_else(|| Err(no_answer()))
-        })
+            let mut answers = shared.read(std::slice::from_ref(&room), |_, access| call(access), parse).await;
+            answers.pop().unwrap_or_else(|| Err(shared.health.no_answer()))
+        }
+        .boxed()
     }
 
     fn heads(&self, rooms: Vec<RoomName>) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>> {
         let shared = self.shared.clone();
-        within_deadline(async move {
-            let calls: Vec<Cmd> = rooms.iter().map(|room| shared.library.head(room)).collect();
-            Ok(shared.read(&calls, functions::head).await)
-        })
+        async move {
+            let call = |room: &RoomName, access| shared.library.head(room, access);
+            let heads = shared.read(&rooms, call, functions::head).await;
+            match heads.first() {
+                Some(Err(error)) if heads.iter().all(is_unavailable) => Err(error.clone()),
+                _ => Ok(heads),
+            }
+        }
+        .boxed()
     }
 
     fn subscribe(&self, room: &RoomName) -> BoxFuture<'static, Result<(), BrokerError>> {
-        let (rooms, room) = (self.shared.rooms.clone(), room.clone());
-        within_deadline(async move {
-            rooms.want(&room).await;
-            Ok(())
-        })
+        let (shared, room) = (self.shared.clone(), room.clone());
+        async move {
+            let heard = timeout(DEADLINE, shared.rooms.want(&room)).await;
+            heard.map_err(|_| shared.health.no_answer())
+        }
+        .boxed()
     }
 
     fn unsubscribe(&self, room: &RoomName) {
@@ -151,108 +184,101 @@ impl Broker for RedisBroker {
     }
 
     fn status(&self) -> watch::Receiver<Status> {
-        self.shared.status.subscribe()
+        self.shared.health.status()
     }
+}
+
+fn is_unavailable<T>(answer: &Result<T, BrokerError>) -> bool {
+    matches!(answer, Err(BrokerError::Unavailable(_)))
 }
 
 impl Shared {
-    fn connected(&self) -> bool {
-        self.commands.borrow().is_some()
-    }
-
-    /// The connection for commands, as soon as there is one.
-    async fn connection(&self) -> MultiplexedConnection {
-        let mut commands = self.commands.subscribe();
-        loop {
-            let present = commands.borrow_and_update().clone();
-            match present {
-                Some(connection) => return connection,
-                // The sender lives as long as `self`.
-                None => drop(commands.changed().await),
-            }
-        }
-    }
-
-    /// Sends a pipeline once. An error means that any part of it may or may not have happened.
-    async fn attempt(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Doubtful> {
-        let count = pipeline.len();
-        let answers = timeout(ATTEMPT, async {
-            let mut connection = self.connection().await;
-            connection.send_packed_commands(pipeline, 0, count).await
-        });
-        match answers.await {
-            Ok(Ok(answers)) if answers.len() == count => Ok(answers),
-            _ => {
-                self.doubt.notify_one();
-                Err(Doubtful)
-            }
-        }
-    }
-
-    /// Loads the library again after Redis lost it. Whether that worked.
-    async fn load(&self) -> bool {
-        let loaded = timeout(ATTEMPT, async { functions::load(&mut self.connection().await).await });
-        match loaded.await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::warn!("Redis has lost townhall's functions and does not take them again: {error}");
-                false
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Asks until every call has an answer that is final; who calls bounds the time.
+    /// Asks about rooms, each at its server, one round trip a server; no server keeps the rooms of others waiting for longer
+    /// than [`DEADLINE`]. The answers come in the order asked.
     async fn read<T>(
         &self,
-        calls: &[Cmd],
+        rooms: &[RoomName],
+        call: impl Fn(&RoomName, Access) -> Cmd,
         parse: impl Fn(Value) -> Result<T, CallError>,
     ) -> Vec<Result<T, BrokerError>> {
-        let mut pipeline = Pipeline::with_capacity(calls.len());
-        for call in calls {
-            pipeline.add_command(call.clone());
+        let mut by_server: Vec<(Option<ShardId>, Vec<usize>)> = Vec::new();
+        for (index, room) in rooms.iter().enumerate() {
+            let owner = self.routes.owner(room).map(|shard| shard.id);
+            match by_server.iter_mut().find(|(server, _)| *server == owner) {
+                Some((_, indexes)) => indexes.push(index),
+                None => by_server.push((owner, vec![index])),
+            }
         }
-        if calls.is_empty() {
-            return Vec::new();
+        let mut answers: Vec<Option<Result<T, BrokerError>>> = rooms.iter().map(|_| None).collect();
+        let groups = by_server.into_iter().map(|(_, indexes)| self.read_group(rooms, indexes, &call, &parse));
+        for (index, answer) in join_all(groups).await.into_iter().flatten() {
+            answers[index] = Some(answer);
         }
-        loop {
-            if let Ok(answers) = self.attempt(&pipeline).await {
-                let parsed = answers.into_iter().map(&parse);
-                match parsed.map(settled).collect() {
-                    Ok(results) => return results,
-                    Err(CallError::NotLoaded) if self.load().await => continue,
-                    Err(_) => {}
+        answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(self.health.no_answer()))).collect()
+    }
+
+    /// Asks until every call has an answer that is final, or the deadline is over; those without one are missing.
+    async fn read_group<T>(
+        &self,
+        rooms: &[RoomName],
+        mut open: Vec<usize>,
+        call: &impl Fn(&RoomName, Access) -> Cmd,
+        parse: &impl Fn(Value) -> Result<T, CallError>,
+    ) -> Vec<(usize, Result<T, BrokerError>)> {
+        let mut done = Vec::with_capacity(open.len());
+        let mut access = Access::Full;
+        let reading = async {
+            while let Some(first) = open.first() {
+                // All of them are at one server, until the cluster changes; then the others follow in their turn.
+                let Some(shard) = self.routes.owner(&rooms[*first]) else {
+                    sleep(PAUSE).await;
+                    continue;
+                };
+                let here = |index: &usize| self.routes.owner(&rooms[*index]).is_some_and(|owner| owner.id == shard.id);
+                let asked: Vec<usize> = open.iter().copied().filter(here).collect();
+                let mut pipeline = Pipeline::with_capacity(asked.len());
+                for index in &asked {
+                    pipeline.add_command(call(&rooms[*index], access));
+                }
+                let answers = shard.attempt(&shard.commands, &pipeline).await.unwrap_or_default();
+                let mut pause = answers.is_empty();
+                for (index, answer) in asked.into_iter().zip(answers) {
+                    let settled = match parse(answer) {
+                        Ok(value) => Ok(value),
+                        Err(CallError::Final(error)) => Err(error),
+                        Err(again) => {
+                            pause |= self.before_again(&shard, &again, &mut access).await;
+                            continue;
+                        }
+                    };
+                    open.retain(|other| *other != index);
+                    done.push((index, settled));
+                }
+                if pause {
+                    sleep(PAUSE).await;
                 }
             }
-            sleep(PAUSE).await;
+        };
+        let _ = timeout(DEADLINE, reading).await;
+        done
+    }
+
+    /// Does what a read needs before it is tried again; whether it has to wait as well.
+    async fn before_again(&self, shard: &Shard, why: &CallError, access: &mut Access) -> bool {
+        match why {
+            CallError::NotLoaded => !shard.load(self.library.source()).await,
+            CallError::NoWrites(_) => {
+                shard.doubt.notify_one();
+                std::mem::replace(access, Access::ReadOnly) == Access::ReadOnly
+            }
+            CallError::Elsewhere => {
+                self.routes.stale.notify_one();
+                true
+            }
+            CallError::NotNow | CallError::Final(_) => {
+                shard.doubt.notify_one();
+                true
+            }
         }
     }
-}
-
-/// It is not known whether what was asked has happened.
-#[derive(Debug)]
-struct Doubtful;
-
-/// Tells what is final from what has to be asked again.
-fn settled<T>(answer: Result<T, CallError>) -> Result<Result<T, BrokerError>, CallError> {
-    match answer {
-        Ok(value) => Ok(Ok(value)),
-        Err(CallError::Final(error)) => Ok(Err(error)),
-        Err(again) => Err(again),
-    }
-}
-
-fn within_deadline<T: Send + 'static>(
-    work: impl Future<Output = Result<T, BrokerError>> + Send + 'static,
-) -> BoxFuture<'static, Result<T, BrokerError>> {
-    async move {
-        let answer = timeout(DEADLINE, work).await;
-        answer.unwrap_or_else(|_| Err(no_answer()))
-    }
-    .boxed()
-}
-
-fn no_answer() -> BrokerError {
-    let seconds = DEADLINE.as_secs();
-    BrokerError::Unavailable(format!("Redis did not answer within {seconds} s"))
 }

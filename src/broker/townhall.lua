@@ -20,6 +20,7 @@ Dedupe in two generations costs one hash field a message (a key of 16 bytes, an 
 the main thread.
 ]]
 
+local PUBLISH = 'PUBLISH' -- the servers of a cluster are given SPUBLISH
 local FORMAT = '1'
 local MAX_FORKS = 16
 local MAX_OFFSET = 9007199254740991 -- what a Lua number counts exactly
@@ -275,7 +276,7 @@ local function publish(key_list, args)
     remember(keys, room, fields, dedupe, now)
     keep_alive(keys, room, ttl, now)
     trim(keys, before, room.offset, keep)
-    redis.call('PUBLISH', channel, table.concat(lines, '\n'))
+    redis.call(PUBLISH, channel, table.concat(lines, '\n'))
   end
   return { room.epoch, unpack(offsets) }
 end
@@ -296,7 +297,42 @@ local function history(key_list, args)
   return answer
 end
 
+-- probe KEY | CHANNEL WORD: is refused whenever publish would be, and stores nothing
+local function probe(_, args)
+  redis.call(PUBLISH, args[1], args[2])
+  return redis.status_reply('OK')
+end
+
+-- check LOG | CHANNEL [WAIT] -> what the caller's user may not do of all that is done here and beside
+local function check(key_list, args)
+  local log, channel = key_list[1], args[1]
+  local needed = {
+    { 'TIME' }, { 'INFO', 'replication' }, { 'EXISTS', log }, { 'UNLINK', log }, { 'RENAME', log, log },
+    { 'PEXPIREAT', log, '1' }, { 'PERSIST', log }, { 'HGET', log, 'f' }, { 'HMGET', log, 'f' }, { 'HGETALL', log },
+    { 'HLEN', log }, { 'HSCAN', log, '0' }, { 'HSET', log, 'f', 'v' }, { 'HDEL', log, 'f' },
+    { 'XADD', log, '*', 'f', 'v' }, { 'XTRIM', log, 'MAXLEN', '1' }, { 'XINFO', 'STREAM', log },
+    { 'XRANGE', log, '-', '+' }, { 'XREVRANGE', log, '+', '-' },
+    { PUBLISH, channel, '' }, { PUBLISH == 'PUBLISH' and 'SUBSCRIBE' or 'SSUBSCRIBE', channel },
+  }
+  if args[2] then
+    needed[#needed + 1] = { 'WAIT', '1', '1' }
+  end
+  local lacks = {}
+  for _, command in ipairs(needed) do
+    if not redis.acl_check_cmd(unpack(command)) then
+      local on = (command[2] == log or command[2] == channel) and command[2] or command[3] == log and log
+      lacks[#lacks + 1] = command[1] .. (on and ' on ' .. on or '')
+    end
+  end
+  return lacks
+end
+
 redis.register_function('townhall_1_publish', publish)
+redis.register_function('townhall_1_probe', probe)
+redis.register_function { function_name = 'townhall_1_check', callback = check, flags = { 'no-writes' } }
 -- Readers write nothing but a fork, and must work when memory is full.
 redis.register_function { function_name = 'townhall_1_head', callback = head, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'townhall_1_history', callback = history, flags = { 'allow-oom' } }
+-- Where Redis takes no writes for want of disk or replicas, a room that needs no fork can still be read.
+redis.register_function { function_name = 'townhall_1_head_ro', callback = head, flags = { 'no-writes' } }
+redis.register_function { function_name = 'townhall_1_history_ro', callback = history, flags = { 'no-writes' } }

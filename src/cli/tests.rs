@@ -69,6 +69,7 @@ fn every_option_arrives_at_its_place() {
         "--allow-origin=https://c.example:443",
         "--redis=redis://:pw@h/3",
         "--redis-prefix=hall",
+        "--redis-wait=1",
         "--rooms=lobby,help,lobby",
         "--history=4",
         "--history-budget=5MiB",
@@ -97,7 +98,11 @@ fn every_option_arrives_at_its_place() {
         ops: everywhere(2),
         tcp: Some(everywhere(3)),
         base_path: "/gin".into(),
-        redis: Some(RedisSettings { url: "redis://:pw@h/3".into(), prefix: "hall".into() }),
+        redis: Some(RedisSettings {
+            prefix: "hall".into(),
+            wait: 1,
+            ..RedisSettings::new("redis://:pw@h/3".parse().unwrap())
+        }),
         origins: AllowedOrigins::Only(origins.map(String::from).into()),
         rooms: Rooms::Only(rooms.into()),
         limits: Limits {
@@ -225,7 +230,7 @@ fn the_secret_url_comes_from_a_file_and_is_never_shown() {
     };
     let good = file("good", "redis://:hush@h/1\n");
     let redis = with(&["--redis-file", &good]).redis.unwrap();
-    assert_eq!((redis.url.as_str(), redis.prefix.as_str()), ("redis://:hush@h/1", "townhall"));
+    assert_eq!(redis, RedisSettings::new("redis://:hush@h/1".parse().unwrap()));
 
     let quoted = format!("{good:?}");
     let line = refused(&["--redis=redis://:hush@h", "--redis-file", &good], "--redis-file", &quoted);
@@ -233,7 +238,7 @@ fn the_secret_url_comes_from_a_file_and_is_never_shown() {
     let bad = file("bad", "hush");
     let line = refused(&["--redis-file", &bad], "--redis-file", "(not shown)");
     assert!(!line.contains("hush"), "{line}");
-    let line = refused(&["--redis", "rediss://:hush@h"], "--redis", "\"rediss://…\"");
+    let line = refused(&["--redis", "http://:hush@h"], "--redis", "\"http://…\"");
     assert!(!line.contains("hush"), "{line}");
 
     let missing = folder.path().join("missing");

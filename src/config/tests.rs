@@ -10,10 +10,6 @@ fn refused(option: &str, change: impl FnOnce(&mut Config)) -> String {
     line
 }
 
-fn redis(url: &str) -> RedisSettings {
-    RedisSettings { url: url.into(), prefix: "townhall".into() }
-}
-
 #[test]
 fn the_defaults_may_be() {
     assert_eq!(Config::default().check(1024), Ok(()));
@@ -138,42 +134,9 @@ fn origins_are_compared_by_host_and_port() {
 }
 
 #[test]
-fn a_redis_url_is_refused_without_showing_it() {
-    for good in ["redis://localhost", "redis://127.0.0.1:6380/2", "redis://:secret@h:1", "redis://u:p%23@[::1]/0"] {
-        assert_eq!(RedisSettings::check_url("--redis", good), Ok(()), "{good}");
-    }
-    for bad in [
-        "secret",
-        "redis:secret",
-        "redis://",
-        "redis://:secret@",
-        "redis://:se/cret@h",
-        "redis://u:1#secret@h",
-        "redis://u:1?secret@h",
-        "redis://:secret@h/x",
-        "redis://:secret@h/-1",
-        "redis://:secret@h:99999",
-        "rediss://:secret@h",
-        "redis-sentinel://secret/x",
-        "secret\n://h",
-    ] {
-        let line = RedisSettings::check_url("--redis", bad).unwrap_err().to_string();
-        assert!(!line.contains("secret"), "{line}");
-        assert!(!line.contains('\n'), "{line}");
-        assert!(line.contains("allowed is redis://"), "{line}");
-    }
-    let line = RedisSettings::check_url("--redis", "rediss://h").unwrap_err();
-    assert!(line.to_string().starts_with("--redis \"rediss://…\": only redis://"));
-}
-
-#[test]
 fn a_password_is_in_no_debug_output() {
-    let settings = redis("redis://me:hush@[::1]:6380/2");
-    assert_eq!(settings.masked(), "redis://me:***@[::1]:6380/2");
-    assert_eq!(redis("redis://:hush@h").masked(), "redis://:***@h:6379/0");
-    assert_eq!(redis("redis://hush@h").masked(), "redis://***@h:6379/0");
-    assert_eq!(redis("redis://h").masked(), "redis://h:6379/0");
-    let config = Config { redis: Some(settings), ..Config::default() };
+    let url = "redis://me:hush@[::1]:6380/2".parse().unwrap();
+    let config = Config { redis: Some(RedisSettings::new(url)), ..Config::default() };
     assert!(!format!("{config:?}").contains("hush"));
 }
 

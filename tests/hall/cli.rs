@@ -134,7 +134,12 @@ fn a_wrong_option_is_refused_in_one_line_that_says_what_is_allowed() {
         (&["--allow-origin", "chat.example"], &["--allow-origin", "\"chat.example\"", "allowed", "scheme://"]),
         (&["--redis", "127.0.0.1:6379"], &["--redis", "allowed", "redis://"]),
         (&["--redis", "http://127.0.0.1:6379"], &["--redis", "http://", "allowed", "redis://"]),
-        (&["--redis", "rediss://127.0.0.1:6379"], &["--redis", "rediss://", "allowed", "redis://"]),
+        (&["--redis", "redis-sentinel://127.0.0.1"], &["--redis", "name is missing", "redis-sentinel://"]),
+        (&["--redis", "redis://h", "--redis-ca", "/nowhere/ca.pem"], &["--redis-ca", "/nowhere/ca.pem", "rediss://"]),
+        (
+            &["--redis", "rediss://h", "--redis-ca", "/nowhere/ca.pem"],
+            &["--redis-ca", "/nowhere/ca.pem", "certificates"],
+        ),
         (&["--redis-prefix", "a{b}"], &["--redis-prefix", "\"a{b}\"", "allowed"]),
         (&["--redis-file", "/nowhere/url"], &["--redis-file", "/nowhere/url", "allowed"]),
         (&["--history", "0"], &["--history", "\"0\"", "allowed"]),

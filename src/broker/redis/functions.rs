@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use ::redis::{Cmd, RedisError, Value};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
@@ -16,6 +16,9 @@ use crate::position::{Epoch, Fork, Lineage, Offset, Position};
 
 const SOURCE: &str = include_str!("../townhall.lua");
 const NAME: &str = "townhall_1";
+/// How the library publishes; in a cluster, to those alone who listen to that slot.
+const PUBLISH: &str = "local PUBLISH = 'PUBLISH'";
+const SPUBLISH: &str = "local PUBLISH = 'SPUBLISH'";
 const FORMAT: &str = "1";
 
 /// Within this time the same message is never stored twice, whatever is configured: our own retries rely on it.
@@ -34,6 +37,9 @@ pub(super) fn message_key(publication: &Publication) -> MessageKey {
 
 /// Names of keys and channels, and the settings that every call carries.
 pub(super) struct Library {
+    source: String,
+    /// Channels are those of a cluster's slots.
+    sharded: bool,
     prefix: String,
     database: i64,
     keep: usize,
@@ -42,15 +48,35 @@ pub(super) struct Library {
 }
 
 impl Library {
-    pub fn new(prefix: &str, database: i64, history: &HistorySettings) -> Self {
+    /// `sharded`: for a cluster, whose servers hand on only what was published in their own slots.
+    pub fn new(prefix: &str, database: i64, sharded: bool, history: &HistorySettings) -> Self {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(MAX_MS);
         Library {
+            source: if sharded { SOURCE.replace(PUBLISH, SPUBLISH) } else { SOURCE.to_owned() },
+            sharded,
             prefix: prefix.to_owned(),
             database,
             keep: history.messages.max(1),
             ttl_ms: ms(history.room_ttl),
             dedupe_ms: ms(history.dedupe.max(LEAST_DEDUPE)),
         }
+    }
+
+    /// Its text, as the servers have it.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Listens to one room's channel, or no longer.
+    pub fn listen(&self, channel: &str, on: bool) -> Cmd {
+        let mut command = ::redis::cmd(match (self.sharded, on) {
+            (false, true) => "SUBSCRIBE",
+            (false, false) => "UNSUBSCRIBE",
+            (true, true) => "SSUBSCRIBE",
+            (true, false) => "SUNSUBSCRIBE",
+        });
+        command.arg(channel);
+        command
     }
 
     /// The database is in the name, since pub/sub knows no databases.
@@ -67,10 +93,29 @@ impl Library {
         (database.parse() == Ok(self.database)).then(|| RoomName::parse(name))?
     }
 
-    /// A channel of this node alone. No room's name contains a colon.
-    pub fn probe_channel(&self) -> String {
-        let node = rand::random::<u128>();
-        format!("{}:{}:probe:{node:032x}", self.prefix, self.database)
+    /// A channel of this node alone, in the slot of `tag`. No room's name contains a colon.
+    pub fn probe_channel(&self, tag: &str) -> String {
+        format!("{}:{}:probe:{{{tag}}}", self.prefix, self.database)
+    }
+
+    /// Publishes a word of our own on [`Library::probe_channel`], in the way messages are stored: what refuses those refuses
+    /// this.
+    pub fn probe(&self, tag: &str, word: &str) -> Cmd {
+        let mut call = ::redis::cmd("FCALL");
+        call.arg(format!("{NAME}_probe")).arg(1).arg(format!("{}:{{{tag}}}:probe", self.prefix));
+        call.arg(self.probe_channel(tag)).arg(word);
+        call
+    }
+
+    /// Asks what this user may not do; see [`lacks`].
+    pub fn check(&self, tag: &str, waits: bool) -> Cmd {
+        let mut call = ::redis::cmd("FCALL");
+        call.arg(format!("{NAME}_check")).arg(1).arg(format!("{}:{{{tag}}}:log", self.prefix));
+        call.arg(format!("{}:{}:{{{tag}}}", self.prefix, self.database));
+        if waits {
+            call.arg("WAIT");
+        }
+        call
     }
 
     /// Stores messages of one room in one step, in this order.
@@ -83,12 +128,12 @@ impl Library {
         call
     }
 
-    pub fn head(&self, room: &RoomName) -> Cmd {
-        self.read("head", room)
+    pub fn head(&self, room: &RoomName, access: Access) -> Cmd {
+        self.read("head", room, access)
     }
 
-    pub fn history(&self, room: &RoomName, range: Range) -> Cmd {
-        let mut call = self.read("history", room);
+    pub fn history(&self, room: &RoomName, range: Range, access: Access) -> Cmd {
+        let mut call = self.read("history", room, access);
         match range {
             Range::Before { before, limit } => call.arg("XREVRANGE").arg(before.saturating_sub(1)).arg("-").arg(limit),
             Range::From { first, limit } => call.arg("XRANGE").arg(first).arg("+").arg(limit),
@@ -96,8 +141,11 @@ impl Library {
         call
     }
 
-    fn read(&self, function: &str, room: &RoomName) -> Cmd {
-        let mut call = self.call(function, room);
+    fn read(&self, function: &str, room: &RoomName, access: Access) -> Cmd {
+        let mut call = match access {
+            Access::Full => self.call(function, room),
+            Access::ReadOnly => self.call(&format!("{function}_ro"), room),
+        };
         call.arg(Epoch::random().as_str()).arg(self.ttl_ms);
         call
     }
@@ -112,11 +160,19 @@ impl Library {
     }
 }
 
+/// How a room is read. A reader writes nothing but a fork; where Redis takes no writes at all, a room that needs none can
+/// still be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Full,
+    ReadOnly,
+}
+
 /// Ten thousand years: what Lua's numbers and Redis' expiry can both add to the present.
 const MAX_MS: u64 = 315_360_000_000_000;
 
 /// Sees to it that the library is there, in this very text.
-pub(super) async fn load(connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+pub(super) async fn load(connection: &mut MultiplexedConnection, source: &str) -> Result<(), RedisError> {
     let listed: Value = ::redis::cmd("FUNCTION")
         .arg("LIST")
         .arg("LIBRARYNAME")
@@ -124,10 +180,10 @@ pub(super) async fn load(connection: &mut MultiplexedConnection) -> Result<(), R
         .arg("WITHCODE")
         .query_async(connection)
         .await?;
-    if mentions(&listed, SOURCE.as_bytes()) {
+    if mentions(&listed, source.as_bytes()) {
         return Ok(());
     }
-    ::redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(SOURCE).exec_async(connection).await
+    ::redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(source).exec_async(connection).await
 }
 
 fn mentions(value: &Value, text: &[u8]) -> bool {
@@ -144,8 +200,12 @@ fn mentions(value: &Value, text: &[u8]) -> bool {
 pub enum CallError {
     /// The library is gone: load it and call again.
     NotLoaded,
-    /// Redis says that it will be able to, but is not now.
-    NotNow(String),
+    /// Redis will be able to, but is not now.
+    NotNow,
+    /// Another server of the cluster has that room.
+    Elsewhere,
+    /// Redis takes no writes at the moment, for a reason that does not end by itself; reading may still be possible.
+    NoWrites(BrokerError),
     /// The answer is final.
     Final(BrokerError),
 }
@@ -156,24 +216,16 @@ impl CallError {
             Some(details) => format!("{} {details}", error.code()),
             None => error.code().to_owned(),
         };
-        let not_now = matches!(
-            error.kind(),
-            Some(
-                ServerErrorKind::BusyLoading
-                    | ServerErrorKind::ReadOnly
-                    | ServerErrorKind::MasterDown
-                    | ServerErrorKind::ClusterDown
-                    | ServerErrorKind::TryAgain
-            )
-        );
-        if not_now || error.code() == "BUSY" {
-            CallError::NotNow(words)
-        } else if words.contains("Function not found") {
-            CallError::NotLoaded
-        } else if matches!(error.code(), "FORMAT" | "WRONGTYPE") {
-            CallError::Final(BrokerError::Format(words))
-        } else {
-            CallError::Final(BrokerError::Unavailable(format!("Redis says: {words}")))
+        let says = || BrokerError::Unavailable(format!("Redis says: {words}"));
+        match error.code() {
+            "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "ASK" => CallError::NotNow,
+            "MOVED" => CallError::Elsewhere,
+            "MISCONF" | "NOREPLICAS" => CallError::NoWrites(says()),
+            "FORMAT" | "WRONGTYPE" => CallError::Final(BrokerError::Format(words)),
+            _ if words.contains("Function not found") => CallError::NotLoaded,
+            // The room needs a fork, and there is no writing now.
+            _ if words.contains("read-only script") => CallError::NotNow,
+            _ => CallError::Final(says()),
         }
     }
 }
@@ -338,20 +390,10 @@ fn bytes(value: Value) -> Option<Bytes> {
     }
 }
 
-/// Whether an error says something about Redis for good, so that waiting does not help.
-pub(super) fn is_final(error: &RedisError) -> bool {
-    let detail = error.detail().unwrap_or_default();
-    match error.kind() {
-        ErrorKind::AuthenticationFailed
-        | ErrorKind::InvalidClientConfig
-        | ErrorKind::Parse
-        | ErrorKind::RESP3NotSupported
-        | ErrorKind::Server(ServerErrorKind::NoPerm) => true,
-        ErrorKind::Server(ServerErrorKind::ResponseError) => {
-            detail.contains("DB index") || detail.contains("unknown command")
-        }
-        _ => matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "DENIED" | "NOPERM")),
-    }
+/// What the user may not do, by the answer to [`Library::check`]: commands with the key or channel they are for.
+pub(super) fn lacks(answer: Value) -> Vec<String> {
+    let values = items(answer).unwrap_or_default();
+    values.into_iter().filter_map(|value| text(Some(value))).collect()
 }
 
 #[cfg(test)]
@@ -364,6 +406,14 @@ mod tests {
 
     fn line(text: &str) -> Result<Delivery, BadLine> {
         delivery(&room(), Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_cluster_is_published_to_by_slot() {
+        let history = HistorySettings::default();
+        let text = |sharded| Library::new("townhall", 0, sharded, &history).source().to_owned();
+        assert!(text(false).contains(PUBLISH) && !text(false).contains(SPUBLISH));
+        assert!(text(true).contains(SPUBLISH) && !text(true).contains(PUBLISH));
     }
 
     #[test]
@@ -410,7 +460,7 @@ mod tests {
     #[test]
     fn channels_carry_the_database_and_nothing_of_others_is_taken_for_a_room() {
         let history = HistorySettings { messages: 1, room_ttl: Duration::ZERO, dedupe: Duration::ZERO, budget: 0 };
-        let library = Library::new("townhall", 3, &history);
+        let library = Library::new("townhall", 3, false, &history);
         assert_eq!(library.channel(&room()), "townhall:3:{lobby}");
         assert_eq!(library.room_of(b"townhall:3:{lobby}"), Some(room()));
         for other in [
@@ -422,7 +472,7 @@ mod tests {
         ] {
             assert_eq!(library.room_of(other), None);
         }
-        let probe = library.probe_channel();
+        let probe = library.probe_channel("lobby");
         assert_eq!(library.room_of(probe.as_bytes()), None);
     }
 }

@@ -1,49 +1,65 @@
-//! The link to Redis: connects, proves that commands and the subscription work, notices when they do not, connects again.
+//! The link to one server: connects, proves that commands and the subscription work, notices when they do not, connects
+//! again.
 //!
 //! One task does all of it, so there is never more than one attempt under way. The proof is a probe: a word published over
-//! the one connection on a channel of this node's own, that must be heard over the other.
+//! one connection on a channel of this node's own, in the way messages are stored, that must be heard over the other. So
+//! whatever refuses messages (a replica, a full memory, a full disk) is noticed without one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError};
+use ::redis::{Client, Pipeline, PushKind, RedisError, Value};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::{OpenError, Shared, functions};
-use crate::broker::{DEADLINE, Status};
+use super::functions::lacks;
+use super::routes::slot;
+use super::servers::connect;
+use super::shard::Shard;
+use super::trouble::{Reason, Trouble};
+use super::{Shared, functions};
+use crate::broker::DEADLINE;
+use crate::redis_url::Host;
 
-/// Until a connection stands, with its greeting.
-const CONNECT: Duration = Duration::from_secs(1);
-
-/// Between two probes.
+/// Between two probes; while messages are refused, and after a command failed, that often.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
+const PROBE_OFTEN: Duration = Duration::from_millis(500);
 
 /// Until a probe must be heard.
 const PROBE_HEARD: Duration = Duration::from_secs(2);
 
 /// Between two attempts to connect: from the first to the last, before chance takes up to half away.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
 /// The oldest server with function libraries.
 const OLDEST_SERVER: u32 = 7;
 
+/// How many names are tried to find one whose slot a server has; it would have to have very few.
+const TAGS: usize = 1_000_000;
+
 pub(super) struct Link {
     shared: Arc<Shared>,
-    /// The connection for commands, while it works.
-    commands: Option<Connection>,
+    shard: Arc<Shard>,
+    /// Where the connections lead, while those for commands work.
+    server: Option<Server>,
     /// What [`Link::begin`] has established.
     subscription: Option<Subscription>,
-    /// What was said last about why there is no link, so that nothing is said twice.
-    said: Option<String>,
+    /// What was said last about what is wrong, so that nothing is said twice.
+    said: Option<Trouble>,
+    /// It worked once.
+    met: bool,
     backoff: Duration,
 }
 
-/// A connection, and the bell that rings when it ends.
-struct Connection {
-    redis: MultiplexedConnection,
+/// A server and the connections for commands.
+struct Server {
+    client: Client,
+    /// Where Sentinels say that it is.
+    host: Option<Host>,
+    commands: MultiplexedConnection,
+    /// Rings when one of them ends.
     gone: Arc<Notify>,
 }
 
@@ -51,246 +67,214 @@ struct Connection {
 struct Subscription {
     redis: MultiplexedConnection,
     gone: Arc<Notify>,
-    channel: String,
+    /// Names the probe's channel.
+    tag: String,
     probes: watch::Receiver<Bytes>,
-}
-
-/// Why there is no link.
-enum Trouble {
-    /// Redis is not there, or not yet able.
-    Away(String),
-    /// Redis will not have us.
-    Refused(String),
 }
 
 /// How a link that worked ended.
 enum Lost {
-    Commands(String),
-    Subscription(String),
+    Commands(Trouble),
+    Subscription(Trouble),
 }
 
 impl Link {
+    /// One that has not tried yet.
+    pub fn new(shared: Arc<Shared>, shard: Arc<Shard>) -> Self {
+        Link { shared, shard, server: None, subscription: None, said: None, met: false, backoff: BACKOFF.0 }
+    }
+
     /// The first attempt, which alone can be refused for good.
-    pub async fn begin(shared: Arc<Shared>) -> Result<Self, OpenError> {
-        let mut link = Link { shared, commands: None, subscription: None, said: None, backoff: BACKOFF.0 };
+    pub async fn begin(shared: Arc<Shared>, shard: Arc<Shard>) -> Result<Self, Trouble> {
+        let mut link = Link::new(shared, shard);
         match link.establish().await {
-            Ok(subscription) => {
-                link.say_up();
-                link.subscription = Some(subscription);
-            }
-            Err(Trouble::Away(why)) => link.say_waiting(why),
-            Err(Trouble::Refused(why)) => {
-                let shown = &link.shared.shown;
-                return Err(OpenError(format!("--redis {shown}: {why}")));
-            }
+            Ok(subscription) => link.subscription = Some(subscription),
+            Err(trouble) if trouble.reason.is_final() => return Err(trouble),
+            Err(trouble) => link.say(trouble),
         }
         Ok(link)
     }
 
-    /// Keeps the link up until the broker is dropped.
+    /// Keeps the link up for as long as the server is ours.
     pub async fn keep(mut self) {
         loop {
             if let Some(subscription) = self.subscription.take() {
-                let lost = self.watch(subscription).await;
-                self.say_away(lost);
+                let trouble = match self.watch(subscription).await {
+                    Lost::Commands(trouble) => {
+                        self.drop_server();
+                        trouble
+                    }
+                    Lost::Subscription(trouble) => trouble,
+                };
+                self.say(trouble);
             }
-            self.shared.rooms.deaf();
+            self.shared.rooms.deaf(&self.shard);
             sleep(self.backoff.mul_f64(rand::random_range(0.5..1.0))).await;
             self.backoff = (self.backoff * 2).min(BACKOFF.1);
             match self.establish().await {
-                Ok(subscription) => {
-                    self.say_up();
-                    self.subscription = Some(subscription);
-                }
-                Err(Trouble::Away(why)) => self.say_waiting(why),
-                Err(Trouble::Refused(why)) => self.say_refused(why),
+                Ok(subscription) => self.subscription = Some(subscription),
+                Err(trouble) => self.say(trouble),
             }
         }
     }
 
-    /// Both connections, and a probe heard.
+    /// All connections, and a probe heard.
     async fn establish(&mut self) -> Result<Subscription, Trouble> {
-        let commands = match self.commands.take() {
-            Some(commands) => commands,
-            None => self.connect_commands().await?,
+        let server = match self.server.take() {
+            Some(server) => server,
+            None => self.connect().await?,
         };
         // From here on messages can be stored; whoever listens compares heads once the subscription stands.
-        let redis = Some(commands.redis.clone());
-        self.shared.commands.send_replace(redis);
-        let commands = self.commands.insert(commands);
+        let commands = Some(server.commands.clone());
+        self.shard.commands.send_replace(commands);
+        let server = self.server.insert(server);
+        let (shared, shard) = (&self.shared, &self.shard);
         let tried = async {
-            let mut subscription = subscribe(&self.shared).await?;
-            probe(commands, &mut subscription).await?;
-            Ok(subscription)
+            let mut subscription = subscribe(shared, shard, &server.client).await?;
+            let probed = probe(shared, shard, &server.commands, &mut subscription).await;
+            Ok((subscription, probed))
         };
         match tried.await {
-            Ok(subscription) => Ok(subscription),
-            Err(trouble) => {
-                self.drop_commands();
+            Ok((subscription, Ok(()))) => {
+                self.say_well();
+                self.shared.rooms.gapped();
+                Ok(subscription)
+            }
+            Ok((subscription, Err(trouble))) if trouble.reason.refuses_messages_only() => {
+                self.say(trouble);
+                self.shared.rooms.gapped();
+                Ok(subscription)
+            }
+            Ok((_, Err(trouble))) | Err(trouble) => {
+                self.drop_server();
                 Err(trouble)
             }
         }
     }
 
-    fn drop_commands(&mut self) {
-        self.commands = None;
-        self.shared.commands.send_replace(None);
+    fn drop_server(&mut self) {
+        self.server = None;
+        self.shard.commands.send_replace(None);
+        self.shard.storing.send_replace(None);
     }
 
-    async fn connect_commands(&self) -> Result<Connection, Trouble> {
+    async fn connect(&self) -> Result<Server, Trouble> {
+        let (client, host) = self.shard.place.find().await?;
         let gone = Arc::new(Notify::new());
-        let bell = gone.clone();
-        let connected = connect(&self.shared, move |push| {
-            if push.kind == PushKind::Disconnection {
-                bell.notify_one();
-            }
-        });
-        let mut redis = connected.await.map_err(trouble)?;
+        let mut commands = open(&client, gone.clone()).await?;
         let prepared = timeout(DEADLINE, async {
-            check_server(&mut redis).await?;
-            functions::load(&mut redis).await.map_err(trouble)
+            check_server(&self.shared, &mut commands).await?;
+            functions::load(&mut commands, self.shared.library.source()).await.map_err(|error| Trouble::of(&error))?;
+            check_rights(&self.shared, &self.shard, &mut commands).await
         });
-        prepared.await.map_err(|_| silent())??;
-        Ok(Connection { redis, gone })
+        prepared.await.map_err(|_| Trouble::silent())??;
+        if self.shared.wait > 0 {
+            let storing = open(&client, gone.clone()).await?;
+            self.shard.storing.send_replace(Some(storing));
+        }
+        Ok(Server { client, host, commands, gone })
     }
 
     /// Returns when the link is lost.
     async fn watch(&mut self, mut subscription: Subscription) -> Lost {
-        let shared = self.shared.clone();
-        let Some(commands) = &mut self.commands else {
-            return Lost::Commands("there is no connection".to_owned());
+        let Some(server) = self.server.take() else {
+            return Lost::Commands(Trouble::new(Reason::Unreachable, "there is no connection"));
         };
-        let commands_gone = commands.gone.clone();
-        let subscription_gone = subscription.gone.clone();
-        let work = async {
-            loop {
-                let pause = PROBE_EVERY.mul_f64(rand::random_range(0.8..1.2));
-                tokio::select! {
-                    () = shared.rooms.changed() => {
-                        if let Err(trouble) = follow(&shared, &mut subscription.redis).await {
-                            return Lost::Subscription(trouble.words());
-                        }
-                    }
-                    _ = timeout(pause, shared.doubt.notified()) => {
-                        if let Some(lost) = look(commands, &mut subscription).await {
-                            return lost;
-                        }
+        let gone = (server.gone.clone(), subscription.gone.clone());
+        let ended = |what: &str| Trouble::new(Reason::Unreachable, format!("{what} was closed"));
+        let lost = tokio::select! {
+            biased;
+            () = gone.0.notified() => Lost::Commands(ended("the connection")),
+            () = gone.1.notified() => Lost::Subscription(ended("the subscription's connection")),
+            lost = self.follow_and_probe(&server, &mut subscription) => lost,
+        };
+        self.server = Some(server);
+        lost
+    }
+
+    async fn follow_and_probe(&mut self, server: &Server, subscription: &mut Subscription) -> Lost {
+        let (shared, shard) = (self.shared.clone(), self.shard.clone());
+        loop {
+            let often = self.said.is_some();
+            let pause = if often { PROBE_OFTEN } else { PROBE_EVERY }.mul_f64(rand::random_range(0.8..1.2));
+            tokio::select! {
+                () = shard.rooms_changed.notified() => {
+                    if let Err(trouble) = follow(&shared, &shard, &mut subscription.redis).await {
+                        return Lost::Subscription(trouble);
                     }
                 }
+                _ = timeout(pause, shard.doubt.notified()) => {
+                    let probed = timeout(PROBE_HEARD, probe(&shared, &shard, &server.commands, subscription)).await;
+                    match probed.unwrap_or_else(|_| Err(Trouble::silent())) {
+                        Ok(()) => self.say_well(),
+                        Err(trouble) if trouble.reason.refuses_messages_only() => self.say(trouble),
+                        Err(trouble) => return Lost::Commands(trouble),
+                    }
+                    if shard.place.has_moved(server.host.as_ref()).await {
+                        return Lost::Commands(Trouble::new(Reason::ReadOnly, "another server has become the master"));
+                    }
+                    // Who is in doubt is asked again, but not all the time.
+                    sleep(PROBE_OFTEN / 2).await;
+                }
             }
-        };
-        tokio::select! {
-            biased;
-            () = commands_gone.notified() => Lost::Commands("the connection was closed".to_owned()),
-            () = subscription_gone.notified() => {
-                Lost::Subscription("the subscription's connection was closed".to_owned())
-            }
-            lost = work => lost,
         }
     }
 
-    fn say_up(&mut self) {
-        let before = self.shared.status.send_replace(Status::Up);
-        let shown = &self.shared.shown;
-        if before == Status::Away {
-            tracing::info!("Redis at {shown} is back");
+    // --- saying how it is -----------------------------------------------------------------------------------------
+
+    fn say_well(&mut self) {
+        let name = &self.shard.name;
+        let troubled = self.said.take().is_some();
+        if troubled && self.met {
+            tracing::info!("Redis at {name} is back");
             metrics::counter!("townhall_broker_reconnects_total").increment(1);
-        } else {
-            tracing::info!("Redis at {shown} answers");
+        } else if !self.met {
+            tracing::info!("Redis at {name} answers");
         }
-        metrics::gauge!("townhall_broker_up").set(1.0);
-        self.said = None;
+        self.met = true;
         self.backoff = BACKOFF.0;
-        self.shared.rooms.gapped();
+        self.shared.health.well(self.shard.id);
     }
 
-    fn say_away(&mut self, lost: Lost) {
-        let why = match lost {
-            Lost::Commands(why) => {
-                self.drop_commands();
-                why
+    fn say(&mut self, trouble: Trouble) {
+        let name = &self.shard.name;
+        let Trouble { reason, words } = &trouble;
+        // In the middle of a failover the words change at every attempt; what is new is the reason.
+        if self.said.as_ref().is_none_or(|said| said.reason != *reason) {
+            match (self.met, reason.is_final()) {
+                (_, true) => tracing::error!("Redis at {name} refuses us, trying again: {words}"),
+                (true, _) => tracing::warn!("Redis at {name} is away, everybody stays and waits for it: {words}"),
+                (false, _) => tracing::warn!("waiting for Redis at {name}: {words}"),
             }
-            Lost::Subscription(why) => why,
-        };
-        let shown = &self.shared.shown;
-        tracing::warn!("Redis at {shown} is away, everybody stays and waits for it: {why}");
-        metrics::gauge!("townhall_broker_up").set(0.0);
-        self.said = Some(why);
-        self.shared.status.send_replace(Status::Away);
-    }
-
-    fn say_waiting(&mut self, why: String) {
-        if self.said.is_none() {
-            let shown = &self.shared.shown;
-            tracing::warn!("waiting for Redis at {shown}: {why}");
-            self.said = Some(why);
         }
-    }
-
-    fn say_refused(&mut self, why: String) {
-        if self.said.as_ref() != Some(&why) {
-            let shown = &self.shared.shown;
-            tracing::error!("Redis at {shown} refuses us, trying again: {why}");
-            self.said = Some(why);
-        }
+        self.met |= reason.refuses_messages_only();
+        self.shared.health.ill(self.shard.id, trouble.clone());
+        self.said = Some(trouble);
     }
 }
 
-impl Trouble {
-    fn words(self) -> String {
-        match self {
-            Trouble::Away(words) | Trouble::Refused(words) => words,
+/// A connection for commands, and the bell that it rings when it ends.
+async fn open(client: &Client, gone: Arc<Notify>) -> Result<MultiplexedConnection, Trouble> {
+    let hear = move |push: ::redis::PushInfo| {
+        if push.kind == PushKind::Disconnection {
+            gone.notify_one();
         }
-    }
-}
-
-fn trouble(error: RedisError) -> Trouble {
-    use ::redis::ErrorKind::{Parse, RESP3NotSupported};
-    if !functions::is_final(&error) {
-        return Trouble::Away(error.to_string());
-    }
-    let advice = match (error.kind(), error.code()) {
-        (RESP3NotSupported, _) => return Trouble::Refused(too_old("6 or older")),
-        (Parse, _) => "what answers there does not speak Redis' protocol; check host and port",
-        (_, Some("WRONGPASS")) => "wrong user or password; check redis://user:password@…",
-        (_, Some("NOAUTH")) => "Redis wants a password; give it as redis://:password@… or redis://user:password@…",
-        (_, Some("NOPERM")) => {
-            "this Redis user may not do what townhall needs; allow it FCALL, FUNCTION, INFO, PUBLISH, SUBSCRIBE and its keys and channels"
-        }
-        _ => "Redis refuses the connection",
     };
-    Trouble::Refused(match error.detail() {
-        Some(detail) => format!("{advice} (Redis says: {})", detail.trim()),
-        None => advice.to_owned(),
-    })
+    connect(client, hear).await.map_err(|error| unconnected(&error))
 }
 
-fn silent() -> Trouble {
-    Trouble::Away("no answer in time".to_owned())
-}
-
-fn too_old(version: &str) -> String {
-    format!("Redis {version} is too old; townhall needs {OLDEST_SERVER}.0 or newer (or Valkey)")
-}
-
-async fn connect(
-    shared: &Shared,
-    hear: impl Fn(PushInfo) + Send + Sync + 'static,
-) -> Result<MultiplexedConnection, RedisError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(Some(DEADLINE))
-        .set_push_sender(move |push| {
-            hear(push);
-            Ok::<(), ::redis::aio::SendError>(())
-        });
-    let client = &shared.client;
-    client.get_multiplexed_async_connection_with_config(&config).await
+/// Who listens with TLS hangs up on those who come without.
+fn unconnected(error: &RedisError) -> Trouble {
+    let mut trouble = Trouble::of(error);
+    if error.is_connection_dropped() && !error.is_connection_refusal() {
+        trouble.words.push_str(" (at once; does it want TLS, rediss:// ?)");
+    }
+    trouble
 }
 
 /// Whether the server is one that we can live with.
-async fn check_server(redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
-    let info: String = ::redis::cmd("INFO").query_async(redis).await.map_err(trouble)?;
+async fn check_server(shared: &Shared, redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
+    let info: String = ::redis::cmd("INFO").query_async(redis).await.map_err(|error| Trouble::of(&error))?;
     let field = |name: &str| {
         let mut lines = info.lines().filter_map(|line| line.split_once(':'));
         lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
@@ -298,11 +282,26 @@ async fn check_server(redis: &mut MultiplexedConnection) -> Result<(), Trouble> 
     if let Some(version) = field("redis_version") {
         let major = version.split('.').next().and_then(|major| major.parse().ok());
         if major.is_some_and(|major: u32| major < OLDEST_SERVER) {
-            return Err(Trouble::Refused(too_old(version)));
+            return Err(Trouble::too_old(version));
         }
     }
+    let wrong = |words: &str| Err(Trouble::new(Reason::WrongServer, words));
+    match field("redis_mode") {
+        Some("sentinel") => return wrong("it is a Sentinel; give it as redis-sentinel://HOST:PORT,…/NAME"),
+        Some("cluster") if !shared.cluster => {
+            return wrong("it is part of a cluster; give it as redis-cluster://HOST:PORT,…");
+        }
+        Some("standalone") if shared.cluster => return wrong("it is no cluster; give it as redis://HOST:PORT"),
+        _ => {}
+    }
+    if field("loading") == Some("1") {
+        let part = field("loading_loaded_perc").unwrap_or("0");
+        let left = field("loading_eta_seconds").unwrap_or("?");
+        let words = format!("it is reading its data from disk: {part}% done, about {left} s left");
+        return Err(Trouble::new(Reason::Loading, words));
+    }
     if field("role") == Some("slave") {
-        return Err(Trouble::Away("it is a replica, which takes no messages".to_owned()));
+        return Err(Trouble::new(Reason::ReadOnly, "it is a replica, which takes no messages"));
     }
     if let Some(policy) = field("maxmemory_policy").filter(|policy| *policy != "noeviction") {
         tracing::warn!(
@@ -312,66 +311,137 @@ async fn check_server(redis: &mut MultiplexedConnection) -> Result<(), Trouble> 
     Ok(())
 }
 
+/// Whether this user may do everything that is needed; says what is lacking.
+async fn check_rights(shared: &Shared, shard: &Shard, redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
+    let tag = own_tag(shared, shard)?;
+    let check = shared.library.check(&tag, shared.wait > 0);
+    let answer: Value = check.query_async(redis).await.map_err(|error| Trouble::of(&error))?;
+    let lacking = lacks(answer);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let words = format!("this Redis user may not do what townhall needs; allow it {}", lacking.join(", "));
+    Err(Trouble::new(Reason::Permission, words))
+}
+
+/// A name whose slot this server has, for what is this node's own.
+fn own_tag(shared: &Shared, shard: &Shard) -> Result<String, Trouble> {
+    let mut tags = (0..TAGS).map(|_| format!("{:016x}", rand::random::<u64>()));
+    let tag = tags.find(|tag| shared.routes.has(shard, slot(tag)));
+    tag.ok_or_else(|| Trouble::new(Reason::Topology, "it has no slots of the cluster any more"))
+}
+
 /// The connection that listens, with every room that is wanted.
-async fn subscribe(shared: &Shared) -> Result<Subscription, Trouble> {
+async fn subscribe(shared: &Arc<Shared>, shard: &Arc<Shard>, client: &Client) -> Result<Subscription, Trouble> {
     let gone = Arc::new(Notify::new());
-    let (bell, rooms) = (gone.clone(), shared.rooms.clone());
     let (heard, probes) = watch::channel(Bytes::new());
-    let channel = shared.library.probe_channel();
-    let own = channel.clone();
-    let connected = connect(shared, move |push| {
+    let tag = own_tag(shared, shard)?;
+    let (bell, hearing) = (gone.clone(), shared.clone());
+    let connected = connect(client, move |push| {
         if push.kind == PushKind::Disconnection {
             bell.notify_one();
-        } else if let Some((channel, word)) = rooms.hear(push)
-            && channel == own.as_bytes()
-        {
+        } else if let Some(word) = hearing.rooms.hear(push) {
             heard.send_replace(word);
         }
     });
-    let mut redis = connected.await.map_err(trouble)?;
-    redis.subscribe(&channel).await.map_err(trouble)?;
-    shared.rooms.deaf();
-    follow(shared, &mut redis).await?;
-    Ok(Subscription { redis, gone, channel, probes })
+    let mut redis = connected.await.map_err(|error| unconnected(&error))?;
+    let channel = shared.library.probe_channel(&tag);
+    listen(shared, &mut redis, [channel.as_str()], true).await?;
+    shared.rooms.deaf(shard);
+    follow(shared, shard, &mut redis).await?;
+    Ok(Subscription { redis, gone, tag, probes })
 }
 
 /// Brings the connection in line with what is wanted.
-async fn follow(shared: &Shared, redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
+async fn follow(shared: &Shared, shard: &Shard, redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
     let rooms = &shared.rooms;
     loop {
-        let changes = rooms.next_changes();
+        let changes = rooms.next_changes(shard);
         if changes.is_empty() {
             return Ok(());
         }
-        if !changes.close.is_empty() {
-            let channels: Vec<String> = changes.close.iter().map(|room| rooms.channel(room)).collect();
-            redis.unsubscribe(channels).await.map_err(trouble)?;
-        }
-        if !changes.open.is_empty() {
-            let channels: Vec<String> = changes.open.iter().map(|room| rooms.channel(room)).collect();
-            redis.subscribe(channels).await.map_err(trouble)?;
-            rooms.confirm(&changes.open);
+        for (rooms_of, on) in [(&changes.close, false), (&changes.open, true)] {
+            let channels: Vec<String> = rooms_of.iter().map(|room| shared.library.channel(room)).collect();
+            let done = listen(shared, redis, channels.iter().map(String::as_str), on).await?;
+            if on {
+                let opened = changes.open.iter().zip(done).filter(|(_, done)| *done).map(|(room, _)| room);
+                rooms.confirm(opened, shard);
+            }
         }
     }
+}
+
+/// Listens to channels, or no longer; says for each whether that was done. One that another server of the cluster has is not.
+async fn listen<'a>(
+    shared: &Shared,
+    redis: &mut MultiplexedConnection,
+    channels: impl IntoIterator<Item = &'a str>,
+    on: bool,
+) -> Result<Vec<bool>, Trouble> {
+    // One command a channel: a cluster takes no more, since they would be of several slots.
+    let mut pipeline = Pipeline::new();
+    for channel in channels {
+        pipeline.add_command(shared.library.listen(channel, on));
+    }
+    let count = pipeline.len();
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let answers = redis.send_packed_commands(&pipeline, 0, count).await.map_err(|error| Trouble::of(&error))?;
+    let done = answers.into_iter().map(|answer| match answer {
+        Value::ServerError(error) if matches!(error.code(), "MOVED" | "CLUSTERDOWN") => {
+            shared.routes.stale.notify_one();
+            Ok(false)
+        }
+        Value::ServerError(error) => Err(Trouble::of(&error.into())),
+        _ => Ok(true),
+    });
+    done.collect()
 }
 
 /// Publishes a word of our own and waits until it is heard.
-async fn probe(commands: &mut Connection, subscription: &mut Subscription) -> Result<(), Trouble> {
-    let word = format!("{:032x}", rand::random::<u128>());
-    let sent = ::redis::cmd("PUBLISH").arg(&subscription.channel).arg(&word).exec_async(&mut commands.redis).await;
-    sent.map_err(trouble)?;
-    let heard = subscription.probes.wait_for(|heard| *heard == word);
-    match timeout(PROBE_HEARD, heard).await {
-        Ok(Ok(_)) => Ok(()),
-        _ => Err(Trouble::Away("its subscription hears nothing".to_owned())),
+async fn probe(
+    shared: &Shared,
+    shard: &Shard,
+    commands: &MultiplexedConnection,
+    subscription: &mut Subscription,
+) -> Result<(), Trouble> {
+    if !shared.routes.has(shard, slot(&subscription.tag)) {
+        subscription.tag = own_tag(shared, shard)?;
+        let channel = shared.library.probe_channel(&subscription.tag);
+        listen(shared, &mut subscription.redis, [channel.as_str()], true).await?;
     }
+    let word = format!("{:032x}", rand::random::<u128>());
+    let sent = shared.library.probe(&subscription.tag, &word).exec_async(&mut commands.clone()).await;
+    match sent {
+        Err(error) if error.code() == Some("MOVED") => {
+            // The slots are on their way elsewhere; the next look knows where.
+            shared.routes.stale.notify_one();
+            return Ok(());
+        }
+        Err(error) if error.to_string().contains("Function not found") => {
+            return if shard.load(shared.library.source()).await { Ok(()) } else { Err(Trouble::of(&error)) };
+        }
+        sent => sent.map_err(|error| Trouble::of(&error))?,
+    }
+    let heard = timeout(PROBE_HEARD, subscription.probes.wait_for(|heard| *heard == word));
+    if !heard.await.is_ok_and(|heard| heard.is_ok()) {
+        return Err(Trouble::new(Reason::Silent, "its subscription hears nothing"));
+    }
+    check_replicas(shared, shard).await
 }
 
-/// A probe of a link that worked so far.
-async fn look(commands: &mut Connection, subscription: &mut Subscription) -> Option<Lost> {
-    let probed = timeout(PROBE_HEARD, probe(commands, subscription)).await;
-    match probed.unwrap_or_else(|_| Err(silent())) {
-        Ok(()) => None,
-        Err(trouble) => Some(Lost::Commands(trouble.words())),
+/// Whether there are as many replicas as every message waits for.
+async fn check_replicas(shared: &Shared, shard: &Shard) -> Result<(), Trouble> {
+    let wanted = shared.wait;
+    let storing = shard.storing.borrow().clone();
+    let (true, Some(mut storing)) = (wanted > 0, storing) else { return Ok(()) };
+    let wait = ::redis::cmd("WAIT").arg(wanted).arg(400).query_async(&mut storing).await;
+    let there: u32 = wait.map_err(|error| Trouble::of(&error))?;
+    if there >= wanted {
+        return Ok(());
     }
+    let words =
+        format!("only {there} of its replicas follow, and --redis-wait is {wanted}, so messages are not accepted");
+    Err(Trouble::new(Reason::Replicas, words))
 }

@@ -1,4 +1,4 @@
-//! The way of messages to Redis: a bounded queue in front, and one task that sends what has gathered.
+//! The way of messages to a server: a bounded queue in front, and one task that sends what has gathered.
 //!
 //! While one round is under way the next one gathers, so under load a round carries many messages and when idle it carries
 //! one, at once. A round is one pipeline with at most one call a room; a call stores several messages of its room. As there
@@ -6,14 +6,15 @@
 //! [`Queue::push`] was called, over retries, too; and one room's failure is answered for that room alone.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Shared;
 use super::functions::{self, CallError, MessageKey};
-use super::{ATTEMPT, Shared};
+use super::shard::{ATTEMPT, PAUSE, Shard, present};
 use crate::broker::{BrokerError, DEADLINE, Publication};
 use crate::names::RoomName;
 use crate::position::Position;
@@ -30,8 +31,8 @@ const CALL_BYTES: usize = 256 * 1024;
 const ROUND_CALLS: usize = 64;
 const ROUND_BYTES: usize = 1024 * 1024;
 
-/// Between a failed round and the next.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long replicas may take to have a round. Redis' own time-out of `WAIT`; the answer still comes within the attempt.
+const REPLICATED: Duration = Duration::from_millis(400);
 
 pub(super) type Answer = Result<Position, BrokerError>;
 
@@ -50,9 +51,15 @@ impl Pending {
 }
 
 /// Messages of one room that are stored in one call.
-struct Call {
+pub(super) struct Call {
     room: RoomName,
     messages: Vec<Pending>,
+}
+
+impl Call {
+    pub fn room(&self) -> &RoomName {
+        &self.room
+    }
 }
 
 #[derive(Default)]
@@ -95,6 +102,28 @@ impl Queue {
     fn put_back(&self, round: Vec<Call>) {
         let mut waiting = self.waiting();
         round.into_iter().for_each(|call| waiting.put_back(call));
+    }
+
+    /// Takes everything of some rooms.
+    pub fn take_all(&self, of: impl Fn(&RoomName) -> bool) -> Vec<Call> {
+        let mut waiting = self.waiting();
+        let lanes: Vec<_> = waiting.lanes.extract_if(|room, _| of(room)).collect();
+        let calls: Vec<Call> = lanes.into_iter().map(|(room, lane)| Call { room, messages: lane.into() }).collect();
+        calls.iter().for_each(|call| waiting.answered(&call.messages));
+        let Waiting { lanes, turns, .. } = &mut *waiting;
+        turns.retain(|room| lanes.contains_key(room));
+        calls
+    }
+
+    /// Takes over what another server's queue had; it goes first. More than the queue takes by itself, if need be: it was
+    /// taken already.
+    pub fn take_over(&self, call: Call) {
+        let mut waiting = self.waiting();
+        waiting.messages += call.messages.len();
+        waiting.bytes += call.messages.iter().map(Pending::bytes).sum::<usize>();
+        waiting.put_back(call);
+        drop(waiting);
+        self.bell.notify_one();
     }
 
     /// The next round; empty when nothing waits.
@@ -203,94 +232,113 @@ impl Waiting {
     }
 }
 
-/// Sends what gathers in the queue, for as long as the broker lives.
-pub(super) async fn run(shared: std::sync::Arc<Shared>) {
-    let queue = &shared.queue;
+/// Sends what gathers in the queue, for as long as the server is ours.
+pub(super) async fn run(shared: Arc<Shared>, shard: Arc<Shard>) {
+    let queue = &shard.queue;
+    let line = if shared.wait > 0 { &shard.storing } else { &shard.commands };
     loop {
         if queue.is_empty() {
             queue.bell.notified().await;
         }
-        if !shared.connected() && timeout(PAUSE, shared.connection()).await.is_err() {
+        if timeout(PAUSE, present(line)).await.is_err() {
             // Who waits is told in time without us; here the memory is given back.
             queue.drop_expired(Instant::now());
             continue;
         }
+        let _round = shared.routes.rounds.read().await;
         let round = queue.take_round(Instant::now());
-        if !round.is_empty() {
-            send(&shared, round).await;
-        }
-    }
-}
-
-async fn send(shared: &Shared, round: Vec<Call>) {
-    let mut pipeline = ::redis::Pipeline::with_capacity(round.len());
-    for call in &round {
-        let messages = call.messages.iter();
-        let messages = messages.map(|pending| (&pending.key, &pending.publication.event));
-        pipeline.add_command(shared.library.publish(&call.room, messages));
-    }
-    match shared.attempt(&pipeline).await {
-        Ok(answers) => settle(shared, round, answers).await,
-        Err(_) => {
-            shared.queue.put_back(round);
+        if !round.is_empty() && send(&shared, &shard, round).await == Again::Later {
             sleep(PAUSE).await;
         }
     }
 }
 
+async fn send(shared: &Shared, shard: &Shard, round: Vec<Call>) -> Again {
+    let mut pipeline = ::redis::Pipeline::with_capacity(round.len() + 1);
+    for call in &round {
+        let messages = call.messages.iter();
+        let messages = messages.map(|pending| (&pending.key, &pending.publication.event));
+        pipeline.add_command(shared.library.publish(&call.room, messages));
+    }
+    let line = if shared.wait == 0 {
+        &shard.commands
+    } else {
+        pipeline.cmd("WAIT").arg(shared.wait).arg(REPLICATED.as_millis() as u64);
+        &shard.storing
+    };
+    match shard.attempt(line, &pipeline).await {
+        Ok(mut answers) => {
+            if shared.wait > 0 && !has_replicas(answers.pop(), shared.wait) {
+                // Stored, and not yet where it should be: the same ids ask again.
+                shard.doubt.notify_one();
+                shard.queue.put_back(round);
+                return Again::Later;
+            }
+            settle(shared, shard, round, answers).await
+        }
+        Err(_) => {
+            shard.queue.put_back(round);
+            Again::Later
+        }
+    }
+}
+
+fn has_replicas(answer: Option<::redis::Value>, wanted: u32) -> bool {
+    matches!(answer, Some(::redis::Value::Int(number)) if number >= i64::from(wanted))
+}
+
 /// Answers every call that has its answer; the others go back to the front of their rooms.
-async fn settle(shared: &Shared, round: Vec<Call>, answers: Vec<::redis::Value>) {
+async fn settle(shared: &Shared, shard: &Shard, round: Vec<Call>, answers: Vec<::redis::Value>) -> Again {
     let mut again = Again::AtOnce;
     for (call, answer) in round.into_iter().zip(answers) {
         match functions::positions(answer, call.messages.len()) {
             Ok(positions) => {
-                shared.queue.waiting().answered(&call.messages);
+                shard.queue.waiting().answered(&call.messages);
                 for (pending, position) in call.messages.into_iter().zip(positions) {
                     // Who no longer listens has been told "unavailable", and may ask again with the same id.
                     let _ = pending.answer.send(Ok(position));
                 }
             }
-            Err(CallError::Final(error)) => {
-                shared.queue.waiting().answered(&call.messages);
+            Err(CallError::Final(error) | CallError::NoWrites(error)) => {
+                shard.doubt.notify_one();
+                shard.queue.waiting().answered(&call.messages);
                 for pending in call.messages {
                     let _ = pending.answer.send(Err(error.clone()));
                 }
             }
             Err(CallError::NotLoaded) => {
-                shared.queue.waiting().put_back(call);
+                shard.queue.waiting().put_back(call);
                 again = again.max(Again::Loaded);
             }
-            Err(CallError::NotNow(_)) => {
-                shared.queue.waiting().put_back(call);
+            Err(CallError::Elsewhere) => {
+                shared.routes.stale.notify_one();
+                shard.queue.waiting().put_back(call);
+                again = again.max(Again::Later);
+            }
+            Err(CallError::NotNow) => {
+                shard.doubt.notify_one();
+                shard.queue.waiting().put_back(call);
                 again = again.max(Again::Later);
             }
         }
     }
-    match again {
-        Again::AtOnce => {}
-        Again::Loaded => {
-            if !shared.load().await {
-                sleep(PAUSE).await;
-            }
-        }
-        Again::Later => sleep(PAUSE).await,
+    if again == Again::Loaded && !shard.load(shared.library.source()).await {
+        return Again::Later;
     }
+    again
 }
 
 /// What the next round needs first.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Again {
     AtOnce,
     Loaded,
     Later,
 }
 
-/// Waits for a message's answer, but never beyond the deadline.
-pub(super) async fn answer(receiver: oneshot::Receiver<Answer>, deadline: Instant) -> Answer {
-    match tokio::time::timeout_at(deadline, receiver).await {
-        Ok(Ok(answer)) => answer,
-        _ => Err(super::no_answer()),
-    }
+/// Waits for a message's answer, but never beyond the deadline; `None`: there is none.
+pub(super) async fn answer(receiver: oneshot::Receiver<Answer>, deadline: Instant) -> Option<Answer> {
+    tokio::time::timeout_at(deadline, receiver).await.ok()?.ok()
 }
 
 /// An attempt must leave room for another one before the deadline.

@@ -1,8 +1,8 @@
 //! Which rooms this node listens to, and what it hears.
 //!
-//! The hub says which rooms it wants; the link's task, alone, brings the connection in line with that: it takes the
-//! [`Changes`], sends them, and says which rooms are heard. So a room that is let go and wanted again at once, or wanted while
-//! the connection is replaced, ends as it was wanted last.
+//! The hub says which rooms it wants; the link to a room's server, alone, brings its connection in line with that: it takes
+//! the [`Changes`], sends them, and says which rooms are heard. So a room that is let go and wanted again at once, or wanted
+//! while the connection is replaced or the room moves to another server, ends as it was wanted last.
 //!
 //! What arrives is parsed inside the connection's reader and goes into the feed, which is bounded and never waits.
 
@@ -11,21 +11,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::redis::{PushInfo, PushKind, Value};
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::functions::{self, BadLine, Library};
+use super::routes::Routes;
+use super::shard::{Shard, ShardId};
 use crate::broker::Feed;
 use crate::names::RoomName;
 
-/// How many rooms one `SUBSCRIBE` names.
+/// How many rooms are taken care of in one round trip.
 const AT_ONCE: usize = 512;
 
 pub(super) struct Rooms {
     library: Arc<Library>,
+    routes: Arc<Routes>,
     feed: Feed,
     state: Mutex<State>,
-    /// Rung when there are changes to make.
-    changed: Notify,
     /// Rung when rooms have come to be heard.
     heard: watch::Sender<()>,
 }
@@ -33,15 +34,19 @@ pub(super) struct Rooms {
 #[derive(Default)]
 struct State {
     rooms: HashMap<RoomName, Ear>,
-    /// Rooms whose `wanted` and `heard` may differ.
-    dirty: HashSet<RoomName>,
+    /// Rooms whose `wanted` and `heard` may differ, by the server that has them.
+    dirty: HashMap<Option<ShardId>, HashSet<RoomName>>,
 }
 
 #[derive(Default)]
 struct Ear {
     wanted: bool,
-    /// Redis confirmed that this connection gets the room's messages.
+    /// The server that has the room.
+    shard: Option<ShardId>,
+    /// It confirmed that our connection gets the room's messages.
     heard: bool,
+    /// It was heard before: what came in between is missing.
+    again: bool,
     /// It was said in the log that the room has messages which cannot be read; once is enough.
     complained: bool,
 }
@@ -59,9 +64,15 @@ impl Changes {
     }
 }
 
+impl State {
+    fn doubt(&mut self, room: &RoomName, shard: Option<ShardId>) {
+        self.dirty.entry(shard).or_default().insert(room.clone());
+    }
+}
+
 impl Rooms {
-    pub fn new(library: Arc<Library>, feed: Feed) -> Self {
-        Rooms { library, feed, state: Mutex::default(), changed: Notify::new(), heard: watch::Sender::new(()) }
+    pub fn new(library: Arc<Library>, routes: Arc<Routes>, feed: Feed) -> Self {
+        Rooms { library, routes, feed, state: Mutex::default(), heard: watch::Sender::new(()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -91,33 +102,36 @@ impl Rooms {
 
     /// Whether the room is heard already.
     fn mark(&self, room: &RoomName, wanted: bool) -> bool {
+        let owner = self.routes.owner(room);
         let mut state = self.state();
-        let ear = state.rooms.entry(room.clone()).or_default();
+        let ear = state
+            .rooms
+            .entry(room.clone())
+            .or_insert_with(|| Ear { shard: owner.as_ref().map(|owner| owner.id), ..Ear::default() });
         ear.wanted = wanted;
-        let heard = ear.heard;
+        let (heard, shard) = (ear.heard, ear.shard);
         if heard != wanted {
-            state.dirty.insert(room.clone());
+            state.doubt(room, shard);
             drop(state);
-            self.changed.notify_one();
+            if let Some(owner) = owner {
+                owner.rooms_changed.notify_one();
+            }
         } else if !wanted {
             // Neither wanted nor heard: the next look at the changes removes it.
-            state.dirty.insert(room.clone());
+            state.doubt(room, shard);
         }
         heard
     }
 
-    pub async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    /// Takes some of the changes; to be asked again until there are none.
-    pub fn next_changes(&self) -> Changes {
+    /// Takes some of the changes at one server; to be asked again until there are none.
+    pub fn next_changes(&self, shard: &Shard) -> Changes {
         let mut state = self.state();
         let state = &mut *state;
         let mut changes = Changes::default();
-        let taken: Vec<RoomName> = state.dirty.iter().take(AT_ONCE).cloned().collect();
+        let Some(dirty) = state.dirty.get_mut(&Some(shard.id)) else { return changes };
+        let taken: Vec<RoomName> = dirty.iter().take(AT_ONCE).cloned().collect();
         for room in taken {
-            state.dirty.remove(&room);
+            dirty.remove(&room);
             let Some(ear) = state.rooms.get_mut(&room) else {
                 continue;
             };
@@ -134,28 +148,83 @@ impl Rooms {
         changes
     }
 
-    /// Redis confirmed these rooms.
-    pub fn confirm(&self, opened: &[RoomName]) {
+    /// The server confirmed these rooms.
+    pub fn confirm<'a>(&self, opened: impl Iterator<Item = &'a RoomName>, shard: &Shard) {
         let mut state = self.state();
+        let mut missed = false;
         for room in opened {
-            let ear = state.rooms.entry(room.clone()).or_default();
+            let Some(ear) = state.rooms.get_mut(room).filter(|ear| ear.shard == Some(shard.id)) else {
+                // It was let go meanwhile, or is elsewhere by now: close it again, if it is still here.
+                let ear = Ear { shard: Some(shard.id), heard: true, ..Ear::default() };
+                if !state.rooms.contains_key(room) {
+                    state.rooms.insert(room.clone(), ear);
+                    state.doubt(room, Some(shard.id));
+                    shard.rooms_changed.notify_one();
+                }
+                continue;
+            };
             ear.heard = true;
+            missed |= std::mem::replace(&mut ear.again, true);
             if !ear.wanted {
-                // It was let go meanwhile.
-                state.dirty.insert(room.clone());
-                self.changed.notify_one();
+                state.doubt(room, Some(shard.id));
+                shard.rooms_changed.notify_one();
             }
         }
         drop(state);
+        if missed {
+            self.gapped();
+        }
         self.heard.send_replace(());
     }
 
-    /// The connection is gone: nothing is heard.
-    pub fn deaf(&self) {
+    /// The connection to a server is gone: nothing is heard of its rooms.
+    pub fn deaf(&self, shard: &Shard) {
         let mut state = self.state();
-        state.rooms.retain(|_, ear| ear.wanted);
-        state.rooms.values_mut().for_each(|ear| ear.heard = false);
-        state.dirty = state.rooms.keys().cloned().collect();
+        let state = &mut *state;
+        state.rooms.retain(|_, ear| ear.wanted || ear.shard != Some(shard.id));
+        let here = state.rooms.iter_mut().filter(|(_, ear)| ear.shard == Some(shard.id));
+        let dirty = here.map(|(room, ear)| {
+            ear.heard = false;
+            room.clone()
+        });
+        let dirty = dirty.collect();
+        state.dirty.insert(Some(shard.id), dirty);
+    }
+
+    /// Rooms may be at other servers now.
+    pub fn moved(&self) {
+        let mut state = self.state();
+        let state = &mut *state;
+        for (room, ear) in &mut state.rooms {
+            let owner = self.routes.owner(room);
+            let shard = owner.as_ref().map(|owner| owner.id);
+            if ear.shard == shard {
+                continue;
+            }
+            (ear.shard, ear.heard) = (shard, false);
+            state.dirty.entry(shard).or_default().insert(room.clone());
+            if let Some(owner) = owner {
+                owner.rooms_changed.notify_one();
+            }
+        }
+        let shards = self.routes.shards();
+        let is_ours = |id: &Option<ShardId>| id.is_none_or(|id| shards.iter().any(|shard| shard.id == id));
+        state.dirty.retain(|id, _| is_ours(id));
+    }
+
+    /// A server has stopped listening for us: the room's slot is elsewhere, unless we wanted that.
+    fn dropped(&self, room: &RoomName) {
+        let mut state = self.state();
+        let Some(ear) = state.rooms.get_mut(room) else { return };
+        if ear.wanted && std::mem::take(&mut ear.heard) {
+            let shard = ear.shard;
+            state.doubt(room, shard);
+            drop(state);
+            self.routes.stale.notify_one();
+            if let Some(owner) = self.routes.owner(room) {
+                owner.rooms_changed.notify_one();
+            }
+        }
     }
 
     /// Deliveries may have been lost.
@@ -163,21 +232,26 @@ impl Rooms {
         self.feed.gapped();
     }
 
-    pub fn channel(&self, room: &RoomName) -> String {
-        self.library.channel(room)
-    }
-
     /// Hands what was published on to the hub. The answer is what came on a channel that is no room's.
-    pub fn hear(&self, push: PushInfo) -> Option<(Bytes, Bytes)> {
-        if push.kind != PushKind::Message {
-            return None;
+    pub fn hear(&self, push: PushInfo) -> Option<Bytes> {
+        match push.kind {
+            PushKind::Message | PushKind::SMessage => {}
+            PushKind::SUnsubscribe => {
+                if let Some(Value::BulkString(channel)) = push.data.first()
+                    && let Some(room) = self.library.room_of(channel)
+                {
+                    self.dropped(&room);
+                }
+                return None;
+            }
+            _ => return None,
         }
         let [channel, payload] = <[Value; 2]>::try_from(push.data).ok()?;
         let (Value::BulkString(channel), Value::BulkString(payload)) = (channel, payload) else {
             return None;
         };
         let Some(room) = self.library.room_of(&channel) else {
-            return Some((channel.into(), payload.into()));
+            return Some(payload.into());
         };
         if self.state().rooms.get(&room).is_some_and(|ear| ear.wanted) {
             self.deliver(&room, payload.into());
