@@ -115,8 +115,8 @@ async fn a_publish_whose_answer_is_lost_is_stored_once() {
     let epoch = scene.crowd.clients[0].record().position.clone().expect("it has joined").epoch;
     for _ in 0..5 {
         // Answers, unlike what the subscription brings, have a line for the epoch and one for the offset.
-        wire.swallow_next_with(&format!("{epoch}\r\n:"));
-        wait_until("an answer is lost", async || wire.has_swallowed()).await;
+        wire.mute_from(&format!("{epoch}\r\n:"));
+        wait_until("an answer is lost", async || wire.has_muted()).await;
         scene.crowd.hear_more(20).await;
     }
     scene.end().await;
