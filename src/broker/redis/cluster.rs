@@ -19,11 +19,14 @@ use super::servers::{Access, CONNECT, Place, connect};
 use super::shard::{Shard, ShardId};
 use super::trouble::{Reason, Trouble};
 use super::{Shared, publisher};
+use crate::broker::Status;
 use crate::redis_url::Host;
 
-/// How often the cluster is asked how it is; and how often when something is known to have changed.
+/// How often the cluster is asked who has what; and how often while something is wrong.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-const ASK_OFTEN: Duration = Duration::from_millis(200);
+const ASK_OFTEN: Duration = Duration::from_millis(300);
+/// Between two looks, whatever was heard.
+const ASK_PAUSE: Duration = Duration::from_millis(50);
 
 /// More servers than any cluster has.
 const MAX_SERVERS: usize = 1000;
@@ -66,15 +69,16 @@ impl Cluster {
     /// Follows the cluster until the broker is dropped.
     pub async fn keep(mut self) {
         loop {
-            let troubled = self.said.is_some() || self.members.is_empty();
-            let pause = if troubled { ASK_OFTEN } else { ASK_EVERY };
+            // Who does not answer may have a successor by now.
+            let well = *self.shared.health.status().borrow() == Status::Up;
+            let pause = if well { ASK_EVERY } else { ASK_OFTEN };
             let _ = timeout(pause.mul_f64(rand::random_range(0.8..1.2)), self.shared.routes.stale.notified()).await;
             match self.view().await {
                 // A server that refuses us says so by itself.
                 Ok(view) => drop(self.follow(view, false).await),
                 Err(trouble) => self.say(trouble),
             }
-            sleep(ASK_OFTEN / 2).await;
+            sleep(ASK_PAUSE).await;
         }
     }
 

@@ -140,7 +140,7 @@ impl Link {
                 self.shared.rooms.gapped();
                 Ok(subscription)
             }
-            Ok((subscription, Err(trouble))) if trouble.reason.refuses_messages_only() => {
+            Ok((subscription, Err(trouble))) if trouble.reason.keeps_link() => {
                 self.say(trouble);
                 self.shared.rooms.gapped();
                 Ok(subscription)
@@ -207,7 +207,7 @@ impl Link {
                     let probed = timeout(PROBE_HEARD, probe(&shared, &shard, &server.commands, subscription)).await;
                     match probed.unwrap_or_else(|_| Err(Trouble::silent())) {
                         Ok(()) => self.say_well(),
-                        Err(trouble) if trouble.reason.refuses_messages_only() => self.say(trouble),
+                        Err(trouble) if trouble.reason.keeps_link() => self.say(trouble),
                         Err(trouble) => return Lost::Commands(trouble),
                     }
                     if shard.place.has_moved(server.host.as_ref()).await {

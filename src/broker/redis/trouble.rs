@@ -76,9 +76,14 @@ impl Reason {
         matches!(self, Reason::Tls | Reason::Login | Reason::Permission | Reason::Version | Reason::WrongServer)
     }
 
-    /// Whether the connection works and can be kept: only messages are not taken.
+    /// Whether only messages are not taken: everything else works.
     pub fn refuses_messages_only(self) -> bool {
         matches!(self, Reason::Memory | Reason::Disk | Reason::Replicas)
+    }
+
+    /// Whether the connections are good all the same.
+    pub fn keeps_link(self) -> bool {
+        self.refuses_messages_only() || self == Reason::Topology
     }
 }
 
