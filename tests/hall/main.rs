@@ -30,6 +30,7 @@ mod resume;
 mod rooms;
 mod said_once;
 mod seats;
+mod sentinel;
 mod signs_of_life;
 mod subscription;
 mod windows;

@@ -211,6 +211,34 @@ impl RedisServer {
         wait_for(&format!("{field} is {value}"), || self.info(section, field).as_deref() == Some(value));
     }
 
+    /// Its replicas lose it, and cannot come back before [`RedisServer::let_back`]: what is stored now is stored here alone.
+    pub fn cut_off(&self, replicas: &[&RedisServer]) {
+        for replica in replicas {
+            // Nobody has such a password, so the greeting fails.
+            replica.must(&["CONFIG", "SET", "masterauth", "nobody's"]);
+        }
+        self.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+        for replica in replicas {
+            replica.wait_for_info("replication", "master_link_status", "down");
+        }
+    }
+
+    /// To a replica that was cut off: it may follow a master again.
+    pub fn let_back(&self) {
+        self.must(&["CONFIG", "SET", "masterauth", ""]);
+    }
+
+    /// Holds up whatever writes until its replicas have all that was written: if it dies now, nothing is lost. Nobody
+    /// is told of anything, so it must die at once.
+    pub fn stop_writing(&self, replicas: &[&RedisServer]) {
+        self.must(&["CLIENT", "PAUSE", "20000", "WRITE"]);
+        let written = || self.info("replication", "master_repl_offset");
+        for replica in replicas {
+            let read = || replica.info("replication", "slave_repl_offset");
+            wait_for("a replica has everything", || read().is_some() && read() == written());
+        }
+    }
+
     /// How often a command was called, by clients and by functions; `xrange`, `xinfo|stream`.
     pub fn calls(&self, command: &str) -> u64 {
         let stats = self.info("commandstats", &format!("cmdstat_{command}"));

@@ -75,6 +75,13 @@ impl Cluster {
         self.servers.iter().position(|server| server.port() == port)
     }
 
+    /// Those who follow a server.
+    pub fn replicas_of(&self, master: usize) -> Vec<&RedisServer> {
+        let port = self.servers[master].port().to_string();
+        let follows = |server: &&RedisServer| server.info("replication", "master_port").as_ref() == Some(&port);
+        self.servers.iter().filter(|server| server.answers()).filter(follows).collect()
+    }
+
     /// Which of [`Cluster::servers`] has a room.
     pub fn owner(&self, room: &str) -> usize {
         self.owner_of_slot(self.slot(room))

@@ -102,6 +102,13 @@ impl Sentinel {
         &self.servers[self.master_index()]
     }
 
+    /// Those who follow the master.
+    pub fn replicas(&self) -> Vec<&RedisServer> {
+        let master = self.master_index();
+        let others = self.servers.iter().enumerate().filter(|(index, _)| *index != master);
+        others.map(|(_, server)| server).collect()
+    }
+
     /// What `redis-cli` prints for a command at the master.
     pub fn cli(&self, arguments: &[&str]) -> String {
         self.master().cli(arguments)
