@@ -12,6 +12,7 @@ mod a_slow_reader;
 mod bad_input;
 mod browser;
 mod cli;
+mod cluster;
 mod echo;
 mod floods;
 mod frames;

@@ -75,6 +75,21 @@ impl Cluster {
         self.servers.iter().position(|server| server.port() == port)
     }
 
+    pub fn index_of(&self, server: &RedisServer) -> usize {
+        let index = self.servers.iter().position(|other| other.port() == server.port());
+        index.expect("one of ours")
+    }
+
+    /// Waits until somebody follows this server, and has what it has.
+    pub fn wait_followed(&self, master: usize) {
+        wait_for("it is followed", || {
+            let up =
+                |replica: &&RedisServer| replica.info("replication", "master_link_status").as_deref() == Some("up");
+            let replicas = self.replicas_of(master);
+            !replicas.is_empty() && replicas.iter().all(up)
+        });
+    }
+
     /// Those who follow a server.
     pub fn replicas_of(&self, master: usize) -> Vec<&RedisServer> {
         let port = self.servers[master].port().to_string();
