@@ -20,6 +20,7 @@ use crate::log::{Batch, Seq};
 use crate::metrics::{METRICS, Sent};
 use crate::outgoing::{ConnectionId, Outgoing};
 use crate::room::Room;
+use crate::vital::vital;
 
 /// After as many members the loop lets others have its thread, and another room its turn.
 const TURN: usize = 128;
@@ -53,7 +54,7 @@ impl Worker {
         let rung = Arc::new(Rung::default());
         let mut delivery =
             Loop { index, changes: receiver, rung: rung.clone(), audiences: HashMap::new(), passing: VecDeque::new() };
-        tokio::spawn(async move {
+        vital("a delivery loop", async move {
             tokio::select! {
                 () = delivery.run() => {}
                 () = stop.cancelled() => {}

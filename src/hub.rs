@@ -28,6 +28,7 @@ use crate::outgoing::ConnectionId;
 use crate::pages::{Page, Pages};
 use crate::position::{Offset, Position};
 use crate::room::{Budget, Entrance, Membership, Place, Progress, Room, Wants};
+use crate::vital::vital;
 
 /// A room stays open for so long after its last member left.
 const LINGER: Duration = Duration::from_secs(60);
@@ -222,7 +223,7 @@ impl Hub {
         }
         open.reading.store(true, Ordering::Release);
         let (hub, opened) = (self.clone(), open.clone());
-        let task = tokio::spawn(async move {
+        let task = vital("reading a room", async move {
             let result = hub.read_on(&opened, encoding).await;
             opened.reading.store(false, Ordering::Release);
             result
@@ -428,7 +429,7 @@ impl Hub {
 /// Runs `task` until `stop`.
 fn until(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
     let stop = stop.clone();
-    tokio::spawn(async move {
+    vital("the hub", async move {
         tokio::select! {
             () = task => {}
             () = stop.cancelled() => {}

@@ -33,6 +33,7 @@ pub mod server;
 pub mod session;
 pub mod tcp;
 pub mod underway;
+pub mod vital;
 pub mod ws;
 
 // The checks in `fuzz/` know the hall by its name; so does the test of the log that shares them.

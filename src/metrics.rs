@@ -188,7 +188,8 @@ fn describe() {
     counter!("townhall_resumes_total", "Clients that resumed, and where from");
     counter!("townhall_gaps_repaired_total", "Messages that the subscription lost and history had");
     counter!("townhall_messages_lost_total", "Messages that nobody has any more");
-    gauge!("townhall_broker_up", "1 while commands and the subscription work");
+    gauge!("townhall_broker_up", "1 while commands and the subscription work and messages are stored");
+    gauge!("townhall_broker_trouble", "Servers of the broker with which something is wrong, by what");
     counter!("townhall_broker_reconnects_total", "New connections to the broker after the first");
     gauge!("townhall_slow_readers", "Clients whose socket takes no more at the moment");
     counter!("townhall_errors_total", "Refused commands by code");

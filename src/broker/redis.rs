@@ -52,6 +52,7 @@ use crate::config::{HistorySettings, RedisSettings};
 use crate::names::RoomName;
 use crate::position::Position;
 use crate::redis_url::Servers;
+use crate::vital::vital;
 
 /// Redis will not have us, however long we wait: the start is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,8 +114,8 @@ async fn open_one(shared: &Arc<Shared>, shard: Shard) -> Result<Vec<AbortOnDropH
     shared.routes.change(vec![Some(shard.clone())]).await;
     let link = Link::begin(shared.clone(), shard.clone()).await?;
     Ok(vec![
-        AbortOnDropHandle::new(tokio::spawn(link.keep())),
-        AbortOnDropHandle::new(tokio::spawn(publisher::run(shared.clone(), shard))),
+        AbortOnDropHandle::new(vital("the link to Redis", link.keep())),
+        AbortOnDropHandle::new(vital("publishing", publisher::run(shared.clone(), shard))),
     ])
 }
 
@@ -124,7 +125,7 @@ async fn open_cluster(
     seeds: Vec<crate::redis_url::Host>,
 ) -> Result<Vec<AbortOnDropHandle<()>>, trouble::Trouble> {
     let cluster = Cluster::begin(shared.clone(), access, seeds).await?;
-    Ok(vec![AbortOnDropHandle::new(tokio::spawn(cluster.keep()))])
+    Ok(vec![AbortOnDropHandle::new(vital("following the cluster", cluster.keep()))])
 }
 
 impl Broker for RedisBroker {

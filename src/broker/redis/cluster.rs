@@ -21,6 +21,7 @@ use super::trouble::{Reason, Trouble};
 use super::{Shared, publisher};
 use crate::broker::Status;
 use crate::redis_url::Host;
+use crate::vital::vital;
 
 /// How often the cluster is asked who has what; and how often while something is wrong.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -157,8 +158,8 @@ impl Cluster {
             Link::new(self.shared.clone(), shard.clone())
         };
         let tasks = [
-            AbortOnDropHandle::new(tokio::spawn(link.keep())),
-            AbortOnDropHandle::new(tokio::spawn(publisher::run(self.shared.clone(), shard.clone()))),
+            AbortOnDropHandle::new(vital("the link to Redis", link.keep())),
+            AbortOnDropHandle::new(vital("publishing", publisher::run(self.shared.clone(), shard.clone()))),
         ];
         self.members.insert(host, Member { shard, _tasks: tasks });
         Ok(())

@@ -62,6 +62,11 @@ impl Library {
         }
     }
 
+    /// What keys and channels begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Its text, as the servers have it.
     pub fn source(&self) -> &str {
         &self.source

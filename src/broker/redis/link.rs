@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Client, Pipeline, PushKind, RedisError, Value};
+use ::redis::{Client, ConnectionAddr, Pipeline, PushKind, RedisError, Value};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -243,6 +243,9 @@ impl Link {
         if self.said.as_ref().is_none_or(|said| said.reason != *reason) {
             match (self.met, reason.is_final()) {
                 (_, true) => tracing::error!("Redis at {name} refuses us, trying again: {words}"),
+                _ if reason.refuses_messages_only() => {
+                    tracing::warn!("Redis at {name} takes no messages, everything else goes on: {words}");
+                }
                 (true, _) => tracing::warn!("Redis at {name} is away, everybody stays and waits for it: {words}"),
                 (false, _) => tracing::warn!("waiting for Redis at {name}: {words}"),
             }
@@ -260,14 +263,17 @@ async fn open(client: &Client, gone: Arc<Notify>) -> Result<MultiplexedConnectio
             gone.notify_one();
         }
     };
-    connect(client, hear).await.map_err(|error| unconnected(&error))
+    connect(client, hear).await.map_err(|error| unconnected(&error, client))
 }
 
-/// Who listens with TLS hangs up on those who come without.
-fn unconnected(error: &RedisError) -> Trouble {
+/// Who listens with TLS hangs up on those who come without; who listens without waits for those who come with it to go on.
+fn unconnected(error: &RedisError, client: &Client) -> Trouble {
     let mut trouble = Trouble::of(error);
-    if error.is_connection_dropped() && !error.is_connection_refusal() {
-        trouble.words.push_str(" (at once; does it want TLS, rediss:// ?)");
+    let tls = matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
+    if tls && trouble.reason == Reason::Silent {
+        trouble.words.push_str("; does it speak TLS, or is it redis:// without the second s?");
+    } else if !tls && error.is_connection_dropped() && !error.is_connection_refusal() {
+        trouble.words.push_str("; does it want TLS, rediss:// with a second s?");
     }
     trouble
 }
@@ -315,12 +321,20 @@ async fn check_server(shared: &Shared, redis: &mut MultiplexedConnection) -> Res
 async fn check_rights(shared: &Shared, shard: &Shard, redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
     let tag = own_tag(shared, shard)?;
     let check = shared.library.check(&tag, shared.wait > 0);
-    let answer: Value = check.query_async(redis).await.map_err(|error| Trouble::of(&error))?;
+    let answer: Value = check.query_async(redis).await.map_err(|error| {
+        let mut trouble = Trouble::of(&error);
+        if trouble.reason == Reason::Permission {
+            let prefix = shared.library.prefix();
+            trouble.words.push_str(&format!("; what it needs is the keys ~{prefix}:* and the channels &{prefix}:*"));
+        }
+        trouble
+    })?;
     let lacking = lacks(answer);
     if lacking.is_empty() {
         return Ok(());
     }
-    let words = format!("this Redis user may not do what townhall needs; allow it {}", lacking.join(", "));
+    let lacking = lacking.join(", ").replace(&format!("{{{tag}}}"), "*");
+    let words = format!("this Redis user may not do what townhall needs; allow it {lacking}");
     Err(Trouble::new(Reason::Permission, words))
 }
 
@@ -344,7 +358,7 @@ async fn subscribe(shared: &Arc<Shared>, shard: &Arc<Shard>, client: &Client) ->
             heard.send_replace(word);
         }
     });
-    let mut redis = connected.await.map_err(|error| unconnected(&error))?;
+    let mut redis = connected.await.map_err(|error| unconnected(&error, client))?;
     let channel = shared.library.probe_channel(&tag);
     listen(shared, &mut redis, [channel.as_str()], true).await?;
     shared.rooms.deaf(shard);

@@ -187,7 +187,7 @@ fn is_about_tls(said: &str) -> bool {
 fn by_tls(said: &str) -> Trouble {
     let words = if said.contains("UnknownIssuer") {
         "its certificate is vouched for by nobody whom this machine trusts; give who does with --redis-ca"
-    } else if said.contains("NotValidForName") {
+    } else if said.contains("not valid for name") {
         "its certificate is for another name; use the name in it as the URL's host"
     } else if said.contains("InvalidContentType") || said.contains("corrupt message") {
         "what answers there does not speak TLS; is it redis:// without the second s?"

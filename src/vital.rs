@@ -1,0 +1,62 @@
+//! Tasks without which a node is a ghost: it would look alive, and nobody would hear anything.
+//!
+//! A panic on one connection ends that connection. A panic in one of these ends the process: its clients go on at other
+//! nodes, and whoever supervises it starts it again.
+
+use std::process;
+
+use tokio::task::JoinHandle;
+
+/// Exit code of a process one of whose vital tasks has panicked.
+const BROKEN: i32 = 70;
+
+/// Runs a task that must never panic.
+pub fn vital<T: Send + 'static>(what: &'static str, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    let guard = Guard { what };
+    tokio::spawn(async move {
+        let _guard = guard;
+        task.await
+    })
+}
+
+struct Guard {
+    what: &'static str,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a bug in {}: this node cannot go on; its clients will find another one", self.what);
+            process::exit(BROKEN);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Set in the process that is to end.
+    const CHILD: &str = "TOWNHALL_TEST_VITAL";
+
+    #[test]
+    fn a_panic_in_a_vital_task_ends_the_process() {
+        if std::env::var_os(CHILD).is_some() {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let task = runtime.block_on(async { vital("the test", async { panic!("on purpose") }).await });
+            unreachable!("it went on: {task:?}");
+        }
+        let this = std::env::current_exe().unwrap();
+        let name = "vital::tests::a_panic_in_a_vital_task_ends_the_process";
+        let ended = process::Command::new(this).args(["--exact", name]).env(CHILD, "1").output().unwrap();
+        assert_eq!(ended.status.code(), Some(BROKEN), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_stopped_or_ends_ends_nothing_else() {
+        assert_eq!(vital("the test", async { 7 }).await.unwrap(), 7);
+        let stopped = vital("the test", std::future::pending::<()>());
+        stopped.abort();
+        assert!(stopped.await.unwrap_err().is_cancelled());
+    }
+}
