@@ -42,6 +42,18 @@ impl Scene {
         assert_eq!(self.crowd.connections(), self.crowd.clients.len(), "nobody was disconnected");
     }
 
+    /// Every node says what is wrong, wherever one may look; who was ready stays ready.
+    async fn assert_said(&self, reason: &str, words: &str) {
+        let trouble = format!("townhall_broker_trouble{{reason=\"{reason}\"}}");
+        for node in &self.nodes {
+            wait_until(&format!("{reason} is counted"), async || node.metric(&trouble).await == 1.0).await;
+            assert_eq!(node.metric("townhall_broker_up").await, 0.0);
+            let ready = node.ops("/readyz").await.expect("an answer");
+            assert!(ready.status == 200 && ready.body.contains(words), "{ready:?}");
+            assert!(node.log().contains(words), "{words}");
+        }
+    }
+
     async fn wait_up(&self, up: bool) {
         for node in &self.nodes {
             let wanted = f64::from(u8::from(up));
@@ -122,18 +134,25 @@ async fn a_publish_whose_answer_is_lost_is_stored_once() {
     scene.end().await;
 }
 
+/// While nothing is stored one can come in, wherever one comes from, and is refused what one says.
+async fn assert_open_to_listeners(nodes: &[Node]) {
+    for node in nodes {
+        let mut late = Json::connect(&node.ws_url(), "?name=late").await;
+        late.join("lobby").await;
+        late.join("elsewhere").await;
+        let id = late.say("elsewhere", "nobody keeps that").await;
+        let refused = late.until_type("error").await;
+        assert_eq!((&refused["code"], &refused["id"]), (&"unavailable".into(), &id.to_string().into()), "{refused}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_out_of_memory_refuses_what_is_said_and_still_lets_people_in() {
     let scene = Scene::begin().await;
     scene.redis.must(&["CONFIG", "SET", "maxmemory", "1mb"]);
     scene.crowd.notice("unavailable").await;
-    for node in &scene.nodes {
-        let mut late = Json::connect(&node.ws_url(), "?name=late").await;
-        late.join("lobby").await;
-        late.join("elsewhere").await;
-        late.say("elsewhere", "no room for that").await;
-        late.expect_error("unavailable").await;
-    }
+    scene.assert_said("memory", "its memory is full (maxmemory)").await;
+    assert_open_to_listeners(&scene.nodes).await;
     scene.redis.must(&["CONFIG", "SET", "maxmemory", "0"]);
     scene.end().await;
 }
@@ -146,13 +165,135 @@ async fn a_redis_that_cannot_save_refuses_what_is_said_and_still_lets_people_in(
     scene.redis.must(&["CONFIG", "SET", "save", "1 1"]);
     scene.crowd.notice("unavailable").await;
     assert_eq!(scene.redis.info("persistence", "rdb_last_bgsave_status").as_deref(), Some("err"));
-    for node in &scene.nodes {
-        let mut late = Json::connect(&node.ws_url(), "?name=late").await;
-        late.join("lobby").await;
-        late.join("elsewhere").await;
-        late.say("elsewhere", "who would keep that").await;
-        late.expect_error("unavailable").await;
-    }
+    scene.assert_said("disk", "it cannot write to its disk").await;
+    assert_open_to_listeners(&scene.nodes).await;
     std::fs::remove_dir_all(scene.redis.directory().join("dump.rdb")).expect("the directory is removed");
     scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_whose_disk_is_full_refuses_what_is_said_and_still_lets_people_in() {
+    let redis = RedisServer::start_on_disk(512, &["--appendonly", "yes"]);
+    let url = redis.url();
+    let scene = Scene::at(redis, &url).await;
+    scene.crowd.notice("unavailable").await;
+    assert_eq!(scene.redis.info("persistence", "aof_last_write_status").as_deref(), Some("err"));
+    scene.assert_said("disk", "it cannot write to its disk").await;
+    assert_open_to_listeners(&scene.nodes).await;
+    scene.redis.free_disk();
+    scene.redis.wait_for_info("persistence", "aof_last_write_status", "ok");
+    // What was freed is enough to prove that all goes on, and not for a rewrite.
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_reads_a_long_file_at_its_start_is_waited_for() {
+    let options = ["--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "local"];
+    let mut scene = Scene::begin_with(&[&options[..], &["--key-load-delay", "1000"]].concat()).await;
+    // 4,000 keys more, each of which takes a millisecond to load.
+    scene.redis.must(&["DEBUG", "POPULATE", "4000"]);
+    scene.redis.cli(&["BGREWRITEAOF"]);
+    scene.redis.wait_for_info("persistence", "aof_rewrites", "1");
+    scene.redis.wait_for_info("persistence", "aof_rewrite_in_progress", "0");
+    scene.redis.restart_loading();
+    scene.assert_said("loading", "it is reading its data from disk").await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_made_a_replica_and_a_master_again_is_waited_for() {
+    let scene = Scene::begin().await;
+    let other = RedisServer::start_replica_of(&scene.redis, &[]);
+    scene.redis.stop_writing(&[&other]);
+    other.must(&["REPLICAOF", "NO", "ONE"]);
+    scene.redis.must(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
+    scene.redis.must(&["CLIENT", "UNPAUSE"]);
+    scene.assert_said("read_only", "it is a replica, which takes no messages").await;
+    scene.redis.must(&["REPLICAOF", "NO", "ONE"]);
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_changed_is_said_and_asked_for_again() {
+    let redis = RedisServer::start_with(&["--requirepass", "old"]);
+    let url = format!("redis://:old@127.0.0.1:{}", redis.port());
+    let scene = Scene::at(redis, &url).await;
+    let cli = |password, arguments: &[&str]| scene.redis.cli_with(&["-a", password], arguments);
+    // Who is in stays in, as long as its connection lives.
+    assert_eq!(cli("old", &["CONFIG", "SET", "requirepass", "new"]), "OK");
+    scene.crowd.hear_more(20).await;
+    cli("new", &["CLIENT", "KILL", "TYPE", "pubsub"]);
+    cli("new", &["CLIENT", "KILL", "TYPE", "normal"]);
+    scene.assert_said("login", "wrong user or password").await;
+    assert!(scene.nodes.iter().all(|node| !node.log().contains(":old@")), "the password is in the log");
+    assert_eq!(cli("new", &["CONFIG", "SET", "requirepass", "old"]), "OK");
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_that_are_taken_away_are_named_and_waited_for() {
+    let redis = RedisServer::start();
+    grant(&redis);
+    let url = format!("redis://hall:PASSWORD@127.0.0.1:{}", redis.port());
+    let scene = Scene::at(redis, &url).await;
+    for (right, words) in [("fcall", "fcall"), ("xadd", "XADD")] {
+        scene.redis.must(&["ACL", "SETUSER", "hall", &format!("-{right}")]);
+        scene.crowd.notice("unavailable").await;
+        scene.assert_said("permission", words).await;
+        scene.redis.must(&["ACL", "SETUSER", "hall", &format!("+{right}")]);
+        scene.wait_up(true).await;
+        scene.crowd.hear_more(20).await;
+    }
+    scene.end().await;
+}
+
+/// The user `hall`, made exactly as docs/redis.md says.
+fn grant(redis: &RedisServer) {
+    let page = include_str!("../../docs/redis.md");
+    let (_, rest) = page.split_once("ACL SETUSER hall ").expect("how the user is made");
+    let (rules, _) = rest.split_once("```").expect("the end of that");
+    let command: Vec<&str> = ["ACL", "SETUSER", "hall"].into_iter().chain(rules.split_whitespace()).collect();
+    redis.must(&command);
+}
+
+#[tokio::test]
+async fn a_user_without_one_of_the_rights_is_refused_and_told_which() {
+    let redis = RedisServer::start();
+    let url = format!("redis://hall:PASSWORD@127.0.0.1:{}", redis.port());
+    for (rule, named) in [
+        ("-fcall", "fcall"),
+        ("-function", "function"),
+        ("-info", "info"),
+        ("-publish", "PUBLISH"),
+        ("-subscribe", "SUBSCRIBE"),
+        ("-xadd", "XADD"),
+        ("-xinfo", "XINFO"),
+        ("-hset", "HSET"),
+        ("-rename", "RENAME"),
+        ("resetkeys", "townhall:{"),
+        ("resetchannels", "townhall:0:{"),
+    ] {
+        grant(&redis);
+        redis.must(&["ACL", "SETUSER", "hall", rule]);
+        let said = Node::refused(&["--redis", &url]).await;
+        assert!(said.contains("may not do what townhall needs") && said.contains(named), "{rule}: {said}");
+        assert!(!said.contains("PASSWORD"), "{said}");
+    }
+    // And with all of them it is let in.
+    grant(&redis);
+    Node::start(&["--redis", &url]).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_given_a_replica_waits_until_that_is_a_master() {
+    let redis = RedisServer::start();
+    let replica = RedisServer::start_replica_of(&redis, &[]);
+    let node = Node::start_unready(&["--redis", &replica.url()]).await;
+    let ready = node.ops("/readyz").await.expect("an answer");
+    assert!(ready.status == 503 && ready.body.contains("it is a replica"), "{ready:?}");
+    replica.must(&["REPLICAOF", "NO", "ONE"]);
+    node.wait_ready().await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    ada.said("lobby", "hello").await;
 }

@@ -40,6 +40,8 @@ pub struct RedisServer {
     port: u16,
     directory: TempDir,
     options: Vec<String>,
+    /// The size of a disk of its own.
+    disk_kib: Option<u32>,
 }
 
 impl RedisServer {
@@ -50,15 +52,24 @@ impl RedisServer {
 
     /// With options as on `redis-server`'s command line, such as `["--appendonly", "yes"]`.
     pub fn start_with(options: &[&str]) -> Self {
+        Self::start_on(None, options)
+    }
+
+    /// With a disk of its own that holds so much, and where `filler` takes half of it; see [`RedisServer::free_disk`].
+    pub fn start_on_disk(kib: u32, options: &[&str]) -> Self {
+        Self::start_on(Some(kib), options)
+    }
+
+    fn start_on(disk_kib: Option<u32>, options: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory for Redis");
         loop {
             // Somebody else may take a port before Redis does; then it is tried with others.
             let port = free_port();
             let filled = |option: &&str| if *option == FREE_PORT { free_port().to_string() } else { (*option).into() };
             let options: Vec<String> = options.iter().map(filled).collect();
-            match launch(port, directory.path(), &options, READY) {
+            match launch(port, directory.path(), disk_kib, &options, READY) {
                 Ok(child) => {
-                    return RedisServer { child, port, directory, options };
+                    return RedisServer { child, port, directory, options, disk_kib };
                 }
                 Err(PortInUse) => continue,
             }
@@ -134,7 +145,7 @@ impl RedisServer {
         self.kill();
         let give_up = Instant::now() + START;
         self.child = loop {
-            match launch(self.port, self.directory.path(), &self.options, state) {
+            match launch(self.port, self.directory.path(), self.disk_kib, &self.options, state) {
                 Ok(child) => break child,
                 Err(PortInUse) if Instant::now() < give_up => sleep(Duration::from_millis(20)),
                 Err(PortInUse) => panic!("port {} was taken by somebody else", self.port),
@@ -154,6 +165,14 @@ impl RedisServer {
             removed.expect("Redis' files can be removed");
         }
         self.restart();
+    }
+
+    /// Removes what takes half of its disk.
+    pub fn free_disk(&self) {
+        // Only the server itself sees that disk.
+        let root = PathBuf::from(format!("/proc/{}/root", self.child.id()));
+        let directory = self.directory.path().strip_prefix("/").expect("an absolute path");
+        fs::remove_file(root.join(directory).join(DISK).join("filler")).expect("the filler is removed");
     }
 
     /// The server keeps its connections and answers nothing: `SIGSTOP`.
@@ -257,12 +276,36 @@ const SOCKET: &str = "redis.sock";
 
 struct PortInUse;
 
-fn launch(port: u16, directory: &Path, options: &[String], state: &str) -> Result<Child, PortInUse> {
-    let mut command = Command::new("redis-server");
+/// Where a disk of its own is, if it has one.
+const DISK: &str = "disk";
+
+fn launch(
+    port: u16,
+    directory: &Path,
+    disk_kib: Option<u32>,
+    options: &[String],
+    state: &str,
+) -> Result<Child, PortInUse> {
+    let log = directory.join(LOG);
+    let mut command = match disk_kib {
+        None => Command::new("redis-server"),
+        Some(kib) => on_disk(kib, &directory.join(DISK)),
+    };
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--unixsocket"]).arg(directory.join(SOCKET));
-    command.arg("--dir").arg(directory);
-    command.args(["--logfile", LOG, "--daemonize", "no", "--save", "", "--appendonly", "no"]).args(options);
-    spawn(command, &directory.join(LOG), state)
+    command.arg("--dir").arg(if disk_kib.is_some() { directory.join(DISK) } else { directory.into() });
+    command.arg("--logfile").arg(&log);
+    command.args(["--daemonize", "no", "--save", "", "--appendonly", "no"]).args(options);
+    spawn(command, &log, state)
+}
+
+/// The server in a namespace of its own, in which `place` is a little disk.
+fn on_disk(kib: u32, place: &Path) -> Command {
+    let _ = fs::create_dir(place);
+    let script = r#"mount -t tmpfs -o size="$0"k tmpfs "$1" && head -c "$(($0 * 512))" /dev/zero >"$1/filler" &&
+        shift && exec redis-server "$@""#;
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script, &kib.to_string()]).arg(place);
+    command
 }
 
 const LOG: &str = "redis.log";
