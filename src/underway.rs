@@ -29,8 +29,8 @@ const PUBLISHING: usize = 64;
 const HISTORIES: usize = 2;
 /// As many joins and leaves of one client may be under way.
 const MOVES: usize = 64;
-/// When to try again what the broker could not do.
-const RETRY: Duration = Duration::from_secs(1);
+/// When to try again what the broker could not do: it was given its deadline already.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// How something ended.
 pub enum Outcome {

@@ -14,10 +14,13 @@ WINDOW = 32
 CONNECT_RATE = 4000
 
 
+def load_options():
+    return ["--connect-rate", str(CONNECT_RATE), "--json", "--quiet"]
+
+
 def load_command(port, options):
     return pinned(machine.GENERATOR, [
-        "townhall-load", "fanout", f"ws://127.0.0.1:{port}", "--connect-rate", str(CONNECT_RATE), "--json", "--quiet",
-        *map(str, options)])
+        "townhall-load", "fanout", f"ws://127.0.0.1:{port}", *load_options(), *map(str, options)])
 
 
 def verdict(load):

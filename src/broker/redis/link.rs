@@ -31,7 +31,7 @@ const PROBE_OFTEN: Duration = Duration::from_millis(500);
 const PROBE_HEARD: Duration = Duration::from_secs(2);
 
 /// Between two attempts to connect: from the first to the last, before chance takes up to half away.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
 /// The oldest server with function libraries.
 const OLDEST_SERVER: u32 = 7;
