@@ -7,8 +7,10 @@ mod wire;
 
 mod a_crowd;
 mod a_death;
+mod a_quiet_node;
 mod a_slow_crowd;
 mod a_slow_reader;
+mod a_storm;
 mod bad_input;
 mod browser;
 mod cli;
@@ -34,4 +36,5 @@ mod seats;
 mod sentinel;
 mod signs_of_life;
 mod subscription;
+mod two_versions;
 mod windows;

@@ -54,8 +54,9 @@ impl Crowd {
 
     /// Waits until everybody has heard so many more messages than now: all is well.
     pub async fn hear_more(&self, count: u64) {
-        for client in &self.clients {
-            client.wait_reached(client.offset() + count).await;
+        let goals: Vec<u64> = self.clients.iter().map(|client| client.offset() + count).collect();
+        for (client, goal) in self.clients.iter().zip(goals) {
+            client.wait_reached(goal).await;
         }
     }
 

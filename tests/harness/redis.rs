@@ -190,9 +190,26 @@ impl RedisServer {
         assert!(status.expect("the command `kill`").success());
     }
 
+    /// Stores an event (the wire JSON without `room`, `offset`, `at`) as a node would that is not there; its offset.
+    pub fn store_event(&self, room: &str, event: &str) -> u64 {
+        let random = || uuid::Uuid::new_v4().simple().to_string();
+        let mut call: Vec<String> = ["FCALL", "townhall_1_publish", "4"].map(String::from).into();
+        call.extend(["log", "meta", "seen", "seen:old"].map(|key| format!("townhall:{{{room}}}:{key}")));
+        call.push(format!("townhall:0:{{{room}}}"));
+        call.push(random());
+        call.extend(["10000", "3600000", "600000"].map(String::from)); // messages kept, room's and ids' life in ms
+        call.extend([random(), event.to_owned()]);
+        let answer = self.cli(&call);
+        let offset = answer.lines().nth(1).and_then(|offset| offset.parse().ok());
+        offset.unwrap_or_else(|| panic!("{event} was not stored: {answer}"))
+    }
+
     /// What `redis-cli` prints for a command.
     pub fn cli<A: AsRef<OsStr>>(&self, arguments: &[A]) -> String {
-        self.cli_with(&[], arguments)
+        match self.option("--requirepass") {
+            Some(password) => self.cli_with(&["-a", password], arguments),
+            None => self.cli_with(&[], arguments),
+        }
     }
 
     /// The same with options of `redis-cli`, such as `["-a", "password"]`.
