@@ -12,17 +12,21 @@
 //! - [`Broker::subscribe`] returns when deliveries flow: what is published after that is heard, or a `Gapped` follows.
 //! - **Whatever comes from the broker's server is checked** before it becomes one of the types below: events are one JSON
 //!   object of bounded size on one line.
+//! - **Who is here is a lease** ([`MembersCall`]): a node says which users it has in a room, and says so again before its
+//!   lease lapses. Announcements are best effort, and have a queue of their own: no number of them costs a message.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use crate::names::{RoomName, UserId};
+use crate::names::{DisplayName, RoomName, UserId};
 use crate::position::{Lineage, Offset, Position};
 
 pub mod memory;
@@ -37,6 +41,15 @@ pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
 /// How many deliveries may wait between the broker and the hub; more are dropped, and repaired from history.
 const FEED_CAPACITY: usize = 16 * 1024;
+
+/// The same for what is only announced; more is forgotten, and members are looked at again.
+const WHISPERS_CAPACITY: usize = 1024;
+
+/// The longest event that is announced. A user's `info` fits in.
+pub const MAX_ANNOUNCED_BYTES: usize = 4 * 1024;
+
+/// In a room with more members than this nobody is told who they are, only how many.
+pub const MAX_LISTED: usize = 200;
 
 /// A message on its way to the broker.
 #[derive(Debug, Clone)]
@@ -96,6 +109,95 @@ pub struct History {
     pub entries: Vec<Entry>,
 }
 
+/// Somebody who is in a room, at whatever node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Member {
+    pub id: UserId,
+    pub name: DisplayName,
+}
+
+/// Names a node, for leases: 128 random bits, new at every start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NodeId(u128);
+
+/// Names a state of a room's members: another one has another number. Chance makes them, so that no state that Redis lost
+/// is taken for the one that came instead. Zero is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct RollVersion(pub u128);
+
+impl NodeId {
+    pub fn random() -> Self {
+        NodeId(rand::random())
+    }
+}
+
+impl RollVersion {
+    pub fn random() -> Self {
+        RollVersion(rand::random_range(1..=u128::MAX))
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Display for RollVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Counts the calls of one node; never goes back.
+pub type Step = u64;
+
+/// What a node says about who is in a room there, and asks about who is there at all. It may be said twice: whoever makes a
+/// call that was not answered makes it again, with everything that it said, and perhaps more.
+#[derive(Debug, Clone)]
+pub struct MembersCall {
+    pub room: RoomName,
+    pub node: NodeId,
+    /// What the node said is forgotten when it says nothing for so long.
+    pub lease: Duration,
+    /// The last step that was answered: what was said up to there must still be known, else the answer is
+    /// [`Registration::Lost`] and nothing else is done. `None`: the node begins anew.
+    pub base: Option<Step>,
+    /// The number of this call. One that comes after a later one is ignored.
+    pub step: Step,
+    /// Whoever the node named in an earlier step than this one and not since is not there any more: the end of a new beginning.
+    pub purge: Option<Step>,
+    /// Who is at the node under which name, and who is not (any more).
+    pub changes: Vec<(UserId, Option<DisplayName>)>,
+    /// What the node has seen already.
+    pub seen: RollVersion,
+    /// It wants to see members in any case.
+    pub list: bool,
+}
+
+/// What became of a [`MembersCall`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    Kept,
+    /// It is kept, and another call would go on with what there is to do about nodes that have died.
+    Unfinished,
+    /// What the node said before is not known (for sure) any more: it has to begin anew, and others may have to as well.
+    Lost,
+}
+
+/// Who is in a room, all nodes counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    pub registration: Registration,
+    pub version: RollVersion,
+    pub count: usize,
+    /// All of them, or some of a room with more than [`MAX_LISTED`]. `None`: as when the node saw this version, or too many.
+    pub list: Option<Vec<Member>>,
+}
+
+/// The broker's answer about each of several rooms.
+pub type MembersAnswers = Result<Vec<Result<Members, BrokerError>>, BrokerError>;
+
 /// Why a broker did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
@@ -136,6 +238,17 @@ pub trait Broker: Send + Sync + 'static {
     /// No more deliveries of that room; some may still be on their way.
     fn unsubscribe(&self, room: &RoomName);
 
+    /// Tells all nodes that listen to the room something that is not stored: one JSON object on one line. Best effort; neither
+    /// waits for long nor tries again.
+    fn announce(&self, room: &RoomName, event: Bytes) -> BoxFuture<'static, ()>;
+
+    /// Renews leases, says who came and went, and asks who is there, for many rooms in one round trip, in the order asked. Where
+    /// that changed who is in a room, all nodes that listen to it hear [`Whisper::Members`].
+    ///
+    /// Whoever is named by a node whose lease has lapsed is removed by the calls of others, but only of those whose own lease has
+    /// been valid for a while: when the broker was away, everybody's has lapsed, and all shall have the time to renew theirs.
+    fn members(&self, calls: Vec<MembersCall>) -> BoxFuture<'static, MembersAnswers>;
+
     /// Follows whether the broker is there.
     fn status(&self) -> watch::Receiver<Status>;
 }
@@ -144,14 +257,33 @@ pub trait Broker: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     Delivery(Delivery),
+    Whisper(Whisper),
     /// Deliveries may have been lost (a new subscription, an overflow): compare every room with its head.
     Gapped,
+}
+
+/// What is heard of a room and stored nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whisper {
+    /// As in [`Broker::announce`].
+    Announced { room: RoomName, event: Bytes },
+    /// Other members are there than before; look again.
+    Members { room: RoomName, version: RollVersion },
+}
+
+/// Anything that is heard of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    Delivery(Delivery),
+    Whisper(Whisper),
 }
 
 /// The broker's end of the way to the hub. Never waits: what does not fit is dropped and reported as [`Notice::Gapped`].
 #[derive(Debug, Clone)]
 pub struct Feed {
     queue: mpsc::Sender<Delivery>,
+    /// Apart, so that whispers never take a message's place.
+    whispers: mpsc::Sender<Whisper>,
     gap: Arc<Gap>,
 }
 
@@ -159,6 +291,7 @@ pub struct Feed {
 #[derive(Debug)]
 pub struct FeedReceiver {
     queue: mpsc::Receiver<Delivery>,
+    whispers: mpsc::Receiver<Whisper>,
     gap: Arc<Gap>,
 }
 
@@ -171,11 +304,24 @@ struct Gap {
 /// The way from a broker's subscription to the hub.
 pub fn feed() -> (Feed, FeedReceiver) {
     let (sender, receiver) = mpsc::channel(FEED_CAPACITY);
+    let (whisperer, whispers) = mpsc::channel(WHISPERS_CAPACITY);
     let gap = Arc::new(Gap::default());
-    (Feed { queue: sender, gap: gap.clone() }, FeedReceiver { queue: receiver, gap })
+    (Feed { queue: sender, whispers: whisperer, gap: gap.clone() }, FeedReceiver { queue: receiver, whispers, gap })
 }
 
 impl Feed {
+    pub fn hear(&self, heard: Heard) {
+        match heard {
+            Heard::Delivery(delivery) => self.deliver(delivery),
+            Heard::Whisper(whisper) => self.whisper(whisper),
+        }
+    }
+
+    /// One that does not fit is forgotten: who is here is looked at from time to time anyway.
+    pub fn whisper(&self, whisper: Whisper) {
+        let _ = self.whispers.try_send(whisper);
+    }
+
     pub fn deliver(&self, delivery: Delivery) {
         if self.queue.try_send(delivery).is_err() {
             self.gapped();
@@ -199,6 +345,7 @@ impl FeedReceiver {
             tokio::select! {
                 biased;
                 delivery = self.queue.recv() => return delivery.map(Notice::Delivery),
+                Some(whisper) = self.whispers.recv() => return Some(Notice::Whisper(whisper)),
                 // The bell may ring for a gap that was reported already; whether there is one, the flag says.
                 () = self.gap.bell.notified() => {}
             }
@@ -208,6 +355,11 @@ impl FeedReceiver {
     /// The next delivery if one is waiting: more for the batch at hand.
     pub fn try_next(&mut self) -> Option<Delivery> {
         self.queue.try_recv().ok()
+    }
+
+    /// The next whisper if one is waiting: messages, which go first, may leave none of [`FeedReceiver::next`]'s turns to it.
+    pub fn try_whisper(&mut self) -> Option<Whisper> {
+        self.whispers.try_recv().ok()
     }
 }
 
@@ -233,6 +385,31 @@ mod tests {
         assert_eq!(receiver.next().now_or_never(), None);
         drop(feed);
         assert_eq!(receiver.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn whispers_take_no_messages_place_and_wait_for_none() {
+        let (feed, mut receiver) = feed();
+        let whisper = Whisper::Members { room: RoomName::lobby(), version: RollVersion(1) };
+        let delivery = Delivery {
+            room: RoomName::lobby(),
+            position: Position { epoch: "e".into(), offset: 1 },
+            at_ms: 0,
+            event: Bytes::from_static(b"{}"),
+        };
+        for _ in 0..FEED_CAPACITY + WHISPERS_CAPACITY {
+            feed.hear(Heard::Whisper(whisper.clone()));
+        }
+        (0..FEED_CAPACITY).for_each(|_| feed.hear(Heard::Delivery(delivery.clone())));
+        assert_eq!(receiver.next().await, Some(Notice::Delivery(delivery.clone())), "no gap, and it goes first");
+        assert_eq!(receiver.try_whisper(), Some(whisper.clone()));
+        while let Some(next) = receiver.try_next() {
+            assert_eq!(next, delivery);
+        }
+        for _ in 1..WHISPERS_CAPACITY {
+            assert_eq!(receiver.next().await, Some(Notice::Whisper(whisper.clone())));
+        }
+        assert_eq!(receiver.next().now_or_never(), None);
     }
 
     #[tokio::test]

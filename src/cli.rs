@@ -190,6 +190,9 @@ struct ClientLimits {
     /// Of them, those of one address (IPv6: of a /64); behind a proxy all clients have the proxy's; 0: any number
     #[arg(long, env = "TOWNHALL_MAX_PER_ADDRESS", value_name = "N", default_value = "0", value_parser = count::<usize>(0..=Limits::MAX_CONNECTIONS))]
     max_per_address: usize,
+    /// Who loses the connection stays a member of its rooms for so long, and may come back unnoticed; 0: leaves at once
+    #[arg(long, env = "TOWNHALL_PRESENCE_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration(Zero::Allowed, 100 * MILLISECOND..=10 * MINUTE))]
+    presence_grace: Duration,
 }
 
 #[derive(Args)]
@@ -349,6 +352,7 @@ impl ServeArgs {
                     connections => connections,
                 },
                 per_address: limits.max_per_address,
+                presence_grace: limits.presence_grace,
                 room_window: rooms.room_window,
                 room_window_messages: rooms.room_window_messages,
                 window_budget: rooms.window_budget,

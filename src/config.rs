@@ -121,6 +121,8 @@ pub struct Limits {
     pub room_window_messages: usize,
     /// All windows together.
     pub window_budget: usize,
+    /// Who loses the connection stays a member for so long; zero: is none at once.
+    pub presence_grace: Duration,
     /// How long leaving may take.
     pub drain: Duration,
 }
@@ -169,6 +171,7 @@ impl Default for Limits {
             room_window: 1024 * 1024,
             room_window_messages: 2000,
             window_budget: 256 * 1024 * 1024,
+            presence_grace: Duration::from_secs(10),
             drain: Duration::from_secs(20),
         }
     }

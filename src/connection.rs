@@ -16,12 +16,13 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 use tracing::info;
 
+use crate::attendance::Attendance;
 use crate::broker::{Entry, History};
 use crate::clock::{Clock, Times};
 use crate::door::{Codec, Incoming, write_close, write_ping, write_pong, write_refusal, write_reply};
 use crate::drain::{Leaving, Slot};
 use crate::encoding::{Encoding, Event, lost_notice, notice};
-use crate::hub::Hub;
+use crate::hub::{Entered, Hub};
 use crate::metrics::METRICS;
 use crate::names::RoomName;
 use crate::outgoing::{Flushed, Outgoing};
@@ -29,7 +30,7 @@ use crate::pages::Page;
 use crate::position::{Offset, Position};
 use crate::protocol::{CloseReason, Ref, Refusal, Reply, Request, Tag};
 use crate::room::{Entrance, Membership, Place, Room};
-use crate::session::{Action, Session};
+use crate::session::{Action, Session, who_notice};
 use crate::underway::{Outcome, UnderWay};
 
 /// Bytes read at a time; connections share the buffer of their thread.
@@ -306,6 +307,12 @@ impl Connection {
             Action::History { room, before, limit, reference } => {
                 self.under_way.history(&self.hub, room, before, limit, reference);
             }
+            Action::Who { room, reference } => self.under_way.who(&self.hub, room, reference),
+            Action::Typing { room, event } => self.hub.announce_typing(&room, &self.session.user().id, event),
+            Action::Renamed(words) => {
+                self.hub.renamed(self.session.rooms(), &self.session.member());
+                self.notice(&words);
+            }
             Action::Close(CloseReason::Left) => self.finish(CloseReason::Left, now + GOODBYE),
             Action::Close(reason) => return Err(reason),
             Action::Nothing => {}
@@ -326,7 +333,7 @@ impl Connection {
 
     fn join(&mut self, room: RoomName, after: Option<Position>, last: u64, reference: Option<Ref>, moved: bool) {
         let entrance = Entrance { encoding: self.out.encoding, after, last };
-        self.under_way.join(&self.hub, room, entrance, reference, moved);
+        self.under_way.join(&self.hub, room, entrance, self.session.member(), reference, moved);
     }
 
     fn leave(&mut self, room: RoomName, reference: Option<Ref>) {
@@ -341,7 +348,7 @@ impl Connection {
     /// What was under way has ended.
     fn conclude(&mut self, outcome: Outcome) -> Result<(), CloseReason> {
         match outcome {
-            Outcome::Joined { membership, place, reference, moved } => self.enter(membership, *place, reference, moved),
+            Outcome::Joined { entered, reference, moved } => self.enter(*entered, reference, moved),
             Outcome::NotJoined { room, refusal } => {
                 // Who was in already, and only joined again, stays in.
                 if !self.out.is_in(&room) {
@@ -362,13 +369,20 @@ impl Connection {
                     self.out.tell(|out| write_reply(&accepted, out));
                 }
             }
+            Outcome::Who { room, reference, present } if self.out.encoding == Encoding::Json => {
+                let members =
+                    Reply::Members { room, reference, count: present.count, members: present.members.to_vec() };
+                self.out.tell(|out| write_reply(&members, out));
+            }
+            Outcome::Who { present, .. } => self.notice(&who_notice(present.count, &present.members)),
             Outcome::Refused(refusal) => self.refuse(refusal),
             Outcome::Done => {}
         }
         self.take_up(Instant::now())
     }
 
-    fn enter(&mut self, membership: Membership, place: Place, reference: Option<Ref>, moved: bool) {
+    fn enter(&mut self, entered: Entered, reference: Option<Ref>, moved: bool) {
+        let Entered { membership, attendance, place } = entered;
         place.count();
         let room = membership.room().clone();
         let mut went = Vec::new();
@@ -381,16 +395,26 @@ impl Connection {
             self.notice(&format!("room you are in {}", room.name));
         }
         self.session.entered(room.name.clone());
-        self.put(membership, place, reference);
+        self.put(membership, Some(attendance), place, reference);
         self.under_way.moved(&self.hub, self.out.clone(), Some(room), went);
     }
 
     /// Places the cursor and tells the client: at a join, at joining again, and after a fork.
-    fn put(&mut self, membership: Membership, place: Place, reference: Option<Ref>) {
+    fn put(
+        &mut self,
+        membership: Membership,
+        attendance: Option<Attendance>,
+        mut place: Place,
+        reference: Option<Ref>,
+    ) {
         let encoding = self.out.encoding;
         let lost = place.lost;
-        let joined = Reply::Joined { room: membership.room().name.clone(), reference, joined: place.joined.clone() };
-        self.out.place(membership, place, |out| match encoding {
+        let room = membership.room().name.clone();
+        // First from where on it hears who comes and goes, then how many there are: in between nobody gets lost.
+        place.whispers = membership.room().with_whispers(|_, whispers| whispers.end());
+        let members = if encoding == Encoding::Json { self.hub.count_members(&room) } else { 0 };
+        let joined = Reply::Joined { room, reference, joined: place.joined.clone(), members };
+        self.out.place(membership, attendance, place, |out| match encoding {
             Encoding::Json => write_reply(&joined, out),
             _ if lost > 0 => lost_notice(lost, encoding, out),
             _ => {}
@@ -429,7 +453,7 @@ impl Connection {
             if place.joined.recovered == Some(false) {
                 place.count();
             }
-            self.put(membership, place, None);
+            self.put(membership, None, place, None);
         }
     }
 

@@ -16,10 +16,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::encoding::Encoding;
-use crate::log::{Batch, Seq};
+use crate::log::Seq;
 use crate::metrics::{METRICS, Sent};
 use crate::outgoing::{ConnectionId, Outgoing};
-use crate::room::Room;
+use crate::room::{News, Room};
 use crate::vital::vital;
 
 /// After as many members the loop lets others have its thread, and another room its turn.
@@ -101,8 +101,9 @@ struct Audience {
     room: Arc<Room>,
     /// By encoding.
     members: [IndexMap<ConnectionId, Arc<Outgoing>>; Encoding::COUNT],
-    /// Whoever is up to date has all records before this one.
+    /// Whoever is up to date has all records before this one, and was told all whispers before that.
     served: Seq,
+    whispered: Seq,
     pass: Option<Pass>,
     /// The bell rang during the pass; it is not heard before the next one.
     again: bool,
@@ -110,7 +111,7 @@ struct Audience {
 
 /// What is new, on its way to everybody who is up to date.
 struct Pass {
-    news: Batch,
+    news: News,
     /// Which members are next: those of this encoding, from this index on.
     encoding: Encoding,
     next: usize,
@@ -177,13 +178,7 @@ impl Loop {
     fn take(&mut self, change: Change) {
         match change {
             Change::Came(room, member) => {
-                let audience = self.audiences.entry(key(&room)).or_insert_with(|| Audience {
-                    served: room.with_log(|log| log.end()),
-                    room,
-                    members: Default::default(),
-                    pass: None,
-                    again: false,
-                });
+                let audience = self.audiences.entry(key(&room)).or_insert_with(|| Audience::of(room));
                 audience.members[member.encoding as usize].insert(member.id, member.clone());
                 // Whatever was served before this moment passed it by.
                 member.nudge();
@@ -201,10 +196,15 @@ impl Loop {
 }
 
 impl Audience {
+    fn of(room: Arc<Room>) -> Self {
+        let (served, whispered) = room.with_whispers(|log, whispers| (log.end(), whispers.end()));
+        Audience { room, members: Default::default(), served, whispered, pass: None, again: false }
+    }
+
     fn begin(&mut self, index: usize) {
         self.room.heard(index);
-        let news = self.room.with_log(|log| log.snapshot(self.served));
-        self.served = news.to;
+        let news = self.room.news(self.served, self.whispered);
+        (self.served, self.whispered) = (news.batch.to, news.whispers.to);
         self.pass = Some(Pass::new(news));
     }
 
@@ -241,9 +241,9 @@ impl Audience {
 }
 
 impl Pass {
-    fn new(news: Batch) -> Self {
+    fn new(news: News) -> Self {
         let [first, ..] = Encoding::ALL;
-        Pass { encoding: first, next: 0, slices: news.slices(first, news.from), sent: Sent::default(), news }
+        Pass { encoding: first, next: 0, slices: slices(&news, first), sent: Sent::default(), news }
     }
 
     fn write<'a>(&mut self, room: &Arc<Room>, members: impl Iterator<Item = &'a Arc<Outgoing>>, now: Instant) {
@@ -257,17 +257,28 @@ impl Pass {
     /// False: there is none.
     fn turn_to_next_encoding(&mut self) -> bool {
         let sent = std::mem::take(&mut self.sent);
+        if sent.bytes > 0 {
+            METRICS.sent_bytes.increment(sent.bytes);
+        }
         if sent.writes > 0 {
             METRICS.sent(self.encoding, sent);
-            METRICS.sent_bytes.increment(sent.bytes);
-            METRICS.delivery_seconds.record(seconds_since(self.news.newest_ms));
+            METRICS.delivery_seconds.record(seconds_since(self.news.batch.newest_ms));
         }
         let Some(next) = Encoding::ALL.get(self.encoding as usize + 1) else { return false };
         self.encoding = *next;
         self.next = 0;
-        self.slices = self.news.slices(self.encoding, self.news.from);
+        self.slices = slices(&self.news, self.encoding);
         true
     }
+}
+
+/// All that is new for whoever is up to date.
+fn slices(news: &News, encoding: Encoding) -> Vec<Bytes> {
+    let mut slices = news.batch.slices(encoding, news.batch.from);
+    if encoding.hears_whispers() {
+        slices.extend_from_slice(&news.whispers.frames);
+    }
+    slices
 }
 
 /// How long ago it was `at_ms` by the broker's clock, which is Unix time.

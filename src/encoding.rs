@@ -35,6 +35,11 @@ impl Encoding {
             Encoding::Line => "tcp",
         }
     }
+
+    /// Whether who comes, goes and types is told there.
+    pub fn hears_whispers(self) -> bool {
+        self == Encoding::Json
+    }
 }
 
 /// One step of a room's log.

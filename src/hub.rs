@@ -10,25 +10,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use indexmap::IndexMap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::broker::{Broker, BrokerError, Delivery, FeedReceiver, History, Notice, Publication, Range};
+use crate::attendance::{Attendance, Register};
+use crate::broker::{
+    Broker, BrokerError, Delivery, FeedReceiver, History, Member, Notice, Publication, Range, Whisper,
+};
 use crate::deliver::Worker;
 use crate::encoding::Encoding;
 use crate::log::Window;
 use crate::metrics::METRICS;
-use crate::names::RoomName;
+use crate::names::{RoomName, UserId};
 use crate::outgoing::ConnectionId;
 use crate::pages::{Page, Pages};
 use crate::position::{Offset, Position};
+use crate::presence::{Change, Present};
+use crate::protocol::{Reply, who_types};
 use crate::room::{Budget, Entrance, Membership, Place, Progress, Room, Wants};
 use crate::vital::vital;
+use crate::ws::frame::{self, Opcode};
 
 /// A room stays open for so long after its last member left.
 const LINGER: Duration = Duration::from_secs(60);
@@ -44,6 +51,12 @@ const COMPARE_ROOMS: usize = 512;
 const HEARD_WITHIN: Duration = Duration::from_millis(500);
 /// Deliveries handled together.
 const BATCH: usize = 512;
+/// Whispers taken between two batches of deliveries.
+const WHISPERS: usize = 64;
+/// As many announcements may be on their way to the broker; more are forgotten.
+const ANNOUNCING: usize = 256;
+/// An event that lists who came and who left is not longer; else it says only how many there are.
+const PRESENCE_BYTES: usize = 32 * 1024;
 /// Before asking the broker again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -61,6 +74,15 @@ pub struct Hub {
     unheard: Mutex<VecDeque<(Instant, Arc<OpenRoom>)>>,
     /// Rung when that is no longer empty.
     unheard_begins: Notify,
+    register: Arc<Register>,
+    announcing: Arc<Semaphore>,
+}
+
+/// What somebody who comes into a room gets.
+pub struct Entered {
+    pub membership: Membership,
+    pub attendance: Attendance,
+    pub place: Place,
 }
 
 /// A room and what is being asked about it.
@@ -98,6 +120,7 @@ impl Hub {
         window: Window,
         budget: usize,
         workers: usize,
+        presence_grace: Duration,
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let hub = Arc::new(Hub {
@@ -110,7 +133,11 @@ impl Hub {
             compare: Notify::new(),
             unheard: Mutex::default(),
             unheard_begins: Notify::new(),
+            register: Register::new(presence_grace),
+            announcing: Arc::new(Semaphore::new(ANNOUNCING)),
         });
+        let (register, broker, teller) = (hub.register.clone(), hub.broker.clone(), hub.clone());
+        until(stop, register.keep(broker, move |room, change| teller.tell_members(room, change)));
         until(stop, hub.clone().receive(feed));
         until(stop, hub.clone().keep_comparing());
         until(stop, hub.clone().keep_listening());
@@ -137,12 +164,21 @@ impl Hub {
     ///
     /// # Errors
     /// When neither the room's window nor the broker can tell where the client belongs.
-    pub async fn join(self: Arc<Self>, name: RoomName, entrance: Entrance) -> Result<(Membership, Place), BrokerError> {
+    pub async fn join(
+        self: Arc<Self>,
+        name: RoomName,
+        entrance: Entrance,
+        member: Member,
+    ) -> Result<Entered, BrokerError> {
         let (open, membership) = self.enter(name);
         let mut asked = false;
         for round in 0.. {
             if let Some(place) = open.room.place(&entrance, asked) {
-                return Ok((membership, place));
+                let attendance = self.register.came(&open.room.name, member);
+                if entrance.encoding == Encoding::Json {
+                    self.register.first_look(&open.room.name).await;
+                }
+                return Ok(Entered { membership, attendance, place });
             }
             let (refresh, began_now) = self.refresh(&open, entrance.encoding);
             refresh.await?;
@@ -194,6 +230,36 @@ impl Hub {
         limit: usize,
     ) -> BoxFuture<'static, Result<History, BrokerError>> {
         self.broker.history(room, Range::Before { before, limit })
+    }
+
+    /// How many members the room has, as far as is known here.
+    pub fn count_members(&self, room: &RoomName) -> usize {
+        self.register.count(room)
+    }
+
+    /// Who is in the room, at all nodes.
+    ///
+    /// # Errors
+    /// When the broker cannot tell now.
+    pub async fn who(&self, room: &RoomName) -> Result<Present, BrokerError> {
+        self.register.who(room).await
+    }
+
+    /// A member of these rooms is called otherwise.
+    pub fn renamed(&self, rooms: &[RoomName], member: &Member) {
+        self.register.renamed(rooms, member);
+    }
+
+    /// Tells everybody in the room that `user` is typing, now and then.
+    pub fn announce_typing(&self, room: &RoomName, user: &UserId, event: Bytes) {
+        let Ok(place) = self.announcing.clone().try_acquire_owned() else { return };
+        if self.register.may_say_typing(room, user) {
+            let announced = self.broker.announce(room, event);
+            tokio::spawn(async move {
+                announced.await;
+                drop(place);
+            });
+        }
     }
 
     /// The page of history that goes on after `offset`. Waits for the broker as long as it takes.
@@ -302,7 +368,11 @@ impl Hub {
     async fn receive(self: Arc<Self>, mut feed: FeedReceiver) {
         while let Some(notice) = feed.next().await {
             match notice {
-                Notice::Gapped => self.compare.notify_one(),
+                Notice::Gapped => {
+                    self.compare.notify_one();
+                    self.register.look_again();
+                }
+                Notice::Whisper(whisper) => self.hear(&whisper),
                 Notice::Delivery(first) => {
                     let mut by_room: IndexMap<RoomName, Vec<Delivery>> = IndexMap::new();
                     let mut next = Some(first);
@@ -316,10 +386,42 @@ impl Hub {
                         by_room.entry(delivery.room.clone()).or_default().push(delivery);
                     }
                     self.deliver(by_room);
+                    for whisper in std::iter::from_fn(|| feed.try_whisper()).take(WHISPERS) {
+                        self.hear(&whisper);
+                    }
                     tokio::task::yield_now().await;
                 }
             }
         }
+    }
+
+    /// Something that is stored nowhere.
+    fn hear(&self, whisper: &Whisper) {
+        match whisper {
+            Whisper::Members { room, version } => self.register.heard(room, *version),
+            Whisper::Announced { room: name, event } => {
+                let Some((user, from)) = who_types(event) else { return };
+                if let Some(open) = self.find(name)
+                    && self.register.may_show_typing(name, &user)
+                {
+                    open.room.whisper(text_frame(&Reply::Typing { room: name.clone(), from }), None);
+                }
+            }
+        }
+    }
+
+    /// Tells a room's clients who came and who went.
+    fn tell_members(&self, name: &RoomName, change: &Change) {
+        let Some(open) = self.find(name) else { return };
+        let presence =
+            |joined, left| text_frame(&Reply::Presence { room: name.clone(), count: change.count, joined, left });
+        let count = presence(None, None);
+        let frame = match &change.lists {
+            Some((joined, left)) => presence(Some(joined.clone()), Some(left.clone())),
+            None => count.clone(),
+        };
+        let frame = if frame.len() > PRESENCE_BYTES { count.clone() } else { frame };
+        open.room.whisper(frame, Some(count));
     }
 
     fn deliver(self: &Arc<Self>, by_room: IndexMap<RoomName, Vec<Delivery>>) {
@@ -389,7 +491,11 @@ impl Hub {
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = clock.tick() => self.close_quiet_rooms(),
+                _ = clock.tick() => {
+                    self.close_quiet_rooms();
+                    let now = Instant::now();
+                    self.all(|_| true).iter().for_each(|open| open.room.forget_stale(now));
+                }
                 () = self.budget.exceeded() => self.shrink_to_budget(),
             }
             METRICS.rooms.set(lock(&self.rooms).len() as f64);
@@ -424,6 +530,13 @@ impl Hub {
             }
         }
     }
+}
+
+/// A reply that everybody in a room gets, as JSON clients read it.
+fn text_frame(reply: &Reply) -> Bytes {
+    let mut frame = Vec::new();
+    frame::write_frame(Opcode::Text, reply.to_json().as_bytes(), &mut frame);
+    frame.into()
 }
 
 /// Runs `task` until `stop`.

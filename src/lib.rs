@@ -1,5 +1,6 @@
 //! Townhall: one hall, many doors. ARCHITECTURE.md is the map.
 
+pub mod attendance;
 pub mod auth;
 pub mod broker;
 pub mod cli;
@@ -26,6 +27,7 @@ pub mod ops;
 pub mod outgoing;
 pub mod pages;
 pub mod position;
+pub mod presence;
 pub mod protocol;
 pub mod redis_url;
 pub mod room;
@@ -34,6 +36,7 @@ pub mod session;
 pub mod tcp;
 pub mod underway;
 pub mod vital;
+pub mod whispers;
 pub mod ws;
 
 // The checks in `fuzz/` know the hall by its name; so does the test of the log that shares them.

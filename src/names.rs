@@ -40,13 +40,19 @@ impl fmt::Display for RoomName {
 }
 
 /// Who somebody is, for good: `guest-…` for guests. Opaque to clients.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct UserId(Arc<str>);
 
 impl UserId {
     pub fn new(id: String) -> Self {
         UserId(id.into())
+    }
+
+    /// One that the broker has; `None` for what nobody of ours wrote there.
+    pub fn stored(id: &str) -> Option<Self> {
+        let plausible = (1..=256).contains(&id.len()) && !id.chars().any(|c| c.is_control() || breaks_lines(c));
+        plausible.then(|| UserId(id.into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -75,6 +81,14 @@ impl DisplayName {
             && !name.starts_with(['!', '/', '~'])
             && !name.contains(|c: char| c == ':' || c.is_control() || breaks_lines(c));
         valid.then(|| DisplayName(name.into()))
+    }
+
+    /// One that the broker has, an address or a name; `None` for what could be neither.
+    pub fn stored(name: &str) -> Option<Self> {
+        let plausible = (1..=16 * Self::MAX_CHARS).contains(&name.len())
+            && name.chars().count() <= 2 * Self::MAX_CHARS
+            && !name.chars().any(|c| c.is_control() || breaks_lines(c));
+        plausible.then(|| DisplayName(name.into()))
     }
 
     /// The name of somebody who gave none.

@@ -12,6 +12,9 @@
 //!
 //! Frames never tear: a cursor is always between two records. What a socket did not take of a record is kept in
 //! [`State::unfinished`] and goes out before anything else.
+//!
+//! Whispers (`whispers.rs`) follow the log: a cursor that is at its end is told those that it has not been told yet, by whoever
+//! owns the writing.
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,13 +26,15 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio::net::TcpStream;
 
+use crate::attendance::Attendance;
 use crate::encoding::Encoding;
 use crate::log::{Batch, Seq};
 use crate::metrics::{METRICS, Sent};
 use crate::names::RoomName;
 use crate::pages::{Page, Part};
 use crate::position::{Offset, Position};
-use crate::room::{Membership, Place, Room};
+use crate::room::{Membership, News, Place, Room};
+use crate::whispers::Whispered;
 
 /// More than this for a client alone, and nothing more is read from it.
 const OUTBOX_BYTES: usize = 64 * 1024;
@@ -111,11 +116,14 @@ struct State {
 #[derive(Debug)]
 struct Cursor {
     membership: Membership,
+    attendance: Option<Attendance>,
     /// The next record; `None`: it is before the window.
     seq: Option<Seq>,
     /// The epoch that the client was told, and the offset up to which it has everything.
     position: Position,
     generation: u32,
+    /// The next whisper.
+    whispers: Seq,
     /// What it reads while it is before the window.
     page: Option<Arc<Page>>,
 }
@@ -180,7 +188,7 @@ impl Outgoing {
     // --- the delivery loop's side -----------------------------------------------------------------------------------
 
     /// Writes what is new in `room`, if that is for the loop to do. `whole`: `news` in this connection's encoding.
-    pub fn serve(&self, room: &Arc<Room>, news: &Batch, whole: &[IoSlice<'_>], now: Instant) -> Sent {
+    pub fn serve(&self, room: &Arc<Room>, news: &News, whole: &[IoSlice<'_>], now: Instant) -> Sent {
         let mut state = self.state();
         match state.owner {
             Owner::Loop => {}
@@ -196,22 +204,30 @@ impl Outgoing {
         let Some(cursor) = state.cursors.iter_mut().find(|cursor| Arc::ptr_eq(cursor.membership.room(), room)) else {
             return Sent::default();
         };
+        let batch = &news.batch;
         let seq = match cursor.seq {
-            Some(seq) if cursor.generation == news.generation && seq >= news.from => seq,
+            Some(seq) if cursor.generation == batch.generation && seq >= batch.from => seq,
             _ => {
                 self.hand_to_task(&mut state);
                 return Sent::default();
             }
         };
-        if seq >= news.to {
+        let hears = self.encoding.hears_whispers() && cursor.whispers < news.whispers.to;
+        if seq >= batch.to && !hears {
             return Sent::default();
         }
-        let written = if seq == news.from {
-            cursor.write(&self.socket, news, self.encoding, seq, whole)
+        if hears && (seq > batch.from || cursor.whispers != news.whispers.from) {
+            // It has a part of this; the task sees which.
+            self.hand_to_task(&mut state);
+            return Sent::default();
+        }
+        let written = if seq == batch.from {
+            let whispers = hears.then_some(&news.whispers);
+            cursor.write(&self.socket, batch, whispers, self.encoding, seq, whole)
         } else {
-            let slices = news.slices(self.encoding, seq);
+            let slices = batch.slices(self.encoding, seq);
             let slices: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
-            cursor.write(&self.socket, news, self.encoding, seq, &slices)
+            cursor.write(&self.socket, batch, None, self.encoding, seq, &slices)
         };
         self.after_write(&mut state, written, now)
     }
@@ -267,20 +283,33 @@ impl Outgoing {
     }
 
     /// Puts the client at a place in a room, in which it may be already, and tells it: nothing of the room comes in between.
-    pub fn place(&self, membership: Membership, place: Place, tell: impl FnOnce(&mut Vec<u8>)) {
+    /// `attendance`: `None` where it has one already.
+    pub fn place(
+        &self,
+        membership: Membership,
+        attendance: Option<Attendance>,
+        place: Place,
+        tell: impl FnOnce(&mut Vec<u8>),
+    ) {
         let mut state = self.state();
         state.owner = Owner::Task;
         state.behind = true;
         let offset = place.joined.from();
-        let cursor = Cursor {
+        let mut cursor = Cursor {
             seq: place.seq,
             position: Position { epoch: place.joined.epoch, offset },
             generation: place.generation,
+            whispers: place.whispers,
             page: None,
             membership,
+            attendance,
         };
         match state.cursors.iter_mut().find(|old| old.membership.room().name == cursor.membership.room().name) {
-            Some(old) => *old = cursor,
+            Some(old) => {
+                cursor.attendance = cursor.attendance.or_else(|| old.attendance.take());
+                cursor.whispers = old.whispers;
+                *old = cursor;
+            }
             None => {
                 // Most clients are in one room.
                 state.cursors.reserve_exact(1);
@@ -296,7 +325,11 @@ impl Outgoing {
         state.owner = Owner::Task;
         let index = state.cursors.iter().position(|cursor| cursor.membership.room().name == *room);
         tell(&mut state.outbox);
-        index.map(|index| state.cursors.swap_remove(index).membership)
+        let cursor = state.cursors.swap_remove(index?);
+        if let Some(attendance) = cursor.attendance {
+            attendance.leave();
+        }
+        Some(cursor.membership)
     }
 
     /// Whether the client is in `room`.
@@ -427,6 +460,12 @@ impl State {
                     self.turn = index + 1;
                     return self.write_news(index, &news, socket, encoding);
                 }
+                Next::Whispers(whispers) => {
+                    self.unfinished = whispers.frames.concat().into();
+                    self.spoke_at = Instant::now();
+                    self.turn = index + 1;
+                    return Ok(Step::Wrote(0));
+                }
             }
         }
         Ok(Step::Ended(match missing {
@@ -438,7 +477,8 @@ impl State {
     fn write_news(&mut self, index: usize, news: &Batch, socket: &TcpStream, encoding: Encoding) -> io::Result<Step> {
         let slices = news.slices(encoding, news.from);
         let slices: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
-        let Some(written) = full_is_none(self.cursors[index].write(socket, news, encoding, news.from, &slices))? else {
+        let cursor = &mut self.cursors[index];
+        let Some(written) = full_is_none(cursor.write(socket, news, None, encoding, news.from, &slices))? else {
             return Ok(Step::Full);
         };
         METRICS.sent(encoding, written.sent);
@@ -452,6 +492,7 @@ impl State {
 enum Next {
     Nothing,
     News(Batch),
+    Whispers(Whispered),
     Page(Part),
     Missing,
     Forked,
@@ -460,12 +501,18 @@ enum Next {
 impl Cursor {
     fn next(&mut self, encoding: Encoding) -> Next {
         let (membership, seq) = (&self.membership, &mut self.seq);
-        let found = membership.room().with_log(|log| {
+        let told = &mut self.whispers;
+        let found = membership.room().with_whispers(|log, whispers| {
             if log.generation() != self.generation {
                 return Err(Next::Forked);
             }
             if *seq == Some(log.end()) {
-                return Err(Next::Nothing);
+                if !encoding.hears_whispers() || *told == whispers.end() {
+                    return Err(Next::Nothing);
+                }
+                let whispered = whispers.since(*told, Instant::now());
+                *told = whispered.to;
+                return Err(if whispered.frames.is_empty() { Next::Nothing } else { Next::Whispers(whispered) });
             }
             let news = seq.and_then(|seq| log.since(seq, encoding));
             Ok(news.or_else(|| {
@@ -489,11 +536,12 @@ impl Cursor {
         }
     }
 
-    /// Writes `slices`, which are `news` from `seq` on, and moves.
+    /// Writes `slices`, which are `news` from `seq` on and then `whispers`, and moves.
     fn write(
         &mut self,
         socket: &TcpStream,
         news: &Batch,
+        whispers: Option<&Whispered>,
         encoding: Encoding,
         seq: Seq,
         slices: &[IoSlice<'_>],
@@ -504,11 +552,17 @@ impl Cursor {
             [one] => socket.try_write(one)?, // `send` costs less than `writev`
             many => socket.try_write_vectored(&many[..many.len().min(MAX_SLICES)])?,
         };
-        if count == total {
+        let whispered = whispers.map_or(0, |whispers| whispers.frames.iter().map(Bytes::len).sum());
+        if count >= total - whispered {
             self.seq = Some(news.to);
             self.position.offset = news.head;
-            let sent = Sent { writes: u64::from(count > 0), records: news.to - seq, bytes: count as u64 };
-            return Ok(CursorWrite { sent, complete: true, rest: Bytes::new() });
+            let mut rest = Bytes::new();
+            if let Some(whispers) = whispers {
+                (rest, self.whispers) = whispers.written(count + whispered - total);
+            }
+            let writes = u64::from(count > 0 && news.to > seq);
+            let sent = Sent { writes, records: news.to - seq, bytes: count as u64 };
+            return Ok(CursorWrite { sent, complete: count == total, rest });
         }
         let written = news.written(encoding, seq, count);
         self.seq = Some(written.seq);

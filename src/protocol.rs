@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::broker::Member;
 use crate::names::{DisplayName, RoomName, UserId};
 use crate::position::{Epoch, Offset, Position};
 
@@ -129,6 +130,8 @@ pub enum Command {
     Leave { room: String },
     Say { room: String, id: Uuid, text: String, data: Option<Box<str>> },
     History { room: String, before: Option<Offset>, limit: Option<u64> },
+    Typing { room: String },
+    Who { room: String },
 }
 
 impl Command {
@@ -138,7 +141,9 @@ impl Command {
             Command::Join { room, .. }
             | Command::Leave { room }
             | Command::Say { room, .. }
-            | Command::History { room, .. } => room,
+            | Command::History { room, .. }
+            | Command::Typing { room }
+            | Command::Who { room } => room,
         }
     }
 }
@@ -229,7 +234,7 @@ impl Request {
             Ok(None) => {
                 let kind = fields.kind.map_or("", RawValue::get);
                 let shown: String = kind.chars().take(64).collect();
-                let known = "join, leave, say and history";
+                let known = "join, leave, say, typing, history and who";
                 Err(Refusal::new(ErrorCode::UnknownType, format!("unknown type {shown}; there are {known}"), tag))
             }
             Err(wrong) => Err(bad(&wrong, tag)),
@@ -265,6 +270,8 @@ impl Fields<'_> {
                 before: whole("before", self.before)?,
                 limit: whole("limit", self.limit)?,
             },
+            "typing" => Command::Typing { room: room()? },
+            "who" => Command::Who { room: room()? },
             _ => return Ok(None),
         }))
     }
@@ -349,6 +356,40 @@ pub fn stored_message(id: Uuid, from: &User, text: &str, data: Option<&str>) -> 
     serde_json::to_vec(&Message { r#type: "message", id, from, text, data }).unwrap_or_default().into()
 }
 
+/// That somebody is typing, as the broker announces it: everything but the room.
+pub fn announced_typing(from: &User) -> bytes::Bytes {
+    #[derive(Serialize)]
+    struct Typing<'a> {
+        r#type: &'static str,
+        from: &'a User,
+    }
+    serde_json::to_vec(&Typing { r#type: "typing", from }).unwrap_or_default().into()
+}
+
+/// Who an announced event says is typing: the id, and `from` as it is. `None`: it says something else, perhaps something that
+/// a newer version understands.
+pub fn who_types(event: &[u8]) -> Option<(UserId, Box<RawValue>)> {
+    #[derive(Deserialize)]
+    struct Announced<'a> {
+        #[serde(borrow)]
+        r#type: std::borrow::Cow<'a, str>,
+        #[serde(borrow)]
+        from: &'a RawValue,
+    }
+    #[derive(Deserialize)]
+    struct From<'a> {
+        #[serde(borrow)]
+        id: std::borrow::Cow<'a, str>,
+        #[serde(borrow)]
+        name: std::borrow::Cow<'a, str>,
+    }
+    let announced: Announced =
+        serde_json::from_slice(event).ok().filter(|event: &Announced| event.r#type == "typing")?;
+    let from: From = serde_json::from_str(announced.from.get()).ok()?;
+    DisplayName::stored(&from.name)?;
+    Some((UserId::stored(&from.id)?, announced.from.to_owned()))
+}
+
 /// What the server says to one client; what it says to a room are events, see `encoding.rs`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -367,6 +408,8 @@ pub enum Reply {
         reference: Option<Ref>,
         #[serde(flatten)]
         joined: Joined,
+        /// How many are here, oneself included.
+        members: usize,
     },
     Left {
         room: RoomName,
@@ -388,6 +431,27 @@ pub enum Reply {
         epoch: Epoch,
         messages: Vec<Box<RawValue>>,
         more: bool,
+    },
+    Members {
+        room: RoomName,
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<Ref>,
+        count: usize,
+        members: Vec<Member>,
+    },
+    /// To everybody in the room: who came and who went, unless they are too many to list.
+    Presence {
+        room: RoomName,
+        count: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        joined: Option<Vec<Member>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        left: Option<Vec<Member>>,
+    },
+    /// To everybody in the room.
+    Typing {
+        room: RoomName,
+        from: Box<RawValue>,
     },
     Reconnect {
         after_ms: u64,

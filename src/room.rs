@@ -12,17 +12,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::broker::{Delivery, Entry, Head, History};
 use crate::deliver::Worker;
 use crate::encoding::{Encoding, Event, Record};
-use crate::log::{Log, Seq, Window};
+use crate::log::{Batch, Log, Seq, Window};
 use crate::metrics::METRICS;
 use crate::names::RoomName;
 use crate::position::{Epoch, Fork, Lineage, Offset, Position};
 use crate::protocol::Joined;
+use crate::whispers::{Whispered, Whispers};
 
 /// As many events that came too early are held while the missing ones are fetched; more are dropped, and fetched too.
 const HELD: usize = 1024;
@@ -101,10 +103,19 @@ struct State {
     held: BTreeMap<Offset, Record>,
     /// Something was delivered that could not be kept; a read that began before may not have seen it.
     missed: bool,
+    whispers: Whispers,
     /// Since when nothing was said here.
     quiet_since: Instant,
     /// When the last member of this node left.
     left_at: Instant,
+}
+
+/// What is new in a room, for those who are up to date.
+#[derive(Debug)]
+pub struct News {
+    pub batch: Batch,
+    /// For JSON clients alone, after the batch.
+    pub whispers: Whispered,
 }
 
 /// What a room wants after it was given something.
@@ -156,6 +167,8 @@ pub struct Place {
     pub generation: u32,
     /// How many messages that the client had are not in the room any more.
     pub lost: u64,
+    /// The next whisper that it is told; the ones before are in what it is told at the door.
+    pub whispers: Seq,
 }
 
 impl Place {
@@ -210,6 +223,7 @@ impl Room {
             oldest_head: 0,
             held: BTreeMap::new(),
             missed: false,
+            whispers: Whispers::default(),
             quiet_since: now,
             left_at: now,
         };
@@ -258,6 +272,31 @@ impl Room {
     /// Looks at the log under the room's lock; must not wait.
     pub fn with_log<T>(&self, look: impl FnOnce(&Log) -> T) -> T {
         look(&self.state().log)
+    }
+
+    /// The same with the whispers.
+    pub fn with_whispers<T>(&self, look: impl FnOnce(&Log, &Whispers) -> T) -> T {
+        let state = self.state();
+        look(&state.log, &state.whispers)
+    }
+
+    /// What came since, in the log and as whispers.
+    pub fn news(&self, since: Seq, whispers: Seq) -> News {
+        self.with_whispers(|log, all| News {
+            batch: log.snapshot(since),
+            whispers: all.since(whispers, Instant::now()),
+        })
+    }
+
+    /// Tells the JSON clients who are up to date something that is not kept. `count`: what those are told who skip it.
+    pub fn whisper(self: &Arc<Self>, frame: Bytes, count: Option<Bytes>) {
+        self.state().whispers.push(frame, count, Instant::now());
+        self.ring();
+    }
+
+    /// Forgets the whispers that nobody is told any more.
+    pub fn forget_stale(&self, now: Instant) {
+        self.state().whispers.forget_stale(now);
     }
 
     /// Forgets the older half of the window, or all of it where that is little.
@@ -390,7 +429,8 @@ impl Room {
         let epoch = state.lineage.epoch.clone();
         let joined = Joined { epoch, offset: head, backlog: head - from, recovered };
         let seq = state.log.place(from, entrance.encoding);
-        Some(Place { seq, generation: state.log.generation(), lost, joined })
+        let whispers = state.whispers.end();
+        Some(Place { seq, generation: state.log.generation(), lost, joined, whispers })
     }
 
     // --- bells ------------------------------------------------------------------------------------------------------
@@ -567,7 +607,7 @@ impl State {
 }
 
 /// An event, or the loss of one that nobody can read.
-fn readable(offset: Offset, at_ms: u64, event: bytes::Bytes) -> Record {
+fn readable(offset: Offset, at_ms: u64, event: Bytes) -> Record {
     match Event::parse(event) {
         Some(event) => Record::Event { offset, at_ms, event },
         None => {

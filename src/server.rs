@@ -105,7 +105,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let limits = &config.limits;
     let window = Window { bytes: limits.room_window, records: limits.room_window_messages };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let hub = Hub::start(broker, deliveries, window, limits.window_budget, workers, &stop);
+    let hub = Hub::start(broker, deliveries, window, limits.window_budget, workers, limits.presence_grace, &stop);
     let hall = Hall {
         hub,
         rules: Arc::new(Rules::new(&config, &node_name())),

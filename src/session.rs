@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::broker::Publication;
+use crate::broker::{Member, Publication};
 use crate::config::{Config, Limits, Rooms};
 use crate::encoding::visible;
 use crate::limits::Rate;
@@ -13,7 +14,7 @@ use crate::names::{DisplayName, RoomName};
 use crate::position::{Offset, Position};
 use crate::protocol::{
     CloseReason, Command, DEFAULT_LAST, ErrorCode, MAX_LAST, Ref, Refusal, Reply, Request, Tag, User, WelcomeLimits,
-    stored_message,
+    announced_typing, stored_message,
 };
 
 /// As many commands in a row may be refused for their rate.
@@ -98,6 +99,17 @@ pub enum Action {
         limit: u64,
         reference: Option<Ref>,
     },
+    Who {
+        room: RoomName,
+        reference: Option<Ref>,
+    },
+    /// Tell the others, unless that was done a moment ago.
+    Typing {
+        room: RoomName,
+        event: Bytes,
+    },
+    /// The user is called otherwise now; tell this client.
+    Renamed(String),
     Close(CloseReason),
     Nothing,
 }
@@ -120,6 +132,11 @@ impl Session {
 
     pub fn user(&self) -> &User {
         &self.user
+    }
+
+    /// The user as a member of rooms.
+    pub fn member(&self) -> Member {
+        Member { id: self.user.id.clone(), name: self.user.name.clone() }
     }
 
     /// The first frame of a `townhall.v1` connection.
@@ -191,6 +208,10 @@ impl Session {
                 limit: limit.unwrap_or(DEFAULT_LAST).min(MAX_LAST),
                 reference: tag.reference,
             }),
+            Command::Typing { room } => {
+                Ok(Action::Typing { room: self.joined(&room, &tag)?, event: announced_typing(&self.user) })
+            }
+            Command::Who { room } => Ok(Action::Who { room: self.joined(&room, &tag)?, reference: tag.reference }),
         }
     }
 
@@ -284,6 +305,10 @@ impl Session {
                 Ok(room) => Action::Move { room },
                 Err(refusal) => Action::Refuse(refusal),
             },
+            ("who", _) => match self.joined.first().cloned() {
+                Some(room) => Action::Who { room, reference: None },
+                None => Action::Nothing,
+            },
             ("quit", _) => Action::Close(CloseReason::Left),
             ("help", _) => Action::Notice(HELP.into()),
             _ => {
@@ -297,7 +322,7 @@ impl Session {
         match DisplayName::parse(name) {
             Some(name) => {
                 self.user.name = name;
-                Action::Notice(format!("name you are {}", self.user.name))
+                Action::Renamed(format!("name you are {}", self.user.name))
             }
             None => Action::Refuse(Refusal::new(ErrorCode::BadName, DisplayName::RULE, Tag::default())),
         }
@@ -321,7 +346,31 @@ impl Session {
     }
 }
 
-const HELP: &str = "help /name NAME · /room ROOM · /quit · //x says /x · anything else is said in the room";
+const HELP: &str = "help /name NAME · /room ROOM · /who · /quit · //x says /x · anything else is said in the room";
+
+/// Names at the doors without JSON; more are only counted.
+const NAMES_BYTES: usize = 1000;
+
+/// `who 3 here: ada, ben, zoe`: in the order of the names, and not longer for more people.
+pub fn who_notice(count: usize, members: &[Member]) -> String {
+    let mut names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    names.sort_unstable();
+    let mut words = format!("who {count} here: ");
+    let mut named = 0;
+    for name in names {
+        let comma = if named == 0 { "" } else { ", " };
+        if words.len() + comma.len() + name.len() > NAMES_BYTES {
+            break;
+        }
+        words.push_str(comma);
+        words.push_str(name);
+        named += 1;
+    }
+    match count.saturating_sub(named) {
+        0 => words,
+        others => format!("{words} and {others} more"),
+    }
+}
 
 /// A refusal as the doors without JSON show it.
 pub fn refusal_notice(refusal: &Refusal) -> String {

@@ -2,7 +2,7 @@
 //!
 //! Commands about different rooms do not wait for each other, and a `say` waits for nobody but its own room's join: that is
 //! how a client with many rooms is answered within one deadline when the broker is away. Within a room the order is kept:
-//! nothing overtakes a join or a leave, and a leave overtakes no message and no history.
+//! nothing overtakes a join or a leave, and a leave overtakes no message, no history and no list of members.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,19 +14,21 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::broker::{BrokerError, History, Publication};
+use crate::broker::{BrokerError, History, Member, Publication};
 use crate::encoding::Encoding;
-use crate::hub::Hub;
+use crate::hub::{Entered, Hub};
 use crate::names::RoomName;
 use crate::outgoing::Outgoing;
 use crate::position::{Offset, Position};
+use crate::presence::Present;
 use crate::protocol::{Command, ErrorCode, Ref, Refusal, Tag};
-use crate::room::{Entrance, Membership, Place, Room};
+use crate::room::{Entrance, Membership, Room};
 
 /// As many messages of one client may be on their way to the broker.
 const PUBLISHING: usize = 64;
-/// As many parts of history may be read for one client at a time; each may become a quarter of a MiB in its outbox.
-const HISTORIES: usize = 2;
+/// As many parts of history or lists of members may be read for one client at a time; each may become a quarter of a MiB in
+/// its outbox.
+const READING: usize = 2;
 /// As many joins and leaves of one client may be under way.
 const MOVES: usize = 64;
 /// When to try again what the broker could not do: it was given its deadline already.
@@ -34,10 +36,11 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How something ended.
 pub enum Outcome {
-    Joined { membership: Membership, place: Box<Place>, reference: Option<Ref>, moved: bool },
+    Joined { entered: Box<Entered>, reference: Option<Ref>, moved: bool },
     NotJoined { room: RoomName, refusal: Refusal },
     History { room: RoomName, reference: Option<Ref>, history: History, before: Offset, limit: u64 },
     Accepted { room: RoomName, id: Uuid, reference: Option<Ref>, position: Position, said_at: Instant },
+    Who { room: RoomName, reference: Option<Ref>, present: Present },
     Refused(Refusal),
     Done,
 }
@@ -46,7 +49,7 @@ pub enum Outcome {
 enum Ends {
     Move(RoomName),
     Say(RoomName),
-    History,
+    Reading,
 }
 
 type Ending = (Ends, Outcome);
@@ -63,7 +66,7 @@ struct Busy {
     telling: FuturesUnordered<BoxFuture<'static, RoomName>>,
     moving: Vec<RoomName>,
     saying: Vec<RoomName>,
-    histories: usize,
+    reading: usize,
 }
 
 impl Busy {
@@ -77,9 +80,10 @@ impl Busy {
         is_here(&self.moving)
             || match command {
                 Command::Join { .. } => self.moving.len() >= MOVES,
-                Command::Leave { .. } => is_here(&self.saying) || self.histories > 0 || self.moving.len() >= MOVES,
+                Command::Leave { .. } => is_here(&self.saying) || self.reading > 0 || self.moving.len() >= MOVES,
                 Command::Say { .. } => self.saying.len() >= PUBLISHING,
-                Command::History { .. } => self.histories >= HISTORIES,
+                Command::History { .. } | Command::Who { .. } => self.reading >= READING,
+                Command::Typing { .. } => false,
             }
     }
 
@@ -95,7 +99,7 @@ impl Busy {
         match ends {
             Ends::Move(room) => remove(&mut self.moving, &room),
             Ends::Say(room) => remove(&mut self.saying, &room),
-            Ends::History => self.histories -= 1,
+            Ends::Reading => self.reading -= 1,
         }
         Poll::Ready(outcome)
     }
@@ -134,16 +138,22 @@ impl UnderWay {
     }
 
     /// Comes into a room. A door without JSON tries again by itself until it is in.
-    pub fn join(&mut self, hub: &Arc<Hub>, room: RoomName, entrance: Entrance, reference: Option<Ref>, moved: bool) {
+    pub fn join(
+        &mut self,
+        hub: &Arc<Hub>,
+        room: RoomName,
+        entrance: Entrance,
+        member: Member,
+        reference: Option<Ref>,
+        moved: bool,
+    ) {
         let hub = hub.clone();
         let busy = self.busy();
         busy.moving.push(room.clone());
         busy.futures.push(Box::pin(async move {
             let outcome = loop {
-                match hub.clone().join(room.clone(), entrance.clone()).await {
-                    Ok((membership, place)) => {
-                        break Outcome::Joined { membership, place: Box::new(place), reference, moved };
-                    }
+                match hub.clone().join(room.clone(), entrance.clone(), member.clone()).await {
+                    Ok(entered) => break Outcome::Joined { entered: Box::new(entered), reference, moved },
                     Err(error) if entrance.encoding == Encoding::Json => {
                         let tag = Tag { reference, room: Some(room.as_str().into()), id: None };
                         break Outcome::NotJoined { room: room.clone(), refusal: unavailable(&error, tag) };
@@ -203,7 +213,7 @@ impl UnderWay {
     pub fn history(&mut self, hub: &Hub, room: RoomName, before: Offset, limit: u64, reference: Option<Ref>) {
         let history = hub.history(&room, before, limit as usize);
         let busy = self.busy();
-        busy.histories += 1;
+        busy.reading += 1;
         busy.futures.push(Box::pin(async move {
             let outcome = match history.await {
                 Ok(history) => Outcome::History { room, reference, history, before, limit },
@@ -212,7 +222,24 @@ impl UnderWay {
                     Outcome::Refused(unavailable(&error, Tag { reference, room, id: None }))
                 }
             };
-            (Ends::History, outcome)
+            (Ends::Reading, outcome)
+        }));
+    }
+
+    /// Asks who is in a room.
+    pub fn who(&mut self, hub: &Arc<Hub>, room: RoomName, reference: Option<Ref>) {
+        let hub = hub.clone();
+        let busy = self.busy();
+        busy.reading += 1;
+        busy.futures.push(Box::pin(async move {
+            let outcome = match hub.who(&room).await {
+                Ok(present) => Outcome::Who { room, reference, present },
+                Err(error) => {
+                    let room = Some(room.as_str().into());
+                    Outcome::Refused(unavailable(&error, Tag { reference, room, id: None }))
+                }
+            };
+            (Ends::Reading, outcome)
         }));
     }
 }

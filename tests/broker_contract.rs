@@ -12,11 +12,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use townhall::broker::memory::MemoryBroker;
 use townhall::broker::redis::RedisBroker;
 use townhall::broker::{
-    Broker, BrokerError, DEADLINE, Delivery, Entry, FeedReceiver, Head, History, MAX_EVENT_BYTES, Notice, Publication,
-    Range, Status, feed,
+    Broker, BrokerError, DEADLINE, Delivery, Entry, FeedReceiver, Head, History, MAX_EVENT_BYTES, MAX_LISTED, Members,
+    MembersCall, NodeId, Notice, Publication, Range, Registration, RollVersion, Status, Step, Whisper, feed,
 };
 use townhall::config::{HistorySettings, RedisSettings};
-use townhall::names::{RoomName, UserId};
+use townhall::names::{DisplayName, RoomName, UserId};
 use townhall::position::{Lineage, Offset, Position};
 use uuid::Uuid;
 
@@ -58,6 +58,17 @@ on_every_broker! {
     heads_come_in_the_order_asked
     the_clock_of_a_room_never_goes_back
     it_becomes_up
+    who_is_at_two_nodes_is_one_member_until_neither_names_it
+    a_call_may_be_made_twice_and_one_that_comes_too_late_does_nothing
+    a_node_that_begins_anew_takes_back_whom_it_does_not_name_again
+    a_node_whose_words_are_not_known_any_more_is_told_so_and_nothing_else_is_done
+    whoever_is_left_by_a_node_that_died_is_removed_by_the_others
+    nobody_is_removed_while_the_leases_of_all_have_lapsed
+    changes_of_members_are_announced_and_renewals_are_not
+    many_members_are_counted_and_some_are_listed_for_who_asks
+    members_of_many_rooms_come_in_the_order_asked
+    another_name_is_another_version_and_the_last_one_counts
+    what_is_announced_is_heard_by_those_who_listen_and_stored_nowhere
 }
 
 // --- every broker
@@ -257,6 +268,176 @@ async fn the_clock_of_a_room_never_goes_back(kind: Kind) {
 async fn it_becomes_up(kind: Kind) {
     let hall = Hall::open(kind).await;
     assert_eq!(*hall.broker.status().borrow(), Status::Up);
+}
+
+async fn who_is_at_two_nodes_is_one_member_until_neither_names_it(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let (mut one, mut other) = (Speaker::new("lobby"), Speaker::new("lobby"));
+    assert_eq!(hall.members(one.says(&["+ada", "+ben"])).await.listed(), ["ada", "ben"]);
+    let both = hall.members(other.says(&["+ben", "+zoe"])).await;
+    let after = hall.members(one.says(&["-ben"])).await;
+    assert_eq!((after.count, after.version), (3, both.version), "nothing has changed for the room");
+    assert_eq!(both.listed(), ["ada", "ben", "zoe"]);
+    assert_eq!(hall.members(other.says(&["-ben", "-nobody"])).await.listed(), ["ada", "zoe"]);
+    assert_eq!(hall.members(one.says(&["-ada"])).await.listed(), ["zoe"]);
+    assert_eq!(hall.members(other.says(&["-zoe"])).await.listed(), [""; 0]);
+    if let Some(redis) = &hall.redis {
+        assert_eq!(redis.keys(&hall.prefix), "", "an empty room leaves no trace");
+    }
+}
+
+async fn a_call_may_be_made_twice_and_one_that_comes_too_late_does_nothing(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let mut one = Speaker::new("lobby");
+    hall.members(one.says(&["+ada"])).await;
+    let unanswered = one.says(&["+ben", "-ada"]);
+    hall.members(unanswered.clone()).await;
+    // The answer was lost: it is said again, with what has changed since.
+    let again = MembersCall { base: unanswered.base, ..one.says(&["+ben", "-ada", "+zoe"]) };
+    assert_eq!(hall.members(again.clone()).await.listed(), ["ben", "zoe"]);
+    assert_eq!(hall.members(again).await.registration, Registration::Kept);
+    hall.members(one.says(&["-ben"])).await;
+    hall.members(unanswered).await;
+    let mut other = Speaker::new("lobby");
+    assert_eq!(hall.members(other.says(&["+eve"])).await.listed(), ["eve", "zoe"]);
+}
+
+async fn a_node_that_begins_anew_takes_back_whom_it_does_not_name_again(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let mut one = Speaker::new("lobby");
+    hall.members(one.says(&["+ada", "+ben"])).await;
+    // In two parts: nobody is missing in between.
+    let first = MembersCall { base: None, ..one.says(&["+ada"]) };
+    let begun = first.step;
+    assert_eq!(hall.members(first).await.count, 2);
+    let second = MembersCall { purge: Some(begun), ..one.says(&["+zoe"]) };
+    assert_eq!(hall.members(second).await.listed(), ["ada", "zoe"]);
+}
+
+async fn a_node_whose_words_are_not_known_any_more_is_told_so_and_nothing_else_is_done(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let (mut one, mut other) = (Speaker::new("lobby"), Speaker::new("lobby"));
+    hall.members(other.says(&["+zoe"])).await;
+    one.said = Some(7);
+    let answer = hall.members(one.says(&["+ada"])).await;
+    assert_eq!((answer.registration, answer.count), (Registration::Lost, 1));
+    hall.members(MembersCall { base: None, ..one.says(&["+ada"]) }).await;
+    // Something that it said since then has been lost.
+    let later = MembersCall { base: Some(one.step + 1), step: one.step + 2, ..one.says(&["+ben"]) };
+    let answer = hall.members(later).await;
+    assert_eq!((answer.registration, answer.count), (Registration::Lost, 2));
+}
+
+async fn whoever_is_left_by_a_node_that_died_is_removed_by_the_others(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let (mut dead, mut alive) = (Speaker::new("lobby"), Speaker::new("lobby"));
+    for speaker in [&mut dead, &mut alive] {
+        speaker.lease = Duration::from_millis(500);
+    }
+    hall.members(alive.says(&["+zoe", "+ben"])).await;
+    // More than are removed in one call.
+    let many: Vec<String> = (0..1500).map(|n| format!("+guest{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).chain(["+ben"]).collect();
+    assert_eq!(hall.members(dead.says(&many)).await.count, 1502);
+    let mut unfinished = 0;
+    eventually("they are gone", async || {
+        let answer = hall.members(alive.says(&[])).await;
+        assert_ne!(answer.registration, Registration::Lost);
+        unfinished += usize::from(answer.registration == Registration::Unfinished);
+        answer.count == 2
+    })
+    .await;
+    assert_eq!(unfinished, 1, "the rest by another call");
+    assert_eq!(hall.members(MembersCall { list: true, ..alive.says(&[]) }).await.listed(), ["ben", "zoe"]);
+    let back = hall.members(dead.says(&["+guest1"])).await;
+    assert_eq!((back.registration, back.count), (Registration::Lost, 2));
+}
+
+async fn nobody_is_removed_while_the_leases_of_all_have_lapsed(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let (mut one, mut other) = (Speaker::new("lobby"), Speaker::new("lobby"));
+    for (speaker, name) in [(&mut one, "+ada"), (&mut other, "+ben")] {
+        speaker.lease = Duration::from_millis(100);
+        hall.members(speaker.says(&[name])).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await; // both leases lapse, as they do when the broker is away
+    one.lease = Duration::from_secs(60);
+    other.lease = Duration::from_secs(60);
+    for _ in 0..3 {
+        let answer = hall.members(one.says(&[])).await;
+        assert_eq!((answer.registration, answer.count), (Registration::Kept, 2));
+    }
+    let answer = hall.members(other.says(&[])).await;
+    assert_eq!((answer.registration, answer.count), (Registration::Kept, 2));
+}
+
+async fn changes_of_members_are_announced_and_renewals_are_not(kind: Kind) {
+    let mut hall = Hall::open(kind).await;
+    hall.broker.subscribe(&room("lobby")).await.unwrap();
+    let mut one = Speaker::new("lobby");
+    let first = hall.members(one.says(&["+ada"])).await.version;
+    for _ in 0..3 {
+        assert_eq!(hall.members(one.says(&["+ada"])).await.version, first);
+    }
+    let second = hall.members(one.says(&["+ben"])).await.version;
+    assert_ne!(second, first);
+    for version in [first, second] {
+        assert_eq!(hall.whisper().await, Whisper::Members { room: room("lobby"), version });
+    }
+    // A node that has seen it is not told who they are again, another one is.
+    let seen = hall.members(MembersCall { seen: second, ..one.says(&[]) }).await;
+    assert_eq!((seen.version, seen.list), (second, None));
+    assert_eq!(hall.members(MembersCall { seen: first, ..one.says(&[]) }).await.listed(), ["ada", "ben"]);
+}
+
+async fn many_members_are_counted_and_some_are_listed_for_who_asks(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let mut one = Speaker::new("lobby");
+    let many: Vec<String> = (0..MAX_LISTED + 1).map(|n| format!("+guest{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(hall.members(one.says(&many[1..])).await.listed().len(), MAX_LISTED);
+    let answer = hall.members(one.says(&many)).await;
+    assert_eq!((answer.count, answer.list), (MAX_LISTED + 1, None));
+    let asked = hall.members(MembersCall { list: true, ..one.says(&[]) }).await;
+    assert_eq!(asked.count, MAX_LISTED + 1);
+    let listed: HashSet<String> = asked.listed().into_iter().collect();
+    assert_eq!(listed.len(), MAX_LISTED, "each of them once");
+}
+
+async fn members_of_many_rooms_come_in_the_order_asked(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let node = NodeId::random();
+    let calls = (0..20).map(|n| {
+        let mut speaker = Speaker { node, ..Speaker::new(&format!("room-{n}")) };
+        let names: Vec<String> = (0..n).map(|n| format!("+guest{n}")).collect();
+        speaker.says(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    });
+    let answers = hall.broker.members(calls.collect()).await.unwrap();
+    let counts: Vec<usize> = answers.into_iter().map(|answer| answer.unwrap().count).collect();
+    assert_eq!(counts, (0..20).collect::<Vec<_>>());
+    assert_eq!(hall.broker.members(vec![]).await.unwrap(), []);
+}
+
+async fn another_name_is_another_version_and_the_last_one_counts(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let (mut one, mut other) = (Speaker::new("lobby"), Speaker::new("lobby"));
+    let call = |speaker: &mut Speaker, name: &str| {
+        let name = DisplayName::parse(name).unwrap();
+        MembersCall { changes: vec![(UserId::new("u".into()), Some(name))], ..speaker.says(&[]) }
+    };
+    let before = hall.members(call(&mut one, "ada")).await;
+    let after = hall.members(call(&mut other, "<b>Lovelace & co</b>")).await;
+    assert_ne!(before.version, after.version);
+    assert_eq!((after.count, after.listed()), (1, vec!["<b>Lovelace & co</b>".to_owned()]));
+}
+
+async fn what_is_announced_is_heard_by_those_who_listen_and_stored_nowhere(kind: Kind) {
+    let mut hall = Hall::open(kind).await;
+    hall.broker.subscribe(&room("lobby")).await.unwrap();
+    hall.broker.announce(&room("kitchen"), event(1)).await;
+    hall.broker.announce(&room("lobby"), event(2)).await;
+    assert_eq!(hall.whisper().await, Whisper::Announced { room: room("lobby"), event: event(2) });
+    assert_eq!(hall.whole("lobby").await.head.offset, 0);
 }
 
 // --- Redis: several nodes, restarts, cuts
@@ -548,6 +729,94 @@ async fn two_databases_of_one_redis_never_hear_each_other() {
     }
 }
 
+// --- Redis: who is here, and what of it may be lost
+
+#[tokio::test]
+async fn a_node_says_again_who_is_there_after_a_restart_and_nobody_is_missing_meanwhile() {
+    let mut hall = Hall::on(RedisServer::start_with(&AOF)).await;
+    let (mut one, mut other) = (Speaker::new("lobby"), Speaker::new("lobby"));
+    hall.members(one.says(&["+ada"])).await;
+    hall.members(other.says(&["+ben"])).await;
+    hall.server().restart();
+    for speaker in [&mut one, &mut other] {
+        let answer = hall.members(speaker.says(&[])).await;
+        assert_eq!((answer.registration, answer.count), (Registration::Lost, 2));
+        let again = MembersCall { base: None, ..speaker.says(&[]) };
+        assert_eq!(hall.members(again).await.registration, Registration::Kept);
+        let answer = hall.members(speaker.says(&[])).await;
+        assert_eq!((answer.registration, answer.count), (Registration::Kept, 2));
+    }
+}
+
+#[tokio::test]
+async fn after_a_restart_with_nothing_all_nodes_say_again_who_is_there() {
+    let mut hall = Hall::on(RedisServer::start()).await;
+    let (mut one, mut other) = (Speaker::new("lobby"), Speaker::new("lobby"));
+    hall.members(one.says(&["+ada"])).await;
+    hall.members(other.says(&["+ben"])).await;
+    hall.server().restart_empty();
+    assert_eq!(hall.members(one.says(&[])).await.registration, Registration::Lost);
+    assert_eq!(hall.members(MembersCall { base: None, ..one.says(&["+ada"]) }).await.listed(), ["ada"]);
+    assert_eq!(hall.members(other.says(&[])).await.registration, Registration::Lost);
+    assert_eq!(hall.members(MembersCall { base: None, ..other.says(&["+ben"]) }).await.listed(), ["ada", "ben"]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_lost_alone_is_found_out_and_all_is_said_again() {
+    let hall = Hall::on(RedisServer::start()).await;
+    let (mut one, mut other) = (Speaker::new("lobby"), Speaker::new("lobby"));
+    let keys = [MEMBERS.to_owned(), format!("{MEMBERS}:nodes"), format!("{MEMBERS}:{}", one.node)];
+    for key in &keys {
+        for (speaker, name) in [(&mut one, "+ada"), (&mut other, "+ben")] {
+            hall.members(MembersCall { base: None, ..speaker.says(&[name]) }).await;
+        }
+        assert_eq!(hall.cli(&["DEL", key]), "1");
+        for (speaker, name) in [(&mut one, "+ada"), (&mut other, "+ben")] {
+            assert_eq!(hall.members(speaker.says(&[])).await.registration, Registration::Lost, "{key}");
+            hall.members(MembersCall { base: None, ..speaker.says(&[name]) }).await;
+        }
+        let whole = hall.members(MembersCall { list: true, ..one.says(&[]) }).await;
+        assert_eq!((whole.count, whole.listed()), (2, vec!["ada".to_owned(), "ben".to_owned()]), "{key}");
+        assert_eq!(hall.members(other.says(&["-ben"])).await.listed(), ["ada"], "{key}");
+    }
+    // Of a node that has died: what it left is not known any more, and goes with everything.
+    let mut dead = Speaker { lease: Duration::from_millis(1), ..Speaker::new("lobby") };
+    one.lease = Duration::from_millis(500);
+    hall.members(dead.says(&["+eve"])).await;
+    hall.cli(&["DEL", &format!("{MEMBERS}:{}", dead.node)]);
+    eventually("it is found out", async || {
+        let answer = hall.members(one.says(&["+ada"])).await;
+        answer.registration == Registration::Lost
+    })
+    .await;
+    assert_eq!(hall.members(MembersCall { base: None, ..one.says(&["+ada"]) }).await.listed(), ["ada"]);
+}
+
+#[tokio::test]
+async fn who_is_here_is_forgotten_by_itself_when_nobody_says_so_any_more() {
+    let hall = Hall::on(RedisServer::start()).await;
+    let mut one = Speaker::new("lobby");
+    hall.members(one.says(&["+ada"])).await;
+    for key in [MEMBERS.to_owned(), format!("{MEMBERS}:nodes"), format!("{MEMBERS}:{}", one.node)] {
+        let left: u64 = hall.cli(&["PTTL", &key]).parse().expect("it expires");
+        assert!((3_600_000..=3_680_000).contains(&left), "{key} expires in {left} ms");
+    }
+    assert_eq!(hall.cli(&["DBSIZE"]), "3");
+}
+
+#[tokio::test]
+async fn members_keys_that_are_something_else_refuse_their_room_and_no_other() {
+    let hall = Hall::on(RedisServer::start()).await;
+    hall.cli(&["SET", MEMBERS, "x"]);
+    let calls = ["lobby", "kitchen"].map(|room| Speaker::new(room).says(&["+ada"]));
+    let answers = hall.broker.members(calls.to_vec()).await.unwrap();
+    assert!(matches!(answers[0], Err(BrokerError::Format(_))), "{answers:?}");
+    assert_eq!(answers[1].as_ref().map(|members| members.count), Ok(1));
+    hall.cli(&["HSET", "townhall:{kitchen}:members", "eve", "1 a\u{1b}[1m", "x", "garbage"]);
+    let mut other = Speaker::new("kitchen");
+    assert_eq!(hall.members(other.says(&["+zoe"])).await.listed(), ["ada", "zoe"], "what is no name is left out");
+}
+
 // --- Redis: who will not have us
 
 #[tokio::test]
@@ -760,6 +1029,7 @@ fn shared<T>(slot: &Mutex<Weak<T>>, start: impl FnOnce() -> T) -> Arc<T> {
 
 const PREFIX: &str = "townhall";
 const META: &str = "townhall:{lobby}:meta";
+const MEMBERS: &str = "townhall:{lobby}:members";
 const AOF: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 const ALL: Range = Range::From { first: 1, limit: 100_000 };
 
@@ -851,12 +1121,87 @@ impl Hall {
         heard
     }
 
+    /// The next thing heard that is not stored.
+    async fn whisper(&mut self) -> Whisper {
+        loop {
+            if let Some(Notice::Whisper(whisper)) = within(self.feed.next()).await {
+                return whisper;
+            }
+        }
+    }
+
+    /// One call, however long Redis takes to be back.
+    async fn members(&self, call: MembersCall) -> Members {
+        let answered = async {
+            loop {
+                match self.broker.members(vec![call.clone()]).await {
+                    Ok(mut answers) => return answers.remove(0).expect("an answer"),
+                    Err(error) => assert!(matches!(error, BrokerError::Unavailable(_)), "{error}"),
+                }
+            }
+        };
+        within(answered).await
+    }
+
     async fn wait_for_gap(&mut self) {
         while within(self.feed.next()).await != Some(Notice::Gapped) {}
     }
 
     async fn wait_for(&self, wanted: fn(&Status) -> bool) {
         wait_for(&*self.broker, wanted).await;
+    }
+}
+
+/// What a node says about who is there.
+#[derive(Clone)]
+struct Speaker {
+    room: RoomName,
+    node: NodeId,
+    lease: Duration,
+    step: Step,
+    /// The last step, whose answer it got.
+    said: Option<Step>,
+}
+
+impl Speaker {
+    fn new(name: &str) -> Self {
+        let lease = Duration::from_secs(60);
+        Speaker { room: room(name), node: NodeId::random(), lease, step: 10, said: None }
+    }
+
+    /// The next call: `+NAME` is there, `-NAME` is not.
+    fn says(&mut self, changes: &[&str]) -> MembersCall {
+        self.step += 1;
+        let changes = changes.iter().map(|change| {
+            let name = &change[1..];
+            let is_there = change.starts_with('+');
+            (UserId::new(format!("id-{name}")), is_there.then(|| DisplayName::parse(name).expect("a name")))
+        });
+        MembersCall {
+            room: self.room.clone(),
+            node: self.node,
+            lease: self.lease,
+            base: self.said.replace(self.step),
+            step: self.step,
+            purge: None,
+            changes: changes.collect(),
+            seen: RollVersion::default(),
+            list: false,
+        }
+    }
+}
+
+/// The names in an answer, in their order.
+trait Listed {
+    fn listed(self) -> Vec<String>;
+}
+
+impl Listed for Members {
+    fn listed(self) -> Vec<String> {
+        let list = self.list.expect("a list");
+        let mut names: Vec<String> = list.into_iter().map(|member| member.name.as_str().to_owned()).collect();
+        names.sort();
+        names
     }
 }
 
@@ -985,7 +1330,7 @@ async fn hear(feed: &mut FeedReceiver) -> Delivery {
     loop {
         match within(feed.next()).await.expect("the broker is there") {
             Notice::Delivery(delivery) => return delivery,
-            Notice::Gapped => {}
+            Notice::Gapped | Notice::Whisper(_) => {}
         }
     }
 }

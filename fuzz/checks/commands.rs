@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
-use townhall::broker::{MAX_EVENT_BYTES, Publication};
+use townhall::broker::{MAX_ANNOUNCED_BYTES, MAX_EVENT_BYTES, Publication};
 use townhall::config::{Config, Limits, Rooms};
 use townhall::encoding::{Encoding, Event, Record};
 use townhall::names::{DisplayName, RoomName, UserId};
 use townhall::position::Epoch;
-use townhall::protocol::{CloseReason, Command, MAX_LAST, Refusal, Reply, Request, User};
+use townhall::protocol::{CloseReason, Command, MAX_LAST, Refusal, Reply, Request, User, who_types};
 use townhall::session::{Action, Rules, Session};
 
 use super::wire::payloads;
@@ -104,6 +104,15 @@ impl Client {
             (Action::Publish { publication, .. }, Some(Command::Say { id, text, data, .. })) => {
                 assert_eq!(publication.id, id);
                 self.assert_may_be_said(&publication, &text, data.as_deref());
+            }
+            (Action::Who { room, .. }, Some(Command::Who { .. })) => {
+                assert!(self.rooms.contains(room.as_str()), "it was not in {room}");
+            }
+            (Action::Typing { room, event }, Some(Command::Typing { .. })) => {
+                assert!(self.rooms.contains(room.as_str()), "it was not in {room}");
+                let (user, _) = who_types(&event).expect("every node can read it");
+                assert_eq!(user, self.session.user().id);
+                assert!(event.len() <= MAX_ANNOUNCED_BYTES && !event.contains(&b'\n'));
             }
             (action, command) => panic!("{command:?} became {action:?}"),
         }

@@ -10,7 +10,7 @@ use townhall::encoding::{Encoding, Event, Record};
 use townhall::names::{DisplayName, RoomName, UserId};
 use townhall::position::Epoch;
 use townhall::protocol::User;
-use townhall::session::{Action, Rules, Session, refusal_notice};
+use townhall::session::{Action, Rules, Session, refusal_notice, who_notice};
 use townhall::tcp::{Line, Lines};
 
 /// The longest line, as the wire formats have it.
@@ -71,7 +71,11 @@ fn say(lines: &[Line]) {
         let name = session.user().name.clone();
         match session.line(text) {
             Action::Refuse(refusal) => assert_one_line(&refusal_notice(&refusal)),
-            Action::Notice(words) => assert_one_line(&words),
+            Action::Notice(words) | Action::Renamed(words) => assert_one_line(&words),
+            Action::Who { room, .. } => {
+                assert_eq!(Some(&room), session.rooms().first());
+                assert_one_line(&who_notice(1000, &vec![session.member(); 200]));
+            }
             Action::Move { room } => {
                 session.left(&session.rooms()[0].clone());
                 session.entered(room);

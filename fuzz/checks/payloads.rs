@@ -1,18 +1,23 @@
-//! What a broken or hostile Redis sends: payloads of the subscription, answers to publishes, heads and histories. What is
-//! taken from it keeps what the rest of the hall relies on; a room that is given it stays dense, and its members get whole
+//! What a broken or hostile Redis sends: payloads of the subscription, answers to publishes, heads, histories and members. What
+//! is taken from it keeps what the rest of the hall relies on; a room that is given it stays dense, and its members get whole
 //! frames in order.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use redis::Value;
 use townhall::broker::redis::answers;
-use townhall::broker::{Head, History, MAX_EVENT_BYTES, Range};
+use townhall::broker::{
+    Head, Heard, History, MAX_ANNOUNCED_BYTES, MAX_EVENT_BYTES, MAX_LISTED, Member, NodeId, Range, RollVersion, Whisper,
+};
 use townhall::encoding::{Encoding, json_string};
 use townhall::log::{Seq, Window};
-use townhall::names::RoomName;
+use townhall::names::{DisplayName, RoomName, UserId};
 use townhall::position::{Epoch, Lineage, Offset, Position};
+use townhall::presence::{Change, Roll};
+use townhall::protocol::{Reply, who_types};
 use townhall::room::{Budget, Entrance, Progress, Read, Room};
 
 use super::wire::payloads;
@@ -32,6 +37,10 @@ pub fn check(data: &[u8]) {
 struct Node {
     room: Arc<Room>,
     reader: Reader,
+    id: NodeId,
+    roll: Roll,
+    step: u64,
+    now: Instant,
 }
 
 impl Node {
@@ -40,11 +49,15 @@ impl Node {
         Node {
             room: Arc::new(Room::new(RoomName::lobby(), window, Arc::new(Budget::new(usize::MAX)), &[])),
             reader: Reader::default(),
+            id: NodeId::random(),
+            roll: Roll::new(Duration::from_secs(10)),
+            step: 0,
+            now: Instant::now(),
         }
     }
 
     fn hears(&mut self, server: &mut Unstructured) -> Result<()> {
-        match server.int_in_range(0..=9)? {
+        match server.int_in_range(0..=11)? {
             0..=3 => self.deliver(&payload(server)?),
             4 | 5 => self.read(server)?,
             6 => {
@@ -65,6 +78,14 @@ impl Node {
                 }
             }
             8 => self.places(server)?,
+            9 => self.call(server)?,
+            10 => {
+                let member = Member { id: UserId::new(id(server)?), name: DisplayName::stored("zoe").expect("a name") };
+                match server.arbitrary()? {
+                    true => self.roll.came(member),
+                    false => self.roll.went(&member.id, server.arbitrary()?, self.now),
+                }
+            }
             _ => self.room.shrink(),
         }
         Ok(())
@@ -72,14 +93,63 @@ impl Node {
 
     fn deliver(&mut self, payload: &Bytes) {
         let mut taken = Vec::new();
-        for delivery in answers::deliveries(&self.room.name, payload).flatten() {
-            assert_eq!(delivery.room, self.room.name);
+        let room = self.room.name.clone();
+        for heard in answers::deliveries(&room, payload).flatten() {
+            let delivery = match heard {
+                Heard::Delivery(delivery) => delivery,
+                Heard::Whisper(whisper) => {
+                    self.whisper(whisper);
+                    continue;
+                }
+            };
+            assert_eq!(delivery.room, room);
             assert!(!delivery.position.epoch.is_silent());
             assert_epoch(&delivery.position.epoch);
             assert_event(&delivery.event);
             taken.push(delivery);
         }
         let _ = self.room.deliver(taken);
+    }
+
+    fn whisper(&mut self, whisper: Whisper) {
+        match whisper {
+            Whisper::Members { room, version } => {
+                assert_eq!(room, self.room.name);
+                self.roll.heard(version);
+            }
+            Whisper::Announced { event, .. } => {
+                assert_event(&event);
+                assert!(event.len() <= MAX_ANNOUNCED_BYTES);
+                if let Some((_, from)) = who_types(&event) {
+                    let typing = assert_told(&Reply::Typing { room: self.room.name.clone(), from });
+                    // What has both moves a client's position.
+                    assert!(typing.get("offset").is_none() && typing.get("at").is_none(), "{typing}");
+                }
+            }
+        }
+    }
+
+    /// A round of the room's members, whatever Redis says to it.
+    fn call(&mut self, server: &mut Unstructured) -> Result<()> {
+        self.now += Duration::from_secs(server.int_in_range(0..=12)?);
+        self.step += 1;
+        self.roll.expire(self.now);
+        let called = self.roll.call(&self.room.name, self.id, self.step, 8, self.now).is_some();
+        match answers::members(roll(server)?) {
+            Ok(members) if called => {
+                assert!(members.list.as_ref().is_none_or(|list| list.len() <= MAX_LISTED));
+                self.roll.answered(members, self.now);
+            }
+            _ => self.roll.failed(),
+        }
+        if let Some(Change { count, lists }) = self.roll.tell(self.now) {
+            let (joined, left) = lists.unzip();
+            assert_told(&Reply::Presence { room: self.room.name.clone(), count, joined, left });
+        }
+        let present = self.roll.present(self.now);
+        assert!(present.members.iter().all(|member| !member.name.as_str().contains('\n')));
+        assert!(self.roll.due(self.now) > self.now - Duration::from_secs(60));
+        Ok(())
     }
 
     /// Reads as the hub does, though what it gets need not be what it asked for.
@@ -206,6 +276,13 @@ impl Reader {
     }
 }
 
+/// What everybody in a room is told: one JSON object on one line.
+fn assert_told(reply: &Reply) -> serde_json::Value {
+    let text = reply.to_json();
+    assert!(!text.contains(['\n', '\r']), "{text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
 fn assert_history(history: &History) {
     assert_head(&history.head);
     for entry in &history.entries {
@@ -279,6 +356,49 @@ fn event(server: &mut Unstructured) -> Result<Vec<u8>> {
     })
 }
 
+/// One of a few users.
+fn id(server: &mut Unstructured) -> Result<String> {
+    Ok(match server.ratio(1, 16)? {
+        true => String::from_utf8_lossy(&blob(server)?).into_owned(),
+        false => format!("u{}", server.int_in_range(0..=9)?),
+    })
+}
+
+/// A version of a room's members, one of a few.
+fn version(server: &mut Unstructured) -> Result<String> {
+    Ok(match server.ratio(1, 16)? {
+        true => epoch(server)?,
+        false => RollVersion(server.int_in_range(0..=4)?).to_string(),
+    })
+}
+
+/// An answer about a room's members.
+fn roll(server: &mut Unstructured) -> Result<Value> {
+    let state = *server.choose(&["kept", "kept", "kept", "unfinished", "lost", "?"])?;
+    let mut list = Vec::new();
+    for _ in 0..server.int_in_range(0..=6)? {
+        list.push(string(id(server)?));
+        list.push(string(if server.ratio(1, 8)? { blob(server)? } else { b"zoe".to_vec() }));
+    }
+    let mut items = vec![string(state), string(version(server)?), number(server)?, Value::Array(list)];
+    if server.ratio(1, 4)? {
+        items.pop();
+    }
+    Ok(Value::Array(items))
+}
+
+/// What is not stored.
+fn whisper(server: &mut Unstructured) -> Result<Vec<u8>> {
+    Ok(match server.arbitrary()? {
+        true => format!("1 @ {}", version(server)?).into_bytes(),
+        false => {
+            let from = format!(r#"{{"id":"{}","name":"zoe","offset":7,"at":7}}"#, id(server)?);
+            let typing = format!(r#"1 ~ {{"type":"typing","offset":7,"at":7,"from":{from}}}"#);
+            if server.ratio(1, 8)? { [b"1 ~ ", &event(server)?[..]].concat() } else { typing.into_bytes() }
+        }
+    })
+}
+
 /// What is published on a room's channel.
 fn payload(server: &mut Unstructured) -> Result<Bytes> {
     let mut payload = Vec::new();
@@ -288,6 +408,10 @@ fn payload(server: &mut Unstructured) -> Result<Bytes> {
     for i in 0..=server.int_in_range(0..=3)? {
         if i > 0 {
             payload.push(b'\n');
+        }
+        if server.ratio(1, 8)? {
+            payload.extend(whisper(server)?);
+            continue;
         }
         let format = if server.ratio(1, 32)? { "2" } else { "1" };
         payload.extend(format!("{format} {} {} {} ", epoch(server)?, offset(server)?, offset(server)?).into_bytes());

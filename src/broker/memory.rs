@@ -5,18 +5,26 @@
 //!
 //! Memory is bounded three ways: a room keeps so many messages, a room in which nobody speaks is forgotten, and all rooms
 //! together stay within one budget. Over budget the room that has been silent longest gives first: its oldest messages, then
-//! the room itself. The room that was just written to gives last, and never the message it was written for.
+//! the room itself. The room that was just written to gives last, and never the message it was written for. Who is in a room
+//! is kept apart (`memory/roll.rs`), and bounded by the connections there are.
+
+mod roll;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use futures::future::{self, BoxFuture};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Broker, BrokerError, Delivery, Entry, Feed, Head, History, Publication, Range, Status};
+use self::roll::Roll;
+use super::{
+    Broker, BrokerError, Delivery, Entry, Feed, Head, History, Members, MembersAnswers, MembersCall, Publication,
+    Range, Status, Whisper,
+};
 use crate::config::HistorySettings;
 use crate::names::{RoomName, UserId};
 use crate::position::{Epoch, Fork, Lineage, Offset, Position};
@@ -84,6 +92,19 @@ impl Broker for MemoryBroker {
         self.hall().wanted.remove(room);
     }
 
+    fn announce(&self, room: &RoomName, event: Bytes) -> BoxFuture<'static, ()> {
+        let whisper = Whisper::Announced { room: room.clone(), event };
+        self.hall().whisper(room, whisper);
+        Box::pin(future::ready(()))
+    }
+
+    fn members(&self, calls: Vec<MembersCall>) -> BoxFuture<'static, MembersAnswers> {
+        let mut hall = self.hall();
+        let now = Instant::now();
+        let answers = calls.iter().map(|call| Ok(hall.members(call, now))).collect();
+        Box::pin(future::ready(Ok(answers)))
+    }
+
     fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
@@ -99,6 +120,8 @@ struct Hall {
     /// How many messages were stored in all rooms since the start.
     turns: u64,
     wanted: HashSet<RoomName>,
+    /// Who is in the rooms in which somebody is.
+    rolls: HashMap<RoomName, Roll>,
     /// What all rooms take.
     bytes: usize,
 }
@@ -112,6 +135,7 @@ impl Hall {
             silence: BTreeMap::new(),
             turns: 0,
             wanted: HashSet::new(),
+            rolls: HashMap::new(),
             bytes: 0,
         }
     }
@@ -154,6 +178,25 @@ impl Hall {
         }
         self.keep_within_budget();
         position
+    }
+
+    fn whisper(&self, room: &RoomName, whisper: Whisper) {
+        if self.wanted.contains(room) {
+            self.feed.whisper(whisper);
+        }
+    }
+
+    fn members(&mut self, call: &MembersCall, now: Instant) -> Members {
+        let roll = self.rolls.entry(call.room.clone()).or_default();
+        let (members, changed) = roll.call(call, now);
+        if roll.is_empty() {
+            self.rolls.remove(&call.room);
+        }
+        if changed {
+            let whisper = Whisper::Members { room: call.room.clone(), version: members.version };
+            self.whisper(&call.room, whisper);
+        }
+        members
     }
 
     fn history(&mut self, room: &RoomName, range: Range, now: Instant) -> History {

@@ -27,12 +27,13 @@ mod trouble;
 /// hostile server could send.
 #[doc(hidden)]
 pub mod answers {
-    pub use super::functions::{BadLine, CallError, deliveries, head, history, positions};
+    pub use super::functions::{BadLine, CallError, deliveries, head, history, members, positions};
 }
 
 use std::sync::Arc;
 
 use ::redis::{Cmd, Pipeline, Value};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{self, BoxFuture, join_all};
 use tokio::sync::watch;
@@ -47,7 +48,9 @@ use self::routes::Routes;
 use self::servers::Place;
 use self::shard::{PAUSE, Shard, ShardId};
 use self::subscription::Rooms;
-use super::{Broker, BrokerError, DEADLINE, Feed, Head, History, Publication, Range, Status};
+use super::{
+    Broker, BrokerError, DEADLINE, Feed, Head, History, MembersAnswers, MembersCall, Publication, Range, Status,
+};
 use crate::config::{HistorySettings, RedisSettings};
 use crate::names::RoomName;
 use crate::position::Position;
@@ -161,7 +164,7 @@ impl Broker for RedisBroker {
     fn heads(&self, rooms: Vec<RoomName>) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>> {
         let shared = self.shared.clone();
         async move {
-            let call = |room: &RoomName, access| shared.library.head(room, access);
+            let call = |index: usize, access| shared.library.head(&rooms[index], access);
             let heads = shared.read(&rooms, call, functions::head).await;
             match heads.first() {
                 Some(Err(error)) if heads.iter().all(is_unavailable) => Err(error.clone()),
@@ -184,6 +187,27 @@ impl Broker for RedisBroker {
         self.shared.rooms.forget(room);
     }
 
+    fn announce(&self, room: &RoomName, event: Bytes) -> BoxFuture<'static, ()> {
+        let (shared, room) = (self.shared.clone(), room.clone());
+        async move {
+            let Some(shard) = shared.routes.owner(&room) else { return };
+            let mut pipeline = Pipeline::with_capacity(1);
+            pipeline.add_command(shared.library.announce(&room, &event));
+            let _ = shard.attempt(&shard.commands, &pipeline).await;
+        }
+        .boxed()
+    }
+
+    fn members(&self, calls: Vec<MembersCall>) -> BoxFuture<'static, MembersAnswers> {
+        let shared = self.shared.clone();
+        async move {
+            let rooms: Vec<RoomName> = calls.iter().map(|call| call.room.clone()).collect();
+            let call = |index: usize, _| shared.library.members(&calls[index]);
+            Ok(shared.read(&rooms, call, functions::members).await)
+        }
+        .boxed()
+    }
+
     fn status(&self) -> watch::Receiver<Status> {
         self.shared.health.status()
     }
@@ -195,11 +219,11 @@ fn is_unavailable<T>(answer: &Result<T, BrokerError>) -> bool {
 
 impl Shared {
     /// Asks about rooms, each at its server, one round trip a server; no server keeps the rooms of others waiting for longer
-    /// than [`DEADLINE`]. The answers come in the order asked.
+    /// than [`DEADLINE`]. The answers come in the order asked. `call` makes the command about the room of an index.
     async fn read<T>(
         &self,
         rooms: &[RoomName],
-        call: impl Fn(&RoomName, Access) -> Cmd,
+        call: impl Fn(usize, Access) -> Cmd,
         parse: impl Fn(Value) -> Result<T, CallError>,
     ) -> Vec<Result<T, BrokerError>> {
         let mut by_server: Vec<(Option<ShardId>, Vec<usize>)> = Vec::new();
@@ -223,7 +247,7 @@ impl Shared {
         &self,
         rooms: &[RoomName],
         mut open: Vec<usize>,
-        call: &impl Fn(&RoomName, Access) -> Cmd,
+        call: &impl Fn(usize, Access) -> Cmd,
         parse: &impl Fn(Value) -> Result<T, CallError>,
     ) -> Vec<(usize, Result<T, BrokerError>)> {
         let mut done = Vec::with_capacity(open.len());
@@ -239,14 +263,15 @@ impl Shared {
                 let asked: Vec<usize> = open.iter().copied().filter(here).collect();
                 let mut pipeline = Pipeline::with_capacity(asked.len());
                 for index in &asked {
-                    pipeline.add_command(call(&rooms[*index], access));
+                    pipeline.add_command(call(*index, access));
                 }
                 let answers = shard.attempt(&shard.commands, &pipeline).await.unwrap_or_default();
-                let mut pause = answers.is_empty();
+                let (mut pause, asked_with) = (answers.is_empty(), access);
                 for (index, answer) in asked.into_iter().zip(answers) {
                     let settled = match parse(answer) {
                         Ok(value) => Ok(value),
                         Err(CallError::Final(error)) => Err(error),
+                        Err(CallError::NoWrites(error)) if asked_with == Access::ReadOnly => Err(error),
                         Err(again) => {
                             pause |= self.before_again(&shard, &again, &mut access).await;
                             continue;
@@ -270,7 +295,8 @@ impl Shared {
             CallError::NotLoaded => !shard.load(self.library.source()).await,
             CallError::NoWrites(_) => {
                 shard.doubt.notify_one();
-                std::mem::replace(access, Access::ReadOnly) == Access::ReadOnly
+                *access = Access::ReadOnly;
+                false
             }
             CallError::Elsewhere => {
                 self.routes.stale.notify_one();

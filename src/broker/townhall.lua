@@ -18,6 +18,8 @@ in a fork and offsets go on under a new one. A room without meta has lost its pa
 Dedupe in two generations costs one hash field a message (a key of 16 bytes, an offset): 82 bytes measured on Redis 7.0 with
 200,000 messages, where a key for each message with its own expiry takes 148. A whole generation goes with one UNLINK, off
 the main thread.
+
+Who is in a room is kept in other keys, all of which expire by themselves when no node renews them; see `members` below.
 ]]
 
 local PUBLISH = 'PUBLISH' -- the servers of a cluster are given SPUBLISH
@@ -308,8 +310,8 @@ local function check(key_list, args)
   local log, channel = key_list[1], args[1]
   local needed = {
     { 'TIME' }, { 'INFO', 'replication' }, { 'EXISTS', log }, { 'UNLINK', log }, { 'RENAME', log, log },
-    { 'PEXPIREAT', log, '1' }, { 'PERSIST', log }, { 'HGET', log, 'f' }, { 'HMGET', log, 'f' }, { 'HGETALL', log },
-    { 'HLEN', log }, { 'HSCAN', log, '0' }, { 'HSET', log, 'f', 'v' }, { 'HDEL', log, 'f' },
+    { 'PEXPIRE', log, '1' }, { 'PEXPIREAT', log, '1' }, { 'PERSIST', log }, { 'HGET', log, 'f' }, { 'HMGET', log, 'f' }, { 'HGETALL', log },
+    { 'HLEN', log }, { 'HSCAN', log, '0' }, { 'HRANDFIELD', log, '1' }, { 'HSET', log, 'f', 'v' }, { 'HDEL', log, 'f' },
     { 'XADD', log, '*', 'f', 'v' }, { 'XTRIM', log, 'MAXLEN', '1' }, { 'XINFO', 'STREAM', log },
     { 'XRANGE', log, '-', '+' }, { 'XREVRANGE', log, '+', '-' },
     { PUBLISH, channel, '' }, { PUBLISH == 'PUBLISH' and 'SUBSCRIBE' or 'SSUBSCRIBE', channel },
@@ -336,3 +338,213 @@ redis.register_function { function_name = 'townhall_1_history', callback = histo
 -- Where Redis takes no writes for want of disk or replicas, a room that needs no fork can still be read.
 redis.register_function { function_name = 'townhall_1_head_ro', callback = head, flags = { 'no-writes' } }
 redis.register_function { function_name = 'townhall_1_history_ro', callback = history, flags = { 'no-writes' } }
+
+--[[
+Who is in a room. A node says which users it has there; a user is in the room who is at one node at least.
+  members         a hash: user -> `NODES NAME`, at how many nodes it is and how it was called last
+  members:nodes   a hash: node -> `EXPIRES SINCE STEP REPLID`: until when its lease is valid and since when it was without a
+                  break (Unix ms), its last call, and the server that took it; `@` -> the version, another one whenever
+                  somebody came or went
+  members:NODE    a hash: the users of that node -> the step in which it named them last
+
+All three have a field with an empty name that holds the same random value: a key that is lost alone (evicted, deleted) is
+found out, and everything begins anew. What a node said to another server than this one may be lost in part, so that is to be
+said again, too. A change is the state that it leads to, so it may be made twice.
+]]
+
+local LISTED = 200 -- a longer list is not told, but for a part of it when that is asked for
+local SWEPT = 1024 -- so many users of dead nodes are removed in one call
+local OUTLIVE = 3600000 -- the keys outlive the lease by so long: what is swept must be there
+
+local function begin_roll(roll)
+  redis.call('UNLINK', roll.members, roll.nodes)
+  redis.call('HSET', roll.members, '', roll.fresh)
+  redis.call('HSET', roll.nodes, '', roll.fresh)
+  roll.birth, roll.changed, roll.own = roll.fresh, true, nil
+end
+
+local function registration(text)
+  local expires, since, step, replid = string.match(text or '', '^(%d+) (%d+) (%d+) (%x*)$')
+  if not expires then
+    return nil
+  end
+  return { expires = tonumber(expires), since = tonumber(since), step = tonumber(step), replid = replid }
+end
+
+local function open_roll(roll, node)
+  -- All three are read in any case: what is no hash is somebody else's, and an error.
+  local all, mine = redis.call('HGET', roll.members, ''), redis.call('HGET', roll.mine, '')
+  roll.birth = redis.call('HGET', roll.nodes, '')
+  roll.own = registration(redis.call('HGET', roll.nodes, node))
+  if not roll.birth or roll.birth ~= all or (roll.own and mine ~= roll.birth) then
+    begin_roll(roll)
+  end
+  if mine ~= roll.birth then
+    redis.call('UNLINK', roll.mine)
+    redis.call('HSET', roll.mine, '', roll.birth)
+  end
+end
+
+local function member(roll, user)
+  local nodes, name = string.match(redis.call('HGET', roll.members, user) or '', '^(%d+) (.*)$')
+  return tonumber(nodes) or 0, name
+end
+
+local function come(roll, user, name, step)
+  local added = redis.call('HSET', roll.mine, user, step)
+  local nodes, called = member(roll, user)
+  if added == 1 or called ~= name then
+    redis.call('HSET', roll.members, user, whole(nodes + added) .. ' ' .. name)
+    roll.changed = roll.changed or nodes == 0 or called ~= name
+  end
+end
+
+local function go(roll, users, user)
+  if user == '' or redis.call('HDEL', users, user) == 0 then
+    return
+  end
+  local nodes, name = member(roll, user)
+  if nodes > 1 then
+    redis.call('HSET', roll.members, user, whole(nodes - 1) .. ' ' .. name)
+  else
+    redis.call('HDEL', roll.members, user)
+    roll.changed = true
+  end
+end
+
+-- Whoever this node has not named since `step` is not there.
+local function purge(roll, step)
+  local users = redis.call('HGETALL', roll.mine)
+  for i = 1, #users, 2 do
+    if (count(users[i + 1]) or 0) < step then
+      go(roll, roll.mine, users[i])
+    end
+  end
+end
+
+-- Removes what nodes have left whose lease has lapsed. False: it is not what they left, so nothing is known for sure.
+local function sweep(roll, now)
+  local left, nodes = SWEPT, redis.call('HGETALL', roll.nodes)
+  for i = 1, #nodes, 2 do
+    local lapsed = registration(nodes[i + 1])
+    if lapsed and lapsed.expires <= now and left > 0 then
+      local theirs = roll.members .. ':' .. nodes[i]
+      if redis.call('HGET', theirs, '') ~= roll.birth then
+        return false
+      end
+      for _, user in ipairs(redis.call('HRANDFIELD', theirs, left)) do
+        go(roll, theirs, user)
+        left = left - 1
+      end
+      if redis.call('HLEN', theirs) > 1 then
+        roll.unfinished = true
+      else
+        redis.call('UNLINK', theirs)
+        redis.call('HDEL', roll.nodes, nodes[i])
+      end
+    elseif lapsed and lapsed.expires <= now then
+      roll.unfinished = true
+    end
+  end
+  return true
+end
+
+-- Users and names of all, or of some where there are too many to list.
+local function list(roll, total)
+  local found, cursor = {}, '0'
+  repeat
+    local page = { '0', nil }
+    if total <= LISTED then
+      page[2] = redis.call('HGETALL', roll.members)
+    else
+      page = redis.call('HSCAN', roll.members, cursor, 'COUNT', 256)
+    end
+    cursor = page[1]
+    for i = 1, #page[2], 2 do
+      local name = string.match(page[2][i + 1], '^%d+ (.*)$')
+      if page[2][i] ~= '' and name and #found < 2 * LISTED then
+        found[#found + 1] = page[2][i]
+        found[#found + 1] = name
+      end
+    end
+  until cursor == '0' or #found >= 2 * LISTED
+  return found
+end
+
+-- Renews the lease and does what the call says. Whether the node's registration is good for that.
+local function register(roll, args, now)
+  local node, lease, base, step = args[2], tonumber(args[3]), count(args[4]), count(args[5])
+  local own, replid = roll.own, server_replid(now)
+  if own and own.step > step then
+    return true -- a later call was here already, and nobody waits for this one
+  end
+  local is_known = own and own.replid == replid and (not base or base <= own.step)
+  local since = is_known and own.expires > now and own.since or now
+  if base and not is_known then
+    if own then -- it will be said again; until then the others leave it alone
+      own.expires, own.since = now + lease, since
+    end
+  else
+    for i = 10, #args, 2 do
+      if args[i] ~= '' and args[i + 1] ~= '' then
+        come(roll, args[i], args[i + 1], args[5])
+      else
+        go(roll, roll.mine, args[i])
+      end
+    end
+    if count(args[6]) then
+      purge(roll, count(args[6]))
+    end
+    if now - since >= lease / 2 and not sweep(roll, now) then
+      begin_roll(roll)
+      return false
+    end
+    own = { expires = now + lease, since = since, step = step, replid = replid }
+  end
+  if own and redis.call('HLEN', roll.mine) > 1 then
+    redis.call('HSET', roll.nodes, node,
+      table.concat({ whole(own.expires), whole(own.since), whole(own.step), own.replid }, ' '))
+  else
+    redis.call('UNLINK', roll.mine)
+    redis.call('HDEL', roll.nodes, node)
+  end
+  return not base or is_known
+end
+
+-- members MEMBERS NODES MINE | CHANNEL NODE LEASE_MS BASE STEP PURGE FRESH SEEN LIST [USER NAME …] (no name: it is not there)
+--   -> kept|unfinished|lost VERSION COUNT [[USER NAME …]]
+local function members(keys, args)
+  local now = now_ms()
+  local roll = { members = keys[1], nodes = keys[2], mine = keys[3], fresh = args[7] }
+  open_roll(roll, args[2])
+  local is_kept = register(roll, args, now)
+
+  local total = redis.call('HLEN', roll.members) - 1
+  local version = redis.call('HGET', roll.nodes, '@')
+  if roll.changed or not version then
+    version = roll.fresh
+    redis.call('HSET', roll.nodes, '@', version)
+    redis.call(PUBLISH, args[1], FORMAT .. ' @ ' .. version)
+  end
+  if total == 0 then
+    redis.call('UNLINK', roll.members, roll.nodes, roll.mine)
+  else
+    for _, key in ipairs(keys) do
+      redis.call('PEXPIRE', key, whole(tonumber(args[3]) + OUTLIVE))
+    end
+  end
+  local answer = { is_kept and (roll.unfinished and 'unfinished' or 'kept') or 'lost', version, total }
+  if args[9] == '1' or (version ~= args[8] and total <= LISTED) then
+    answer[4] = list(roll, total)
+  end
+  return answer
+end
+
+-- announce MEMBERS NODES MINE | CHANNEL EVENT
+local function announce(_, args)
+  return redis.call(PUBLISH, args[1], FORMAT .. ' ~ ' .. args[2])
+end
+
+-- Neither may stop working when memory is full: who is gone must go.
+redis.register_function { function_name = 'townhall_1_members', callback = members, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'townhall_1_announce', callback = announce, flags = { 'allow-oom' } }

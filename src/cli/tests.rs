@@ -88,6 +88,7 @@ fn every_option_arrives_at_its_place() {
         "--write-timeout=18s",
         "--max-connections=19",
         "--max-per-address=21",
+        "--presence-grace=22s",
         "--drain=20s",
     ]);
     let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
@@ -119,6 +120,7 @@ fn every_option_arrives_at_its_place() {
             room_window: 80 * 1024,
             room_window_messages: 9,
             window_budget: 100 * 1024,
+            presence_grace: 22 * SECOND,
             drain: 20 * SECOND,
         },
         history: HistorySettings { messages: 4, room_ttl: 6 * HOUR, dedupe: 7 * SECOND, budget: 5 * 1024 * 1024 },
@@ -128,7 +130,9 @@ fn every_option_arrives_at_its_place() {
 
 #[test]
 fn zero_is_taken_where_it_means_something() {
-    for option in ["history-budget", "room-ttl", "rate", "beat", "write-timeout", "max-per-address", "drain"] {
+    for option in
+        ["history-budget", "room-ttl", "rate", "beat", "write-timeout", "max-per-address", "presence-grace", "drain"]
+    {
         with(&[&format!("--{option}=0")]);
     }
     assert_eq!(with(&["--max-connections=0"]), Config::default());

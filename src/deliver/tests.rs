@@ -37,7 +37,7 @@ async fn client(room: &Arc<Room>) -> (Arc<Outgoing>, TcpStream) {
     let out = Outgoing::new(listener.accept().await.unwrap().0, Encoding::Line);
     out.socket().writable().await.unwrap();
     let place = room.place(&Entrance { encoding: Encoding::Line, after: None, last: 0 }, true).unwrap();
-    out.place(room.enter(), place, |_| {});
+    out.place(room.enter(), None, place, |_| {});
     out.flush().unwrap();
     (Arc::new(out), other_end)
 }

@@ -52,8 +52,8 @@ fn a_join_replays_fifty_and_never_more_than_two_hundred() {
 #[test]
 fn everything_but_join_needs_a_joined_room() {
     let mut session = session();
-    let commands =
-        [r#"{"type":"leave","room":"lobby"}"#.into(), say("hi"), r#"{"type":"history","room":"lobby"}"#.into()];
+    let bare = |kind: &str| format!(r#"{{"type":"{kind}","room":"lobby"}}"#);
+    let commands = [say("hi"), bare("history"), bare("typing"), bare("who"), bare("leave")];
     for command in &commands {
         assert_eq!(refusal(ask(&mut session, command)).code, ErrorCode::NotJoined, "{command}");
     }
@@ -161,7 +161,37 @@ fn a_new_name_is_the_next_messages_name_and_the_id_stays() {
     let mut session = session();
     session.entered(RoomName::lobby());
     assert_eq!(refusal(session.line("/name !root")).code, ErrorCode::BadName);
-    assert!(matches!(session.line("/name Zoë"), Action::Notice(_)));
+    assert!(matches!(session.line("/name Zoë"), Action::Renamed(_)));
     let Action::Publish { publication, .. } = session.line("hi") else { panic!("not published") };
     assert!(String::from_utf8_lossy(&publication.event).contains(r#"{"id":"guest-1","name":"Zoë"}"#));
+}
+
+#[test]
+fn typing_says_who_and_nothing_that_would_move_a_position() {
+    let mut session = session();
+    join(&mut session, "lobby");
+    let Action::Typing { room, event } = ask(&mut session, r#"{"type":"typing","room":"lobby"}"#) else {
+        panic!("not announced")
+    };
+    assert_eq!(room, RoomName::lobby());
+    assert_eq!(&event[..], br#"{"type":"typing","from":{"id":"guest-1","name":"zoe"}}"#);
+}
+
+#[test]
+fn who_is_asked_at_the_line_door_about_the_room_one_is_in_and_answered_in_one_bounded_line() {
+    let mut session = session();
+    assert!(matches!(session.line("/who"), Action::Nothing));
+    session.entered(RoomName::lobby());
+    assert!(matches!(session.line("/who"), Action::Who { room, .. } if room == RoomName::lobby()));
+    let member = |n: usize, name: &str| {
+        let id = crate::names::UserId::new(n.to_string());
+        Member { id, name: DisplayName::parse(name).unwrap() }
+    };
+    let few: Vec<Member> = ["zoe", "ada", "ben"].into_iter().enumerate().map(|(n, name)| member(n, name)).collect();
+    assert_eq!(who_notice(3, &few), "who 3 here: ada, ben, zoe");
+    assert_eq!(who_notice(5, &few), "who 5 here: ada, ben, zoe and 2 more");
+    let many: Vec<Member> = (0..200).map(|n| member(n, &"大".repeat(32))).collect();
+    let words = who_notice(5000, &many);
+    let named = words.matches('大').count() / 32;
+    assert!(words.len() < 1100 && words.ends_with(&format!(" and {} more", 5000 - named)), "{words}");
 }

@@ -26,6 +26,7 @@ mod one_order;
 mod ops;
 mod pages;
 mod plain_door;
+mod presence;
 mod redis_outage;
 mod redis_troubles;
 mod refusals;

@@ -51,6 +51,8 @@ pub struct Json {
     /// The first frame.
     pub welcome: Value,
     pub rooms: HashMap<String, View>,
+    /// Every `presence` that came; [`Json::next`] does not show them.
+    pub presence: Vec<Value>,
     /// What `accepted` said, by id.
     pub accepted: HashMap<Uuid, Vec<Position>>,
     /// Rooms joined anew, whose cursor the next `joined` may move anywhere.
@@ -101,6 +103,7 @@ impl Json {
             socket,
             welcome: Value::Null,
             rooms: HashMap::new(),
+            presence: Vec::new(),
             accepted: HashMap::new(),
             joining: HashSet::new(),
             name: query.into(),
@@ -140,7 +143,7 @@ impl Json {
         close_code(&self.socket.rest().await)
     }
 
-    /// The next event, whatever it is; `beat`s are not shown.
+    /// The next event, whatever it is; `beat`s and `presence` are not shown.
     pub async fn next(&mut self) -> Value {
         match self.next_or_close().await {
             Ok(event) => event,
@@ -154,7 +157,7 @@ impl Json {
         patiently(&what, async {
             loop {
                 let event = self.next_of_any_kind().await?;
-                if event["type"] != "beat" {
+                if event["type"] != "beat" && event["type"] != "presence" {
                     return Ok(event);
                 }
             }
@@ -162,10 +165,33 @@ impl Json {
         .await
     }
 
-    /// The next event, `beat`s too.
+    /// The next event, `beat`s and `presence`, too.
     pub async fn next_with_beats(&mut self) -> Value {
         let event = self.next_of_any_kind().await;
         event.unwrap_or_else(|(code, reason)| panic!("{}: closed {code} {reason:?}", self.name))
+    }
+
+    /// Reads on until a `presence` is as wanted; those that came before do not count.
+    pub async fn until_presence(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < deadline {
+            let event = self.next_with_beats().await;
+            if event["type"] == "presence" && wanted(&event) {
+                return event;
+            }
+        }
+        panic!("{}: no presence {what} among {:#?}", self.name, self.presence);
+    }
+
+    /// Who is in the room, by name.
+    pub async fn who(&mut self, room: &str) -> Vec<String> {
+        self.send(json!({"type": "who", "room": room})).await;
+        let members = self.until_type("members").await;
+        let listed = members["members"].as_array().expect("a list of members");
+        assert!(listed.len() as u64 <= members["count"].as_u64().expect("a count"), "{members}");
+        let mut names: Vec<String> = listed.iter().map(|member| text(&member["name"])).collect();
+        names.sort();
+        names
     }
 
     async fn next_of_any_kind(&mut self) -> Result<Value, (u16, String)> {
@@ -348,6 +374,7 @@ impl Json {
         };
         match event["type"].as_str() {
             Some("joined") => self.note_joined(room, event),
+            Some("presence") => self.presence.push(event.clone()),
             Some("gap") => {
                 let view = self.joined_view(room, event);
                 let from = event["from"].as_u64().expect("a gap has a from");
@@ -415,4 +442,9 @@ impl Json {
         });
         format!("so far: {:?}", rooms.collect::<Vec<_>>())
     }
+}
+
+/// A string in an event.
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).into()
 }

@@ -9,9 +9,12 @@ use ::redis::{Cmd, RedisError, Value};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::broker::{BrokerError, DEADLINE, Delivery, Entry, Head, History, MAX_EVENT_BYTES, Publication, Range};
+use crate::broker::{
+    BrokerError, DEADLINE, Delivery, Entry, Head, Heard, History, MAX_ANNOUNCED_BYTES, MAX_EVENT_BYTES, MAX_LISTED,
+    Member, Members, MembersCall, Publication, Range, Registration, RollVersion, Whisper,
+};
 use crate::config::HistorySettings;
-use crate::names::RoomName;
+use crate::names::{DisplayName, RoomName, UserId};
 use crate::position::{Epoch, Fork, Lineage, Offset, Position};
 
 const SOURCE: &str = include_str!("../townhall.lua");
@@ -146,6 +149,37 @@ impl Library {
         call
     }
 
+    /// Says and asks who is in a room.
+    pub fn members(&self, said: &MembersCall) -> Cmd {
+        let mut call = Self::call_with("members", &self.roll_keys(&said.room, &said.node.to_string()));
+        let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+        call.arg(self.channel(&said.room))
+            .arg(said.node.to_string())
+            .arg(u64::try_from(said.lease.as_millis()).unwrap_or(MAX_MS))
+            .arg(number(said.base))
+            .arg(said.step)
+            .arg(number(said.purge))
+            .arg(RollVersion::random().to_string())
+            .arg(said.seen.to_string())
+            .arg(u8::from(said.list));
+        for (user, name) in &said.changes {
+            call.arg(user.as_str()).arg(name.as_ref().map_or("", DisplayName::as_str));
+        }
+        call
+    }
+
+    /// Tells the room's listeners something that is not stored.
+    pub fn announce(&self, room: &RoomName, event: &Bytes) -> Cmd {
+        let mut call = Self::call_with("announce", &self.roll_keys(room, ""));
+        call.arg(self.channel(room)).arg(event.as_ref());
+        call
+    }
+
+    fn roll_keys(&self, room: &RoomName, node: &str) -> [String; 3] {
+        let key = |part: &str| format!("{}:{{{room}}}:members{part}", self.prefix);
+        [key(""), key(":nodes"), key(&format!(":{node}"))]
+    }
+
     fn read(&self, function: &str, room: &RoomName, access: Access) -> Cmd {
         let mut call = match access {
             Access::Full => self.call(function, room),
@@ -156,11 +190,13 @@ impl Library {
     }
 
     fn call(&self, function: &str, room: &RoomName) -> Cmd {
+        let keys = ["log", "meta", "seen", "seen:old"].map(|key| format!("{}:{{{room}}}:{key}", self.prefix));
+        Self::call_with(function, &keys)
+    }
+
+    fn call_with(function: &str, keys: &[String]) -> Cmd {
         let mut call = ::redis::cmd("FCALL");
-        call.arg(format!("{NAME}_{function}")).arg(4);
-        for key in ["log", "meta", "seen", "seen:old"] {
-            call.arg(format!("{}:{{{room}}}:{key}", self.prefix));
-        }
+        call.arg(format!("{NAME}_{function}")).arg(keys.len()).arg(keys);
         call
     }
 }
@@ -275,6 +311,46 @@ pub fn history(answer: Value, room: &RoomName, range: Range) -> Result<History, 
     Ok(History { head, entries })
 }
 
+/// Checks the answer to [`Library::members`].
+pub fn members(answer: Value) -> Result<Members, CallError> {
+    let mut values = items(answer)?.into_iter();
+    let registration = match text(values.next()).as_deref() {
+        Some("kept") => Registration::Kept,
+        Some("unfinished") => Registration::Unfinished,
+        Some("lost") => Registration::Lost,
+        _ => return Err(unreadable("it is not said whether a node's members are known")),
+    };
+    let version = text(values.next()).as_deref().and_then(roll_version);
+    let version = version.ok_or_else(|| unreadable("the members' version is not ours"))?;
+    let count = usize::try_from(number(values.next())?).map_err(|_| unreadable("too many members"))?;
+    let list = values.next().map(listed).transpose()?;
+    // What others wrote into the list is left out, so a short one may be less than it says.
+    Ok(Members {
+        registration,
+        version,
+        count: if count > MAX_LISTED { count } else { list.as_ref().map_or(count, Vec::len) },
+        list,
+    })
+}
+
+fn listed(value: Value) -> Result<Vec<Member>, CallError> {
+    let values: Vec<Option<String>> = items(value)?.into_iter().map(|value| text(Some(value))).collect();
+    if values.len() > 2 * MAX_LISTED {
+        return Err(unreadable("too long a list of members"));
+    }
+    let pairs = values.chunks_exact(2).filter_map(|pair| match pair {
+        [Some(id), Some(name)] => Some(Member { id: UserId::stored(id)?, name: DisplayName::stored(name)? }),
+        _ => None,
+    });
+    Ok(pairs.collect())
+}
+
+/// As [`RollVersion`] writes itself.
+fn roll_version(text: &str) -> Option<RollVersion> {
+    let ours = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    ours.then(|| u128::from_str_radix(text, 16).ok().map(RollVersion))?
+}
+
 fn head_of(values: &mut impl Iterator<Item = Value>) -> Result<Head, CallError> {
     let epoch = epoch(values.next())?;
     let offset = number(values.next())?;
@@ -315,27 +391,46 @@ pub enum BadLine {
     Garbage,
 }
 
-/// Checks what was published on a room's channel: a line per message.
-pub fn deliveries(room: &RoomName, payload: &Bytes) -> impl Iterator<Item = Result<Delivery, BadLine>> {
-    payload.split(|byte| *byte == b'\n').map(|line| delivery(room, payload.slice_ref(line)))
+/// Checks what was published on a room's channel: a line per message, or one that is not stored.
+pub fn deliveries(room: &RoomName, payload: &Bytes) -> impl Iterator<Item = Result<Heard, BadLine>> {
+    payload.split(|byte| *byte == b'\n').map(|line| heard(room, payload.slice_ref(line)))
 }
 
-/// Checks one line `1 EPOCH OFFSET AT EVENT` of a delivery.
-fn delivery(room: &RoomName, line: Bytes) -> Result<Delivery, BadLine> {
-    let mut parts = line.splitn(5, |byte| *byte == b' ');
+/// Checks one line: `1 EPOCH OFFSET AT EVENT`, `1 @ VERSION` or `1 ~ EVENT`.
+fn heard(room: &RoomName, line: Bytes) -> Result<Heard, BadLine> {
+    let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+    let format = &line[..end];
+    if format != FORMAT.as_bytes() {
+        let newer = !format.is_empty() && format.iter().all(u8::is_ascii_digit);
+        return Err(if newer { BadLine::Format } else { BadLine::Garbage });
+    }
+    let said = line.slice((end + 1).min(line.len())..);
+    match &said[..] {
+        [b'@', b' ', version @ ..] => {
+            let version = std::str::from_utf8(version).ok().and_then(roll_version).ok_or(BadLine::Garbage)?;
+            Ok(Heard::Whisper(Whisper::Members { room: room.clone(), version }))
+        }
+        [b'~', b' ', ..] => {
+            let event = said.slice(2..);
+            let event =
+                checked_event(event).filter(|event| event.len() <= MAX_ANNOUNCED_BYTES).ok_or(BadLine::Garbage)?;
+            Ok(Heard::Whisper(Whisper::Announced { room: room.clone(), event }))
+        }
+        _ => delivery(room, &said).map(Heard::Delivery),
+    }
+}
+
+/// Checks the rest `EPOCH OFFSET AT EVENT` of a delivery's line.
+fn delivery(room: &RoomName, said: &Bytes) -> Result<Delivery, BadLine> {
+    let mut parts = said.splitn(4, |byte| *byte == b' ');
     let mut next = || {
         let part = parts.next().ok_or(BadLine::Garbage)?;
         std::str::from_utf8(part).map_err(|_| BadLine::Garbage)
     };
-    let format = next()?;
-    if format != FORMAT {
-        let newer = !format.is_empty() && format.bytes().all(|byte| byte.is_ascii_digit());
-        return Err(if newer { BadLine::Format } else { BadLine::Garbage });
-    }
     let epoch = parse_epoch(next()?).filter(|epoch| !epoch.is_silent());
     let offset: Offset = next()?.parse().map_err(|_| BadLine::Garbage)?;
     let at_ms = next()?.parse().map_err(|_| BadLine::Garbage)?;
-    let event = parts.next().map(|event| line.slice_ref(event));
+    let event = parts.next().map(|event| said.slice_ref(event));
     Ok(Delivery {
         room: room.clone(),
         position: Position { epoch: epoch.ok_or(BadLine::Garbage)?, offset },
@@ -409,8 +504,8 @@ mod tests {
         RoomName::parse("lobby").unwrap()
     }
 
-    fn line(text: &str) -> Result<Delivery, BadLine> {
-        delivery(&room(), Bytes::copy_from_slice(text.as_bytes()))
+    fn line(text: &str) -> Result<Heard, BadLine> {
+        heard(&room(), Bytes::copy_from_slice(text.as_bytes()))
     }
 
     #[test]
@@ -423,7 +518,9 @@ mod tests {
 
     #[test]
     fn a_line_of_ours_is_taken_apart() {
-        let delivery = line("1 abc 7 1700000000000 {\"text\":\"a b  c\"}").unwrap();
+        let Ok(Heard::Delivery(delivery)) = line("1 abc 7 1700000000000 {\"text\":\"a b  c\"}") else {
+            panic!("not a delivery");
+        };
         assert_eq!(delivery.position.offset, 7);
         assert_eq!(delivery.position.epoch.as_str(), "abc");
         assert_eq!(delivery.at_ms, 1_700_000_000_000);
@@ -459,7 +556,66 @@ mod tests {
             assert_eq!(line(bad), Err(BadLine::Garbage), "{bad}");
         }
         let not_utf8 = Bytes::from_static(b"1 abc 7 1 {\"t\":\"\xff\"}");
-        assert_eq!(delivery(&room(), not_utf8), Err(BadLine::Garbage));
+        assert_eq!(heard(&room(), not_utf8), Err(BadLine::Garbage));
+    }
+
+    #[test]
+    fn what_is_not_stored_is_heard_and_nothing_that_only_looks_like_it() {
+        let whisper = |text: &str| line(text).map(|heard| matches!(heard, Heard::Whisper(_)));
+        let version = RollVersion(0xab);
+        let changed = Heard::Whisper(Whisper::Members { room: room(), version });
+        assert_eq!(line(&format!("1 @ {version}")), Ok(changed));
+        let event = Bytes::from_static(b"{\"type\":\"typing\"}");
+        let announced = Heard::Whisper(Whisper::Announced { room: room(), event });
+        assert_eq!(line("1 ~ {\"type\":\"typing\"}"), Ok(announced));
+        // An epoch of one letter is still an epoch.
+        assert_eq!(whisper("1 ~a 7 1 {}"), Ok(false));
+        let long = format!("1 ~ {{\"t\":\"{}\"}}", "x".repeat(MAX_ANNOUNCED_BYTES));
+        for bad in [
+            "1 @",
+            "1 @ ",
+            "1 @ ab",
+            &format!("1 @ {version} "),
+            &format!("1 @ {}", version.to_string().to_uppercase()),
+            &format!("1 @ +{}", &version.to_string()[1..]),
+            "1 ~",
+            "1 ~ ",
+            "1 ~ []",
+            "1 ~ {\"a\":}",
+            "1 ~ {}\r",
+            &long,
+        ] {
+            assert_eq!(whisper(bad), Err(BadLine::Garbage), "{bad}");
+        }
+        assert_eq!(whisper("2 @ what is this"), Err(BadLine::Format));
+    }
+
+    #[test]
+    fn an_answer_about_members_is_taken_apart_and_what_others_wrote_is_left_out() {
+        let bulk = |text: &str| Value::BulkString(text.into());
+        let answer = |state: &str, version: &str, count: i64, list: &[&str]| {
+            let list = list.iter().map(|text| bulk(text)).collect();
+            members(Value::Array(vec![bulk(state), bulk(version), Value::Int(count), Value::Array(list)]))
+        };
+        let version = RollVersion(7).to_string();
+        let told = answer("kept", &version, 3, &["u", "zoe", "v", "127.0.0.1:9", "w", "a\nb", "", "nobody"]).unwrap();
+        assert_eq!((told.registration, told.version, told.count), (Registration::Kept, RollVersion(7), 2));
+        let names: Vec<_> = told.list.iter().flatten().map(|member| member.name.as_str()).collect();
+        assert_eq!(names, ["zoe", "127.0.0.1:9"]);
+        let short = members(Value::Array(vec![bulk("lost"), bulk(&version), Value::Int(9)])).unwrap();
+        assert_eq!((short.registration, short.count, short.list), (Registration::Lost, 9, None));
+        let many: Vec<String> = (0..2 * MAX_LISTED + 2).map(|n| n.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for bad in [
+            answer("well", &version, 3, &[]),
+            answer("kept", "7", 3, &[]),
+            answer("kept", &version, -1, &[]),
+            answer("kept", &version, 500, &many),
+            members(Value::Array(vec![bulk("kept"), bulk(&version)])),
+            members(Value::Nil),
+        ] {
+            assert!(matches!(bad, Err(CallError::Final(BrokerError::Format(_)))), "{bad:?}");
+        }
     }
 
     #[test]

@@ -260,9 +260,9 @@ impl Rooms {
     }
 
     fn deliver(&self, room: &RoomName, payload: Bytes) {
-        for delivery in functions::deliveries(room, &payload) {
-            match delivery {
-                Ok(delivery) => self.feed.deliver(delivery),
+        for heard in functions::deliveries(room, &payload) {
+            match heard {
+                Ok(heard) => self.feed.hear(heard),
                 Err(bad) => self.complain(room, bad),
             }
         }
