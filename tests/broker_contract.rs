@@ -1,7 +1,9 @@
-//! The contract of `broker.rs`, held up to both brokers; what only Redis can do to us comes after.
+//! The contract of `broker.rs`, held up to every broker: memory, one Redis, a master with Sentinels, a cluster. What only
+//! Redis can do to us comes after.
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,29 +22,29 @@ use uuid::Uuid;
 
 #[path = "harness/redis.rs"]
 mod redis;
-use redis::RedisServer;
+use redis::{Cluster, RedisServer, Sentinel};
 
 /// How long anything is waited for that must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-macro_rules! on_both_brokers {
+macro_rules! on_every_broker {
     ($($sentence:ident)*) => {
-        mod memory {
+        on_every_broker! { @on memory Memory: $($sentence)* }
+        on_every_broker! { @on redis_server Redis: $($sentence)* }
+        on_every_broker! { @on redis_sentinel Sentinel: $($sentence)* }
+        on_every_broker! { @on redis_cluster Cluster: $($sentence)* }
+    };
+    (@on $module:ident $kind:ident: $($sentence:ident)*) => {
+        mod $module {
             $(#[tokio::test]
             async fn $sentence() {
-                super::$sentence(super::Kind::Memory).await;
-            })*
-        }
-        mod redis_server {
-            $(#[tokio::test]
-            async fn $sentence() {
-                super::$sentence(super::Kind::Redis).await;
+                super::$sentence(super::Kind::$kind).await;
             })*
         }
     };
 }
 
-on_both_brokers! {
+on_every_broker! {
     offsets_are_dense_from_one_in_the_order_of_the_calls
     the_same_id_is_stored_once_with_its_first_text
     the_same_id_of_another_user_or_in_another_room_is_another_message
@@ -55,7 +57,7 @@ on_both_brokers! {
     a_room_lives_while_somebody_speaks_and_is_forgotten_after
     heads_come_in_the_order_asked
     the_clock_of_a_room_never_goes_back
-    both_become_up
+    it_becomes_up
     who_is_at_two_nodes_is_one_member_until_neither_names_it
     a_call_may_be_made_twice_and_one_that_comes_too_late_does_nothing
     a_node_that_begins_anew_takes_back_whom_it_does_not_name_again
@@ -69,7 +71,7 @@ on_both_brokers! {
     what_is_announced_is_heard_by_those_who_listen_and_stored_nowhere
 }
 
-// --- both brokers
+// --- every broker
 
 async fn offsets_are_dense_from_one_in_the_order_of_the_calls(kind: Kind) {
     let hall = Hall::open(kind).await;
@@ -154,8 +156,8 @@ async fn a_silent_room_is_at_the_beginning_of_everything(kind: Kind) {
     assert_eq!(hall.head("lobby").await, silence);
     let history = hall.whole("lobby").await;
     assert_eq!((history.head, history.entries), (silence, vec![]));
-    if let Some(server) = &hall.server {
-        assert_eq!(server.cli(&["DBSIZE"]), "0", "looking leaves no trace");
+    if let Some(redis) = &hall.redis {
+        assert_eq!(redis.keys(&hall.prefix), "", "looking leaves no trace");
     }
 }
 
@@ -225,9 +227,9 @@ async fn a_room_lives_while_somebody_speaks_and_is_forgotten_after(kind: Kind) {
     let again = hall.say("lobby", 1).await;
     assert_eq!(again.offset, 1);
     assert_ne!(again.epoch, first.epoch);
-    if let Some(server) = &hall.server {
+    if let Some(redis) = &hall.redis {
         for key in ["log", "meta", "seen"] {
-            let ttl = server.cli(&["PTTL", &format!("townhall:{{lobby}}:{key}")]);
+            let ttl = redis.cli(&["PTTL", &hall.key(key)]);
             assert!(ttl.parse::<i64>().unwrap() > 0, "{key} expires: {ttl}");
         }
     }
@@ -249,21 +251,21 @@ async fn the_clock_of_a_room_never_goes_back(kind: Kind) {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.unwrap().as_millis() as u64;
     hall.fill("lobby", 200).await;
-    if let Some(server) = &hall.server {
+    if let Some(redis) = &hall.redis {
         // As if the server's clock had been an hour ahead until now.
         let future = (now + 3_600_000).to_string();
-        server.cli(&["HSET", "townhall:{lobby}:meta", "at", &future]);
+        redis.cli(&["HSET", &hall.key("meta"), "at", &future]);
         hall.say("lobby", 201).await;
     }
     let entries = hall.whole("lobby").await.entries;
     assert!(entries.is_sorted_by_key(|entry| entry.at_ms));
     assert!(now.abs_diff(entries[0].at_ms) < 60_000, "Unix milliseconds");
-    if hall.server.is_some() {
+    if hall.redis.is_some() {
         assert!(entries[200].at_ms >= now + 3_600_000);
     }
 }
 
-async fn both_become_up(kind: Kind) {
+async fn it_becomes_up(kind: Kind) {
     let hall = Hall::open(kind).await;
     assert_eq!(*hall.broker.status().borrow(), Status::Up);
 }
@@ -279,8 +281,8 @@ async fn who_is_at_two_nodes_is_one_member_until_neither_names_it(kind: Kind) {
     assert_eq!(hall.members(other.says(&["-ben", "-nobody"])).await.listed(), ["ada", "zoe"]);
     assert_eq!(hall.members(one.says(&["-ada"])).await.listed(), ["zoe"]);
     assert_eq!(hall.members(other.says(&["-zoe"])).await.listed(), [""; 0]);
-    if let Some(server) = &hall.server {
-        assert_eq!(server.cli(&["DBSIZE"]), "0", "an empty room leaves no trace");
+    if let Some(redis) = &hall.redis {
+        assert_eq!(redis.keys(&hall.prefix), "", "an empty room leaves no trace");
     }
 }
 
@@ -679,8 +681,8 @@ async fn while_redis_hangs_everything_fails_within_the_deadline_and_a_retry_is_s
 
 #[tokio::test]
 async fn what_waits_for_redis_is_bounded_and_refused_at_once_beyond() {
-    let hall = Hall::on(RedisServer::start()).await;
-    hall.server.as_ref().unwrap().pause();
+    let mut hall = Hall::on(RedisServer::start()).await;
+    hall.server().pause();
     let start = Instant::now();
     let answers: Vec<_> = (1..=20_000).map(|n| hall.broker.publish(message("lobby", n))).collect();
     let refused =
@@ -690,7 +692,7 @@ async fn what_waits_for_redis_is_bounded_and_refused_at_once_beyond() {
         assert!(matches!(answer, Err(BrokerError::Unavailable(_))));
     }
     assert!(start.elapsed() < DEADLINE);
-    hall.server.as_ref().unwrap().resume();
+    hall.server().resume();
     eventually("there is room again", async || hall.broker.publish(message("lobby", 1)).await.is_ok()).await;
 }
 
@@ -970,8 +972,62 @@ async fn lines_that_nobody_of_ours_published_are_dropped() {
 enum Kind {
     Memory,
     Redis,
+    Sentinel,
+    Cluster,
 }
 
+/// What is behind the broker.
+enum Redis {
+    One(RedisServer),
+    Sentinel(Arc<Sentinel>),
+    Cluster(Arc<Cluster>),
+}
+
+impl Redis {
+    fn url(&self) -> String {
+        match self {
+            Redis::One(server) => server.url(),
+            Redis::Sentinel(sentinel) => sentinel.url(),
+            Redis::Cluster(cluster) => cluster.url(),
+        }
+    }
+
+    /// What `redis-cli` prints for a command, wherever its key is.
+    fn cli(&self, arguments: &[&str]) -> String {
+        match self {
+            Redis::One(server) => server.cli(arguments),
+            Redis::Sentinel(sentinel) => sentinel.cli(arguments),
+            Redis::Cluster(cluster) => cluster.cli(arguments),
+        }
+    }
+
+    /// All keys that begin so, wherever they are, a line each.
+    fn keys(&self, prefix: &str) -> String {
+        let keys = ["KEYS", &format!("{prefix}:*")];
+        match self {
+            Redis::Cluster(cluster) => {
+                let found = cluster.servers().iter().map(|server| server.cli(&keys));
+                found.filter(|keys| !keys.is_empty()).collect::<Vec<_>>().join("\n")
+            }
+            _ => self.cli(&keys),
+        }
+    }
+}
+
+static SENTINEL: Mutex<Weak<Sentinel>> = Mutex::new(Weak::new());
+static CLUSTER: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+
+/// The one that other tests use at this moment, or a new one: they take a second to start, and tests have their own prefixes.
+fn shared<T>(slot: &Mutex<Weak<T>>, start: impl FnOnce() -> T) -> Arc<T> {
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    slot.upgrade().unwrap_or_else(|| {
+        let new = Arc::new(start());
+        *slot = Arc::downgrade(&new);
+        new
+    })
+}
+
+const PREFIX: &str = "townhall";
 const META: &str = "townhall:{lobby}:meta";
 const MEMBERS: &str = "townhall:{lobby}:members";
 const AOF: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
@@ -981,7 +1037,8 @@ const ALL: Range = Range::From { first: 1, limit: 100_000 };
 struct Hall {
     broker: Box<dyn Broker>,
     feed: FeedReceiver,
-    server: Option<RedisServer>,
+    redis: Option<Redis>,
+    prefix: String,
 }
 
 impl Hall {
@@ -990,30 +1047,40 @@ impl Hall {
     }
 
     async fn open_with(kind: Kind, settings: HistorySettings) -> Self {
-        match kind {
+        let redis = match kind {
             Kind::Memory => {
                 let (sender, feed) = feed();
-                Hall { broker: Box::new(MemoryBroker::new(&settings, sender)), feed, server: None }
+                let broker = Box::new(MemoryBroker::new(&settings, sender));
+                return Hall { broker, feed, redis: None, prefix: PREFIX.to_owned() };
             }
-            Kind::Redis => {
-                let server = RedisServer::start();
-                let (broker, feed) = open_with(&server.url(), &settings).await.unwrap();
-                Hall { broker: Box::new(broker), feed, server: Some(server) }
-            }
-        }
+            Kind::Redis => Redis::One(RedisServer::start()),
+            Kind::Sentinel => Redis::Sentinel(shared(&SENTINEL, || Sentinel::start(1))),
+            Kind::Cluster => Redis::Cluster(shared(&CLUSTER, || Cluster::start(3, 0))),
+        };
+        let prefix = format!("test-{}", Uuid::new_v4());
+        let (broker, feed) = open_as(&redis.url(), &prefix, &settings).await.unwrap();
+        Hall { broker: Box::new(broker), feed, redis: Some(redis), prefix }
     }
 
     async fn on(server: RedisServer) -> Self {
         let (broker, feed) = open(&server.url()).await;
-        Hall { broker: Box::new(broker), feed, server: Some(server) }
+        Hall { broker: Box::new(broker), feed, redis: Some(Redis::One(server)), prefix: PREFIX.to_owned() }
     }
 
     fn server(&mut self) -> &mut RedisServer {
-        self.server.as_mut().expect("a Redis")
+        match &mut self.redis {
+            Some(Redis::One(server)) => server,
+            _ => panic!("no Redis of its own"),
+        }
     }
 
     fn cli(&self, arguments: &[&str]) -> String {
-        self.server.as_ref().expect("a Redis").cli(arguments)
+        self.redis.as_ref().expect("a Redis").cli(arguments)
+    }
+
+    /// One of the lobby's keys.
+    fn key(&self, name: &str) -> String {
+        format!("{}:{{lobby}}:{name}", self.prefix)
     }
 
     fn publish(&self, publication: Publication) -> impl Future<Output = Position> + use<> {
@@ -1152,8 +1219,12 @@ async fn open(url: &str) -> (RedisBroker, FeedReceiver) {
 }
 
 async fn open_with(url: &str, settings: &HistorySettings) -> Result<(RedisBroker, FeedReceiver), String> {
+    open_as(url, PREFIX, settings).await
+}
+
+async fn open_as(url: &str, prefix: &str, settings: &HistorySettings) -> Result<(RedisBroker, FeedReceiver), String> {
     let (sender, mut feed) = feed();
-    let redis = RedisSettings::new(url.parse().expect("a URL"));
+    let redis = RedisSettings { prefix: prefix.to_owned(), ..RedisSettings::new(url.parse().expect("a URL")) };
     let broker = RedisBroker::open(&redis, settings, sender).await;
     let broker = broker.map_err(|error| error.to_string())?;
     if *broker.status().borrow() == Status::Up {

@@ -29,8 +29,17 @@ struct Faults {
     cut_after: Option<usize>,
     /// The next piece that contains these bytes is dropped, once.
     swallow_next: Option<Vec<u8>>,
+    /// The connection on which the next piece comes that contains these bytes brings nothing from there on, once.
+    mute_from: Option<Vec<u8>>,
     /// Nothing arrives any more, and nobody is told.
     swallow_all: bool,
+}
+
+/// What becomes of a connection after a piece.
+enum After {
+    AsBefore,
+    Cut,
+    Mute,
 }
 
 impl Cut {
@@ -81,6 +90,17 @@ impl Cut {
         self.wire.faults().swallow_next.is_none()
     }
 
+    /// The connection that is about to bring these bytes to a client brings neither them nor anything after them, and stays
+    /// open: an answer is lost, and no later one can be mistaken for it.
+    pub fn mute_from(&self, bytes: &str) {
+        self.wire.faults().mute_from = Some(bytes.into());
+    }
+
+    /// Whether what [`Cut::mute_from`] waits for has come.
+    pub fn has_muted(&self) -> bool {
+        self.wire.faults().mute_from.is_none()
+    }
+
     /// From now on (or no longer) nothing that a server says arrives; connections stay.
     pub fn swallow_all(&self, swallow: bool) {
         self.wire.faults().swallow_all = swallow;
@@ -103,28 +123,33 @@ impl Wire {
         self.generation.send_modify(|generation| *generation += 1);
     }
 
-    /// What of `piece` goes on to the client, and whether everything is cut after it.
-    fn pass<'a>(&self, piece: &'a [u8]) -> (&'a [u8], bool) {
+    /// What of `piece` goes on to the client, and what comes after it.
+    fn pass<'a>(&self, piece: &'a [u8]) -> (&'a [u8], After) {
         let mut faults = self.faults();
+        let holds = |needle: &Option<Vec<u8>>| {
+            needle.as_ref().is_some_and(|needle| piece.windows(needle.len()).any(|part| part == needle))
+        };
         if faults.swallow_all {
-            return (&[], false);
+            return (&[], After::AsBefore);
         }
-        if let Some(needle) = &faults.swallow_next
-            && piece.windows(needle.len()).any(|part| part == needle)
-        {
+        if holds(&faults.mute_from) {
+            faults.mute_from = None;
+            return (&[], After::Mute);
+        }
+        if holds(&faults.swallow_next) {
             faults.swallow_next = None;
-            return (&[], false);
+            return (&[], After::AsBefore);
         }
         match faults.cut_after {
             Some(left) if left <= piece.len() => {
                 faults.cut_after = None;
-                (&piece[..left], true)
+                (&piece[..left], After::Cut)
             }
             Some(left) => {
                 faults.cut_after = Some(left - piece.len());
-                (piece, false)
+                (piece, After::AsBefore)
             }
-            None => (piece, false),
+            None => (piece, After::AsBefore),
         }
     }
 }
@@ -163,15 +188,21 @@ async fn asks(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Resul
 
 async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, wire: &Wire) -> std::io::Result<()> {
     let mut piece = vec![0; 64 * 1024];
+    let mut muted = false;
     loop {
         let length = from.read(&mut piece).await?;
         if length == 0 {
             return Ok(());
         }
-        let (passed, cut) = wire.pass(&piece[..length]);
+        if muted {
+            continue;
+        }
+        let (passed, after) = wire.pass(&piece[..length]);
         to.write_all(passed).await?;
-        if cut {
-            wire.cut();
+        match after {
+            After::AsBefore => {}
+            After::Cut => wire.cut(),
+            After::Mute => muted = true,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! It goes to the next node when a connection ends or a `reconnect` is due, resumes at its position, resends under the
 //! same id what was not accepted, and retries what was refused for now. Whatever breaks a promise (an offset twice, too
 //! early or missing; a message stored twice; an `accepted` that disagrees with the room) is kept as its fault, and
-//! every later look at it panics.
+//! every later look at it panics. What no client can see alone is judged at the end: [`Faithful::assert_one_room`] where
+//! nothing may be lost, [`Faithful::assert_all_told`] where something was.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,7 +43,11 @@ pub struct Record {
     pub position: Option<Position>,
     /// Offsets and ids of the messages since the last break.
     pub heard: Vec<(u64, Uuid)>,
-    pub accepted: HashMap<Uuid, u64>,
+    /// Under which epochs: from which index of `heard` on.
+    epochs: Vec<(String, usize)>,
+    /// The same from before each break.
+    past: Vec<Branch>,
+    pub accepted: HashMap<Uuid, Position>,
     /// Connections that came as far as `joined`.
     pub connections: usize,
     /// `joined` with `recovered:false` after the first.
@@ -54,6 +59,13 @@ pub struct Record {
     /// Codes of closes; 1006: cut.
     pub closes: Vec<u16>,
     fault: Option<String>,
+}
+
+/// What a client had of a room between two breaks.
+#[derive(Debug, Default)]
+struct Branch {
+    heard: Vec<(u64, Uuid)>,
+    epochs: Vec<(String, usize)>,
 }
 
 impl Faithful {
@@ -103,6 +115,14 @@ impl Faithful {
         record
     }
 
+    /// Its mouth alone, for whoever makes it talk.
+    pub(super) fn speaker(&self) -> impl Fn(String) + Send + 'static {
+        let says = self.says.clone();
+        move |text| {
+            let _ = says.send((Uuid::new_v4(), text)); // as in `say`
+        }
+    }
+
     /// Waits until so many of its messages were accepted, for as long as there is progress.
     pub async fn wait_accepted(&self, count: usize) {
         let accepted = || self.record().accepted.len() as u64;
@@ -143,8 +163,54 @@ impl Faithful {
             let record = client.record();
             assert_eq!(record.breaks, 0, "{} was told of a loss", client.name);
             assert!(record.heard == room, "{} heard another room", client.name);
-            for (id, offset) in &record.accepted {
-                assert_eq!(ids.get(id), Some(offset), "{id} was accepted");
+            for (id, position) in &record.accepted {
+                assert_eq!(ids.get(id), Some(&position.offset), "{id} was accepted");
+            }
+        }
+        Faithful::assert_positions_mean_one_message(everybody);
+    }
+
+    /// Checks what is promised when Redis has lost writes. `room` is everything that it has now. Everybody who is here has
+    /// that, from its last break on; what was accepted is there once, or whoever said it was told of a loss, or has heard
+    /// something else under that offset since. How many accepted messages are not there any more.
+    pub fn assert_all_told(everybody: &[Faithful], room: &[(u64, Uuid)]) -> usize {
+        let head = room.len() as u64;
+        assert!(room.iter().map(|(offset, _)| *offset).eq(1..=head), "the room is not dense");
+        let ids: HashMap<Uuid, u64> = room.iter().map(|(offset, id)| (*id, *offset)).collect();
+        assert_eq!(ids.len(), room.len(), "something is stored twice");
+        let mut lost = 0;
+        for client in everybody {
+            let record = client.record();
+            let first = record.heard.first().map_or(head + 1, |(offset, _)| *offset);
+            assert!(record.heard == room[first as usize - 1..], "{} has another room", client.name);
+            for (id, position) in record.accepted.iter().filter(|(id, _)| !ids.contains_key(id)) {
+                lost += 1;
+                let now = record.position.as_ref().expect("it has joined");
+                let overtaken = position.epoch != now.epoch && position.offset <= now.offset;
+                assert!(record.breaks > 0 || overtaken, "{}: {id} is lost and nobody said so", client.name);
+            }
+        }
+        Faithful::assert_positions_mean_one_message(everybody);
+        lost
+    }
+
+    /// Checks that no two of them ever had different messages under one position, whatever became of it later.
+    fn assert_positions_mean_one_message(everybody: &[Faithful]) {
+        let mut meant: HashMap<String, HashMap<u64, Uuid>> = HashMap::new();
+        for client in everybody {
+            let record = client.record();
+            let now = (&record.heard, &record.epochs);
+            let past = record.past.iter().map(|branch| (&branch.heard, &branch.epochs));
+            for (heard, epochs) in past.chain([now]) {
+                let ends = epochs.iter().skip(1).map(|(_, from)| *from).chain([heard.len()]);
+                for ((epoch, from), end) in epochs.iter().zip(ends) {
+                    let epoch = meant.entry(epoch.clone()).or_default();
+                    // Whoever comes under an epoch has its last message under that, too.
+                    for (offset, id) in &heard[from.saturating_sub(1)..end] {
+                        let other = *epoch.entry(*offset).or_insert(*id);
+                        assert_eq!(other, *id, "{} has another message at {offset} than others", client.name);
+                    }
+                }
             }
         }
     }
@@ -325,8 +391,9 @@ impl Life {
         let (Some(id), Some(offset)) = (event.id, event.offset) else {
             return Err("accepted without id and offset".into());
         };
+        let epoch = event.epoch.ok_or("accepted without epoch")?;
         self.pending.retain(|(pending, _)| *pending != id);
-        record.accept(id, offset)
+        record.accept(id, Position::new(epoch, offset))
     }
 
     fn note_message(&mut self, record: &mut Record, visit: &Visit, event: &Event, offset: u64) -> Result<(), Fault> {
@@ -342,19 +409,28 @@ impl Life {
         record.heard.push((offset, id));
         let in_backlog = visit.live_from.is_some_and(|live_from| offset <= live_from);
         if in_backlog && self.pending.iter().any(|(pending, _)| *pending == id) {
+            let position = record.position.clone().ok_or("an event before joined")?;
             self.pending.retain(|(pending, _)| *pending != id);
-            record.accept(id, offset)?;
+            record.accept(id, position)?;
         }
         Ok(())
     }
 }
 
 impl Record {
-    fn accept(&mut self, id: Uuid, offset: u64) -> Result<(), Fault> {
-        match self.accepted.insert(id, offset) {
-            Some(before) if before != offset => Err(format!("accepted before at {before}")),
+    fn accept(&mut self, id: Uuid, position: Position) -> Result<(), Fault> {
+        let offset = position.offset;
+        match self.accepted.insert(id, position) {
+            Some(before) if before.offset != offset => Err(format!("accepted before at {before:?}")),
             _ => Ok(()),
         }
+    }
+
+    /// What it had is not the room any more.
+    fn forget(&mut self) {
+        self.breaks += 1;
+        let (heard, epochs) = (std::mem::take(&mut self.heard), std::mem::take(&mut self.epochs));
+        self.past.push(Branch { heard, epochs });
     }
 }
 
@@ -370,12 +446,15 @@ fn note_joined(record: &mut Record, visit: &mut Visit, event: &Event) -> Result<
             return Err(format!("recovered, but from {}", position.offset));
         }
         (Some(_), Some(false)) => {
-            record.breaks += 1;
-            record.heard.clear();
+            record.forget();
         }
         (Some(_), None) => return Err("joined after a resume without recovered".into()),
     }
     record.position = Some(Position::new(epoch, start));
+    if record.epochs.last().is_none_or(|(known, _)| known != epoch) {
+        let from = record.heard.len();
+        record.epochs.push((epoch.into(), from));
+    }
     if std::mem::take(&mut visit.joining) {
         record.connections += 1;
     } else {

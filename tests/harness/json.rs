@@ -153,12 +153,16 @@ impl Json {
 
     /// The next event, or the code and the reason of the close (1006: cut).
     pub async fn next_or_close(&mut self) -> Result<Value, (u16, String)> {
-        loop {
-            let event = self.next_of_any_kind().await?;
-            if event["type"] != "beat" && event["type"] != "presence" {
-                return Ok(event);
+        let what = format!("the next event of {} but beats; {}", self.name, self.state());
+        patiently(&what, async {
+            loop {
+                let event = self.next_of_any_kind().await?;
+                if event["type"] != "beat" && event["type"] != "presence" {
+                    return Ok(event);
+                }
             }
-        }
+        })
+        .await
     }
 
     /// The next event, `beat`s and `presence`, too.

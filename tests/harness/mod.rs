@@ -18,6 +18,7 @@
 #![allow(dead_code, unused_imports)] // every test binary takes the parts it needs
 
 mod bystanders;
+mod crowd;
 mod cut;
 mod faithful;
 mod fitful;
@@ -35,6 +36,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use bystanders::Bystanders;
+pub use crowd::Crowd;
 pub use cut::Cut;
 pub use faithful::Faithful;
 pub use fitful::Dice;
@@ -44,7 +46,7 @@ pub use line::Line;
 pub use nginx::{Nginx, NginxKind};
 pub use node::Node;
 pub use plain::Plain;
-pub use redis::RedisServer;
+pub use redis::{Certificates, Cluster, RedisServer, Sentinel};
 pub use socket::Refusal;
 pub use still::Still;
 

@@ -50,6 +50,17 @@ impl Node {
         Node { child, log, bound }
     }
 
+    /// Starts a node that must end by itself, without having listened; what it said.
+    pub async fn refused(options: &[&str]) -> String {
+        let mut child = command(options).spawn().expect("the townhall binary cannot be started");
+        let log = Arc::new(Mutex::new(String::new()));
+        keep(child.stderr.take().expect("stderr is piped"), &log);
+        let status = child.wait().expect("cannot wait for the node");
+        let log = log.lock().expect("a reader panicked").clone();
+        assert!(!status.success(), "it ended well: {log}");
+        log
+    }
+
     pub async fn wait_ready(&self) {
         wait_until("the node is ready", async || self.readiness().await == 200).await;
     }

@@ -204,7 +204,12 @@ impl Link {
                     }
                 }
                 _ = timeout(pause, shard.doubt.notified()) => {
-                    let probed = timeout(PROBE_HEARD, probe(&shared, &shard, &server.commands, subscription)).await;
+                    // Rights may be taken away later: what a message needs within a function, no probe needs.
+                    let probed = timeout(PROBE_HEARD, async {
+                        probe(&shared, &shard, &server.commands, subscription).await?;
+                        check_rights(&shared, &shard, &mut server.commands.clone()).await
+                    });
+                    let probed = probed.await;
                     match probed.unwrap_or_else(|_| Err(Trouble::silent())) {
                         Ok(()) => self.say_well(),
                         Err(trouble) if trouble.reason.keeps_link() => self.say(trouble),
