@@ -190,11 +190,13 @@ impl Register {
 
     /// Anything may have been missed, in every room.
     pub fn look_again(&self) {
-        let now = Instant::now();
         let rooms: Vec<RoomName> = self.rolls().by_room.keys().cloned().collect();
-        for room in rooms {
-            self.with(&room, now, Roll::look_again);
-        }
+        rooms.iter().for_each(|room| self.look_again_in(room));
+    }
+
+    /// The same in one room.
+    pub fn look_again_in(&self, room: &RoomName) {
+        self.with(room, Instant::now(), Roll::look_again);
     }
 
     // --- the one task -----------------------------------------------------------------------------------------------
