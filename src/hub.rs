@@ -308,8 +308,7 @@ impl Hub {
         if !open.subscribed.load(Ordering::Acquire) {
             self.broker.subscribe(&room.name).await?;
             open.subscribed.store(true, Ordering::Release);
-            // Somebody may be in its grace here since before, and nobody has listened who came and went.
-            self.register.look_again_in(&room.name);
+            self.register.listens_again(&room.name);
         }
         if let Some(limit) = room.first_read() {
             let history = self.broker.history(&room.name, Range::Before { before: Offset::MAX, limit }).await?;

@@ -330,3 +330,18 @@ async fn who_reads_in_fits_and_starts_gets_whole_frames_and_every_message_whoeve
         assert_eq!(reader.who("lobby").await, ["ada", "fitful", "narrow"]);
     }
 }
+
+#[tokio::test]
+async fn who_comes_back_to_a_room_that_nobody_listened_to_is_told_how_many_there_are_by_now() {
+    let redis = RedisServer::start();
+    let nodes = Node::start_many(2, &["--redis", &redis.url(), "--presence-grace", "30s"]).await;
+    let ada = format!("{}?name=ada&key={}", nodes[0].ws_url(), Uuid::new_v4());
+    let mut tab = Json::connect(&ada, "").await;
+    tab.join("lobby").await;
+    drop(tab);
+    wait_until("her node has closed the room", async || nodes[0].metric("townhall_rooms").await == 0.0).await;
+    let mut ben = in_lobby(&nodes[1], "ben").await;
+    assert_eq!(ben.who("lobby").await, ["ada", "ben"]);
+    let mut tab = Json::connect(&ada, "").await;
+    assert_eq!(tab.join("lobby").await["members"], 2);
+}
