@@ -376,8 +376,7 @@ impl Connection {
                 }
             }
             Outcome::Who { room, reference, present } if self.out.encoding == Encoding::Json => {
-                let members =
-                    Reply::Members { room, reference, count: present.count, members: present.members.to_vec() };
+                let members = Reply::Members { room, reference, count: present.count, members: present.members };
                 self.out.tell(|out| write_reply(&members, out));
             }
             Outcome::Who { present, .. } => self.notice(&who_notice(present.count, &present.members)),

@@ -308,6 +308,7 @@ impl Hub {
         if !open.subscribed.load(Ordering::Acquire) {
             self.broker.subscribe(&room.name).await?;
             open.subscribed.store(true, Ordering::Release);
+            self.register.listens_again(&room.name);
         }
         if let Some(limit) = room.first_read() {
             let history = self.broker.history(&room.name, Range::Before { before: Offset::MAX, limit }).await?;
