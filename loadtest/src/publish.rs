@@ -115,7 +115,10 @@ impl fmt::Display for Report {
 
 pub async fn run(options: &Publish) -> anyhow::Result<Report> {
     ensure!(options.bytes >= LEAST_BYTES, "--bytes {}: at least {LEAST_BYTES}", options.bytes);
-    ensure!(options.watch.is_none_or(|pid| machine::cpu_time_of(pid).is_some()), "--watch: there is no such process here");
+    ensure!(
+        options.watch.is_none_or(|pid| machine::cpu_time_of(pid).is_some()),
+        "--watch: there is no such process here"
+    );
     let settings = RedisSettings { url: options.redis.clone(), prefix: "townhall".to_owned() };
     let history = HistorySettings {
         messages: options.history,
@@ -233,7 +236,11 @@ impl Speaker {
             rooms: (0..options.rooms).map(name).collect::<anyhow::Result<_>>()?,
             user: UserId::new("guest-000000000000000000000000".to_owned()),
             rest: format!("{from}{text}\"}}"),
-            tally: RefCell::new(Tally { accepted_us: Histogram::new_with_bounds(1, MOST_US, 3)?, refused: 0, refusal: None }),
+            tally: RefCell::new(Tally {
+                accepted_us: Histogram::new_with_bounds(1, MOST_US, 3)?,
+                refused: 0,
+                refusal: None,
+            }),
         })
     }
 

@@ -4,15 +4,21 @@
 //! one, at once. A round is one pipeline with at most one call a room; a call stores several messages of its room. As there
 //! is only one round at a time and what failed goes back to the front of its room, the order of a room is the order in which
 //! [`Queue::push`] was called, over retries, too; and one room's failure is answered for that room alone.
+//!
+//! Redis is idle from its answer to the next round, so nothing is done in between that can wait: under load the next round is
+//! written down while one is under way, and who spoke is told that a message is stored once the next round is on its way.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ::redis::Pipeline;
+use tokio::join;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::functions::{self, CallError, MessageKey};
+use super::functions::{self, CallError, Library, MessageKey};
 use super::{ATTEMPT, Shared};
 use crate::broker::{BrokerError, DEADLINE, Publication};
 use crate::names::RoomName;
@@ -22,8 +28,8 @@ use crate::position::Position;
 const QUEUE_MESSAGES: usize = 8 * 1024;
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// What one call stores at most: Redis does nothing else meanwhile.
-const CALL_MESSAGES: usize = 64;
+/// What one call stores at most: Redis does nothing else meanwhile, for half a millisecond.
+const CALL_MESSAGES: usize = 128;
 const CALL_BYTES: usize = 256 * 1024;
 
 /// What one round carries at most: it must be through well within an attempt.
@@ -53,6 +59,31 @@ impl Pending {
 struct Call {
     room: RoomName,
     messages: Vec<Pending>,
+}
+
+/// What goes to Redis at once, in the form in which it goes.
+struct Round {
+    calls: Vec<Call>,
+    pipeline: Pipeline,
+}
+
+impl Round {
+    /// `None` where there is nothing to send.
+    fn of(library: &Library, calls: Vec<Call>) -> Option<Self> {
+        let mut pipeline = Pipeline::with_capacity(calls.len());
+        for call in &calls {
+            let messages = call.messages.iter();
+            let messages = messages.map(|pending| (&pending.key, &pending.publication.event));
+            pipeline.add_command(library.publish(&call.room, messages));
+        }
+        (!calls.is_empty()).then_some(Round { calls, pipeline })
+    }
+}
+
+/// Messages whose fate is known, and who has not been told yet.
+struct Done {
+    messages: Vec<Pending>,
+    fate: Result<Vec<Position>, BrokerError>,
 }
 
 #[derive(Default)]
@@ -102,6 +133,33 @@ impl Queue {
         let mut waiting = self.waiting();
         waiting.drop_expired(now);
         waiting.take_round()
+    }
+
+    /// The round after the one that is under way, if waiting longer would not make it larger.
+    fn take_full_round(&self, now: Instant) -> Vec<Call> {
+        let full = self.waiting().fills_a_call();
+        if full { self.take_round(now) } else { Vec::new() }
+    }
+
+    /// Tells those who spoke. Who no longer listens has been told "unavailable", and may ask again with the same id.
+    fn answer(&self, done: Vec<Done>) {
+        let mut waiting = self.waiting();
+        done.iter().for_each(|done| waiting.answered(&done.messages));
+        drop(waiting);
+        for Done { messages, fate } in done {
+            match fate {
+                Ok(positions) => {
+                    for (pending, position) in messages.into_iter().zip(positions) {
+                        let _ = pending.answer.send(Ok(position));
+                    }
+                }
+                Err(error) => {
+                    for pending in messages {
+                        let _ = pending.answer.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
     }
 
     fn drop_expired(&self, now: Instant) {
@@ -157,9 +215,15 @@ impl Waiting {
         round
     }
 
+    /// Whether the room whose turn it is has so much to say that more would wait for another call anyway.
+    fn fills_a_call(&self) -> bool {
+        let first = self.turns.front().and_then(|room| self.lanes.get(room));
+        first.is_some_and(|lane| lane.len() >= CALL_MESSAGES)
+    }
+
     /// The messages at the front of a room's lane, which keeps a later turn for the rest.
     fn take_call(&mut self, room: &RoomName) -> Vec<Pending> {
-        let Some(mut lane) = self.lanes.remove(room) else {
+        let Some(lane) = self.lanes.get_mut(room) else {
             return Vec::new();
         };
         let mut bytes = 0;
@@ -171,12 +235,13 @@ impl Waiting {
             }
             count += 1;
         }
-        let rest = lane.split_off(count);
-        if !rest.is_empty() {
-            self.lanes.insert(room.clone(), rest);
+        let call = lane.drain(..count).collect();
+        if lane.is_empty() {
+            self.lanes.remove(room);
+        } else {
             self.turns.push_back(room.clone());
         }
-        lane.into()
+        call
     }
 
     /// Lets go of what nobody waits for any longer.
@@ -206,75 +271,86 @@ impl Waiting {
 /// Sends what gathers in the queue, for as long as the broker lives.
 pub(super) async fn run(shared: std::sync::Arc<Shared>) {
     let queue = &shared.queue;
+    let (mut next, mut done) = (None, Vec::new());
     loop {
-        if queue.is_empty() {
-            queue.bell.notified().await;
+        if next.is_none() && shared.connected() {
+            next = Round::of(&shared.library, queue.take_round(Instant::now()));
         }
-        if !shared.connected() && timeout(PAUSE, shared.connection()).await.is_err() {
-            // Who waits is told in time without us; here the memory is given back.
-            queue.drop_expired(Instant::now());
-            continue;
-        }
-        let round = queue.take_round(Instant::now());
-        if !round.is_empty() {
-            send(&shared, round).await;
+        if let Some(round) = next {
+            (next, done) = send(&shared, round, done).await;
+        } else {
+            queue.answer(std::mem::take(&mut done));
+            wait_for_work(&shared).await;
         }
     }
 }
 
-async fn send(shared: &Shared, round: Vec<Call>) {
-    let mut pipeline = ::redis::Pipeline::with_capacity(round.len());
-    for call in &round {
-        let messages = call.messages.iter();
-        let messages = messages.map(|pending| (&pending.key, &pending.publication.event));
-        pipeline.add_command(shared.library.publish(&call.room, messages));
+/// Until there may be something to send, and somewhere to send it.
+async fn wait_for_work(shared: &Shared) {
+    if shared.queue.is_empty() {
+        shared.queue.bell.notified().await;
     }
-    match shared.attempt(&pipeline).await {
-        Ok(answers) => settle(shared, round, answers).await,
-        Err(_) => {
-            shared.queue.put_back(round);
-            sleep(PAUSE).await;
-        }
+    if !shared.connected() && timeout(PAUSE, shared.connection()).await.is_err() {
+        // Who waits is told in time without us; here the memory is given back.
+        shared.queue.drop_expired(Instant::now());
     }
 }
 
-/// Answers every call that has its answer; the others go back to the front of their rooms.
-async fn settle(shared: &Shared, round: Vec<Call>, answers: Vec<::redis::Value>) {
-    let mut again = Again::AtOnce;
+/// Sends a round, and answers what was done before meanwhile. Returns the next round, if it is ready and can be sent at once,
+/// and what is to be answered then.
+async fn send(shared: &Shared, round: Round, before: Vec<Done>) -> (Option<Round>, Vec<Done>) {
+    let queue = &shared.queue;
+    let meanwhile = async {
+        // The connection's task goes first: it writes the round.
+        yield_now().await;
+        queue.answer(before);
+        Round::of(&shared.library, queue.take_full_round(Instant::now()))
+    };
+    let (answers, next) = join!(shared.attempt(&round.pipeline), meanwhile);
+    let Settled { done, failed, again } = match answers {
+        Ok(answers) => settle(round.calls, answers),
+        Err(_) => Settled { done: Vec::new(), failed: round.calls, again: Again::Later },
+    };
+    if again == Again::AtOnce {
+        return (next, done);
+    }
+    // In this order, since each goes to the front.
+    queue.put_back(next.map(|next| next.calls).unwrap_or_default());
+    queue.put_back(failed);
+    queue.answer(done);
+    if again == Again::Later || !shared.load().await {
+        sleep(PAUSE).await;
+    }
+    (None, Vec::new())
+}
+
+/// What became of a round.
+struct Settled {
+    done: Vec<Done>,
+    failed: Vec<Call>,
+    again: Again,
+}
+
+/// Tells the calls that have their answer from those that have to be sent again.
+fn settle(round: Vec<Call>, answers: Vec<::redis::Value>) -> Settled {
+    let mut settled = Settled { done: Vec::with_capacity(round.len()), failed: Vec::new(), again: Again::AtOnce };
     for (call, answer) in round.into_iter().zip(answers) {
-        match functions::positions(answer, call.messages.len()) {
+        let again = match functions::positions(answer, call.messages.len()) {
             Ok(positions) => {
-                shared.queue.waiting().answered(&call.messages);
-                for (pending, position) in call.messages.into_iter().zip(positions) {
-                    // Who no longer listens has been told "unavailable", and may ask again with the same id.
-                    let _ = pending.answer.send(Ok(position));
-                }
+                settled.done.push(Done { messages: call.messages, fate: Ok(positions) });
+                continue;
             }
             Err(CallError::Final(error)) => {
-                shared.queue.waiting().answered(&call.messages);
-                for pending in call.messages {
-                    let _ = pending.answer.send(Err(error.clone()));
-                }
+                settled.done.push(Done { messages: call.messages, fate: Err(error) });
+                continue;
             }
-            Err(CallError::NotLoaded) => {
-                shared.queue.waiting().put_back(call);
-                again = again.max(Again::Loaded);
-            }
-            Err(CallError::NotNow(_)) => {
-                shared.queue.waiting().put_back(call);
-                again = again.max(Again::Later);
-            }
-        }
+            Err(CallError::NotLoaded) => Again::Loaded,
+            Err(CallError::NotNow(_)) => Again::Later,
+        };
+        settled.failed.push(call);
+        settled.again = settled.again.max(again);
     }
-    match again {
-        Again::AtOnce => {}
-        Again::Loaded => {
-            if !shared.load().await {
-                sleep(PAUSE).await;
-            }
-        }
-        Again::Later => sleep(PAUSE).await,
-    }
+    settled
 }
 
 /// What the next round needs first.
@@ -336,6 +412,21 @@ mod tests {
         push(&queue, "a", "4").unwrap();
         queue.put_back(round);
         assert_eq!(shown(&queue.take_round(now)), ["a 1 2 3 4", "b 1"]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn the_next_round_is_taken_ahead_only_when_more_would_have_to_wait_for_another_one() {
+        let queue = Queue::default();
+        let now = Instant::now();
+        for _ in 1..CALL_MESSAGES {
+            push(&queue, "busy", "x").unwrap();
+        }
+        push(&queue, "quiet", "x").unwrap();
+        assert!(queue.take_full_round(now).is_empty());
+        push(&queue, "busy", "x").unwrap();
+        let round = queue.take_full_round(now);
+        assert_eq!((round[0].messages.len(), &*shown(&round)[1]), (CALL_MESSAGES, "quiet x"));
         assert!(queue.is_empty());
     }
 
