@@ -210,19 +210,20 @@ local function generation_is_over(room, dedupe, now)
   return age < 0 or age >= dedupe
 end
 
--- Remembers the first `count` of `fields`. A generation takes what is stored in `dedupe` ms, and is needed for as long again;
--- then it goes, spoken or not.
-local function remember(keys, room, count, dedupe, now)
-  local rotates = generation_is_over(room, dedupe, now)
-  if rotates then
-    redis.call('UNLINK', keys.old)
-    if redis.call('EXISTS', keys.seen) == 1 then
-      redis.call('RENAME', keys.seen, keys.old)
-    end
-    room.since = now
+-- A generation takes what is stored in `dedupe` ms, and is needed for as long again; then it goes, spoken or not. Done before
+-- anything is stored: while a cluster moves the room's slot, Redis refuses keys that are not there, and so this.
+local function rotate(keys)
+  redis.call('UNLINK', keys.old)
+  if redis.call('EXISTS', keys.seen) == 1 then
+    redis.call('RENAME', keys.seen, keys.old)
   end
+end
+
+-- Remembers the first `count` of `fields`; they may begin a generation.
+local function remember(keys, room, count, dedupe, now, rotated)
   redis.call('HSET', keys.seen, unpack(fields, 1, count))
-  if rotates then
+  if rotated then
+    room.since = now
     redis.call('PEXPIREAT', keys.seen, whole(now + 2 * dedupe))
     redis.call('HSET', keys.meta, 'since', whole(now))
   end
@@ -243,6 +244,15 @@ local function offsets_seen(keys, args, last)
     offsets[i] = count(offsets[i] or old[i])
   end
   return offsets
+end
+
+local function all_seen(offsets, messages)
+  for i = 1, messages do
+    if not offsets[i] then
+      return false
+    end
+  end
+  return true
 end
 
 -- `append` for one message, without lists: with little to do a call carries one, and then its fixed costs are what counts.
@@ -275,6 +285,13 @@ local function append(keys, room, args, dedupe, now)
     return append_one(keys, room, args[FIRST], args[FIRST + 1], now)
   end
   local offsets, twice, payloads = offsets_seen(keys, args, FIRST + messages - 1), {}, {}
+  if all_seen(offsets, messages) then
+    return offsets, payloads
+  end
+  local rotates = generation_is_over(room, dedupe, now)
+  if rotates then
+    rotate(keys)
+  end
   local log, pcall = keys.log, redis.pcall
   local before, at = room.offset, whole(math.max(room.at, now))
   local line_head, after_offset = FORMAT .. ' ' .. room.epoch .. ' ', ' ' .. at .. ' '
@@ -303,12 +320,9 @@ local function append(keys, room, args, dedupe, now)
       piece, bytes = piece + 5, bytes + line_bytes
     end
   end
-  if field == 0 then
-    return offsets, payloads
-  end
   payloads[#payloads + 1] = table.concat(pieces, '', 2, piece)
   room.at = math.max(room.at, now)
-  remember(keys, room, field, dedupe, now)
+  remember(keys, room, field, dedupe, now, rotates)
   return room.offset - before == messages and { before + 1 } or offsets, payloads
 end
 
