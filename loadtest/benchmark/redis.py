@@ -126,7 +126,9 @@ def variants():
         source,
         ("if messages == 1 and not generation_is_over(room, dedupe, now) then", "if messages == 1 then"),
         ("offsets_seen(keys, args, FIRST + messages - 1), {}, {}", "{}, {}, {}"),
-        ("  remember(keys, room, field, dedupe, now)\n", ""),
+        ("  if all_seen(offsets, messages) then\n    return offsets, payloads\n  end\n", ""),
+        ("local rotates = generation_is_over(room, dedupe, now)", "local rotates = false"),
+        ("  remember(keys, room, field, dedupe, now, rotates)\n", ""),
         ("  local seen = redis.call('HGET', keys.old, id)\n", "  local seen\n"),
         ("if not seen and redis.call('HSETNX', keys.seen, id, offset) == 0 then", "if false then"))
     yield "without trimming", without(source, ("    trim(keys, before, room.offset, keep)\n", ""))
