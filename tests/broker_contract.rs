@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::join_all;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use townhall::broker::memory::MemoryBroker;
@@ -1032,6 +1033,31 @@ async fn a_room_whose_keys_are_something_else_is_refused_and_comes_to_no_harm() 
         assert!(matches!(stored, Err(BrokerError::Format(_))), "{name}: {stored:?}");
     }
     assert_eq!(hall.say("lobby", 1).await.offset, 1);
+}
+
+#[tokio::test]
+async fn every_line_that_is_published_is_a_message_and_no_publish_grows_long() {
+    let hall = Hall::on(RedisServer::start()).await;
+    let client = ::redis::Client::open(hall.server.as_ref().unwrap().url()).unwrap();
+    let mut subscription = client.get_async_pubsub().await.unwrap();
+    subscription.subscribe("townhall:0:{lobby}").await.unwrap();
+    let text = "x".repeat(200);
+    let event = |n| Bytes::from(format!("{{\"n\":{n},\"text\":\"{text}\"}}"));
+    join_all((1..=100).map(|n| hall.publish(Publication { event: event(n), ..message("lobby", 0) }))).await;
+    let mut published = subscription.into_on_message();
+    let mut offset = 0;
+    while offset < 100 {
+        let payload: String = within(published.next()).await.unwrap().get_payload().unwrap();
+        assert!(payload.len() <= 8192, "{} bytes", payload.len());
+        for line in payload.split('\n') {
+            offset += 1;
+            let [format, _epoch, position, _at, event] = line.splitn(5, ' ').collect::<Vec<_>>()[..] else {
+                panic!("{line:?} is no line of ours");
+            };
+            assert_eq!((format, position.parse()), ("1", Ok(offset)));
+            assert!(event.starts_with(&format!("{{\"n\":{offset},")), "{event}");
+        }
+    }
 }
 
 #[tokio::test]
