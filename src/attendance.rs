@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep_until, timeout};
+use tracing::debug;
 
 use crate::broker::{Broker, BrokerError, DEADLINE, Member, MembersAnswers, MembersCall, NodeId, RollVersion};
 use crate::names::{RoomName, UserId};
@@ -268,9 +269,16 @@ impl Register {
     }
 
     fn take(&self, rooms: &[RoomName], answers: MembersAnswers, tell: &impl Fn(&RoomName, &Change)) {
-        let mut answers = answers.unwrap_or_default().into_iter();
+        let mut answers = answers.unwrap_or_else(|error| vec![Err(error); rooms.len()]).into_iter();
         for room in rooms {
-            let answer = answers.next().and_then(Result::ok);
+            let answer = match answers.next() {
+                Some(Ok(members)) => Some(members),
+                Some(Err(error)) => {
+                    debug!(%room, %error, "its members are not known now");
+                    None
+                }
+                None => None,
+            };
             let now = Instant::now();
             let change = self.with(room, now, |roll| {
                 match answer {

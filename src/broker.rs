@@ -249,6 +249,7 @@ pub trait Broker: Send + Sync + 'static {
     ///
     /// Whoever is named by a node whose lease has lapsed is removed by the calls of others, but only of those whose own lease has
     /// been valid for a while: when the broker was away, everybody's has lapsed, and all shall have the time to renew theirs.
+    /// Where nobody has renewed one for a whole lease more, a node that begins finds an empty room.
     fn members(&self, calls: Vec<MembersCall>) -> BoxFuture<'static, MembersAnswers>;
 
     /// Follows whether the broker is there.

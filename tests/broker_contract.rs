@@ -67,6 +67,7 @@ on_every_broker! {
     a_node_whose_words_are_not_known_any_more_is_told_so_and_nothing_else_is_done
     whoever_is_left_by_a_node_that_died_is_removed_by_the_others
     nobody_is_removed_while_the_leases_of_all_have_lapsed
+    a_room_that_all_nodes_have_abandoned_is_empty_for_the_next_one
     changes_of_members_are_announced_and_renewals_are_not
     many_members_are_counted_and_some_are_listed_for_who_asks
     members_of_many_rooms_come_in_the_order_asked
@@ -402,6 +403,23 @@ async fn nobody_is_removed_while_the_leases_of_all_have_lapsed(kind: Kind) {
     }
     let answer = hall.members(other.says(&[])).await;
     assert_eq!((answer.registration, answer.count), (Registration::Kept, 2));
+}
+
+async fn a_room_that_all_nodes_have_abandoned_is_empty_for_the_next_one(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let (mut one, mut other) = (Speaker::new("lobby"), Speaker::new("lobby"));
+    for (speaker, name) in [(&mut one, "+ada"), (&mut other, "+ben")] {
+        speaker.lease = Duration::from_millis(50);
+        hall.members(speaker.says(&[name])).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await; // as if they had died that long ago
+    let mut early = Speaker::new("lobby");
+    assert_eq!(hall.members(early.says(&["+eve"])).await.count, 3, "that is not long for so long a lease");
+    assert_eq!(hall.members(early.says(&["-eve"])).await.count, 2);
+    let mut next = Speaker { lease: Duration::from_millis(50), ..Speaker::new("lobby") };
+    assert_eq!(hall.members(next.says(&["+zoe"])).await.listed(), ["zoe"]);
+    let answer = hall.members(one.says(&[])).await;
+    assert_eq!((answer.registration, answer.count), (Registration::Lost, 1), "it is not dead after all");
 }
 
 async fn changes_of_members_are_announced_and_renewals_are_not(kind: Kind) {

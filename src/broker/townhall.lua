@@ -459,12 +459,27 @@ local function registration(text)
   return { expires = tonumber(expires), since = tonumber(since), step = tonumber(step), replid = replid }
 end
 
-local function open_roll(roll, node)
+-- Whether all who were here have said nothing for a whole lease after theirs lapsed.
+local function is_abandoned(roll, now, lease)
+  local nodes = redis.call('HGETALL', roll.nodes)
+  for i = 1, #nodes, 2 do
+    local lapsed = registration(nodes[i + 1])
+    if lapsed and lapsed.expires > now - lease then
+      return false
+    end
+  end
+  return true
+end
+
+-- `begins`: the node has told nobody who is here, so it may forget those whom nobody vouches for. If one of their nodes is
+-- alive after all, it finds out that it has to say everything again.
+local function open_roll(roll, node, begins, now, lease)
   -- All three are read in any case: what is no hash is somebody else's, and an error.
   local all, mine = redis.call('HGET', roll.members, ''), redis.call('HGET', roll.mine, '')
   roll.birth = redis.call('HGET', roll.nodes, '')
   roll.own = registration(redis.call('HGET', roll.nodes, node))
-  if not roll.birth or roll.birth ~= all or (roll.own and mine ~= roll.birth) then
+  local is_whole = roll.birth and roll.birth == all and (not roll.own or mine == roll.birth)
+  if not is_whole or (begins and not roll.own and is_abandoned(roll, now, lease)) then
     begin_roll(roll)
   end
   if mine ~= roll.birth then
@@ -604,7 +619,7 @@ end
 local function members(keys, args)
   local now = now_ms()
   local roll = { members = keys[1], nodes = keys[2], mine = keys[3], fresh = args[7] }
-  open_roll(roll, args[2])
+  open_roll(roll, args[2], args[4] == '', now, tonumber(args[3]))
   local is_kept = register(roll, args, now)
 
   local total = redis.call('HLEN', roll.members) - 1

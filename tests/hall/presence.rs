@@ -345,3 +345,37 @@ async fn who_comes_back_to_a_room_that_nobody_listened_to_is_told_how_many_there
     let mut tab = Json::connect(&ada, "").await;
     assert_eq!(tab.join("lobby").await["members"], 2);
 }
+
+#[tokio::test]
+async fn a_replica_that_is_replaced_makes_nobody_leave() {
+    let redis = RedisServer::start();
+    let mut nodes = Node::start_many(2, &["--redis", &redis.url(), "--drain", "0"]).await;
+    let mut ada = in_lobby(&nodes[0], "ada").await;
+    let key = Uuid::new_v4();
+    let mut ben = Json::connect(&nodes[1].ws_url(), &format!("?name=ben&key={key}")).await;
+    ben.join("lobby").await;
+    ada.until_presence("of ben", |event| event["count"] == 2).await;
+    nodes[1].terminate();
+    assert_eq!(ben.until_closed().await.0, 1012);
+    let mut ben = Json::connect(&nodes[0].ws_url(), &format!("?name=ben&key={key}")).await;
+    assert_eq!(ben.join("lobby").await["members"], 2);
+    nodes[1].wait_exit().await;
+    let _zoe = in_lobby(&nodes[0], "zoe").await;
+    let told = ada.until_presence("of anybody", |_| true).await;
+    assert_eq!((names(&told["joined"]), names(&told["left"])), (vec!["zoe"], vec![]), "{told}");
+}
+
+#[tokio::test]
+async fn the_line_door_says_when_it_is_not_known_who_is_here_and_goes_on() {
+    let redis = RedisServer::start();
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    let mut nc = Line::connect(node.tcp_addr()).await;
+    nc.say("/name zoe").await;
+    nc.expect("! name you are zoe").await;
+    redis.pause();
+    nc.say("/who").await;
+    nc.expect_notice("unavailable").await;
+    redis.resume();
+    nc.say("hello").await;
+    nc.expect("zoe:hello").await;
+}
