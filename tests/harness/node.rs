@@ -122,6 +122,16 @@ impl Node {
         1024 * kib.unwrap_or_else(|| panic!("no {field} in {status}"))
     }
 
+    /// The processor time that it has taken, in seconds; the kernel counts hundredths.
+    pub fn cpu(&self) -> f64 {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let (_, fields) = stat.rsplit_once(") ").expect("fields after the name");
+        // What it took itself and what the kernel took for it are the 14th and 15th of all.
+        let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks"));
+        ticks.sum::<f64>() / 100.0
+    }
+
     /// How many files it has open.
     pub fn files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("its files").count()
