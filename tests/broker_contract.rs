@@ -1055,8 +1055,8 @@ async fn a_room_whose_keys_are_something_else_is_refused_and_comes_to_no_harm() 
 
 #[tokio::test]
 async fn every_line_that_is_published_is_a_message_and_no_publish_grows_long() {
-    let hall = Hall::on(RedisServer::start()).await;
-    let client = ::redis::Client::open(hall.server.as_ref().unwrap().url()).unwrap();
+    let mut hall = Hall::on(RedisServer::start()).await;
+    let client = ::redis::Client::open(hall.server().url()).unwrap();
     let mut subscription = client.get_async_pubsub().await.unwrap();
     subscription.subscribe("townhall:0:{lobby}").await.unwrap();
     let text = "x".repeat(200);
