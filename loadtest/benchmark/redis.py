@@ -3,17 +3,14 @@ fast as it can be called, and beside the broker of the centrifuge library.
 
 Each run has a Redis of its own, without persistence, on one core; whoever publishes has the other one.
 """
-import contextlib
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
-import tempfile
-import time
 
 from . import machine, servers, table
+from .redis_server import Redis
 from .servers import pinned
 
 SOURCE = os.path.join(servers.TOP, "src", "broker", "townhall.lua")
@@ -50,58 +47,8 @@ def prepare(build_peer):
         raise Missing(f"the centrifuge library's broker cannot be built: {why}")
 
 
-class Redis:
-    """A server that runs."""
-
-    def __init__(self):
-        self.port = machine.free_port()
-        self.directory = tempfile.TemporaryDirectory()
-        options = ["--port", self.port, "--bind", "127.0.0.1", "--dir", self.directory.name, "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen(
-            ["taskset", "-c", str(machine.SERVER[0]), "redis-server", *map(str, options)], stdout=subprocess.DEVNULL)
-        self.pid = self.process.pid  # taskset becomes the server
-
-    def wait_until_it_answers(self):
-        for _ in range(400):
-            if self.process.poll() is not None:
-                raise RuntimeError("redis-server ended early")
-            if self.cli("PING") == "PONG":
-                return
-            time.sleep(0.025)
-        raise RuntimeError("redis-server does not answer")
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-        self.directory.cleanup()
-
-    def cli(self, *command, given=None):
-        done = subprocess.run(["redis-cli", "-p", str(self.port), *map(str, command)], input=given, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    def info(self, section, pattern):
-        """The groups of the first line that fits, as numbers."""
-        found = re.search(pattern, self.cli("INFO", section))
-        return tuple(map(float, found.groups())) if found else None
-
-    def calls(self):
-        """How often our function was called, and how many microseconds that took."""
-        return self.info("commandstats", r"cmdstat_fcall:calls=(\d+),usec=(\d+)") or (0, 0)
-
-    def load(self, library):
-        answer = self.cli("-x", "FUNCTION", "LOAD", "REPLACE", given=library)
-        if answer != "townhall_1":
-            raise RuntimeError(f"Redis does not take the library: {answer}")
-
-
-@contextlib.contextmanager
 def running():
-    redis = Redis()
-    try:
-        redis.wait_until_it_answers()
-        yield redis
-    finally:
-        redis.stop()
+    return Redis(cores=machine.SERVER)
 
 
 def library():
