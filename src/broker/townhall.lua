@@ -399,7 +399,7 @@ local function check(key_list, args)
   local needed = {
     { 'TIME' }, { 'INFO', 'replication' }, { 'EXISTS', log }, { 'UNLINK', log }, { 'RENAME', log, log },
     { 'PEXPIRE', log, '1' }, { 'PEXPIREAT', log, '1' }, { 'PERSIST', log }, { 'HGET', log, 'f' }, { 'HMGET', log, 'f' }, { 'HGETALL', log },
-    { 'HLEN', log }, { 'HSCAN', log, '0' }, { 'HRANDFIELD', log, '1' }, { 'HSET', log, 'f', 'v' }, { 'HDEL', log, 'f' },
+    { 'HLEN', log }, { 'HSCAN', log, '0' }, { 'HRANDFIELD', log, '1' }, { 'HSET', log, 'f', 'v' }, { 'HSETNX', log, 'f', 'v' }, { 'HDEL', log, 'f' },
     { 'XADD', log, '*', 'f', 'v' }, { 'XTRIM', log, 'MAXLEN', '1' }, { 'XINFO', 'STREAM', log },
     { 'XRANGE', log, '-', '+' }, { 'XREVRANGE', log, '+', '-' },
     { PUBLISH, channel, '' }, { PUBLISH == 'PUBLISH' and 'SUBSCRIBE' or 'SSUBSCRIBE', channel },

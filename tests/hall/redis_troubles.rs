@@ -107,9 +107,13 @@ async fn subscribers_whom_redis_cuts_for_being_slow_miss_nothing() {
     talker.join("kitchen").await;
     let mut listener = Json::connect(&scene.nodes[1].ws_url(), "?name=listener").await;
     listener.join("kitchen").await;
-    for number in 1..=5 {
-        talker.said("kitchen", &format!("{number} {}", "long ".repeat(700))).await;
-        listener.reach("kitchen", number).await;
+    // More at a time than what a connection holds besides.
+    for burst in 1..=5 {
+        for number in 1..=20 {
+            talker.say("kitchen", &format!("{burst} {number} {}", "long ".repeat(700))).await;
+        }
+        listener.reach("kitchen", 20 * burst).await;
+        talker.reach("kitchen", 20 * burst).await;
     }
     for node in &scene.nodes[..2] {
         assert!(node.metric("townhall_broker_reconnects_total").await >= 1.0, "it was not cut");

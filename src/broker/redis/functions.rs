@@ -520,6 +520,18 @@ mod tests {
     }
 
     #[test]
+    fn every_command_that_the_library_calls_is_among_the_rights_that_are_asked_for_and_told() {
+        let (_, check) = SOURCE.split_once("local needed = {").unwrap();
+        let (check, _) = check.split_once("\n  }\n").unwrap();
+        let page = include_str!("../../../docs/redis.md");
+        let calls = SOURCE.split("call('").skip(1).chain(SOURCE.split("call(args[").skip(1).map(|_| "XRANGE'"));
+        for command in calls.filter_map(|rest| rest.split_once('\'')).map(|(command, _)| command) {
+            assert!(check.contains(&format!("{{ '{command}'")), "check() does not ask for {command}");
+            assert!(page.contains(&format!("+{}", command.to_lowercase())), "docs/redis.md does not name {command}");
+        }
+    }
+
+    #[test]
     fn a_cluster_is_published_to_by_slot() {
         let history = HistorySettings::default();
         let text = |sharded| Library::new("townhall", 0, sharded, &history).source().to_owned();
