@@ -338,6 +338,7 @@ async fn who_comes_back_to_a_room_that_nobody_listened_to_is_told_how_many_there
     let ada = format!("{}?name=ada&key={}", nodes[0].ws_url(), Uuid::new_v4());
     let mut tab = Json::connect(&ada, "").await;
     tab.join("lobby").await;
+    wait_until("her node counts the room", async || nodes[0].metric("townhall_rooms").await == 1.0).await;
     drop(tab);
     wait_until("her node has closed the room", async || nodes[0].metric("townhall_rooms").await == 0.0).await;
     let mut ben = in_lobby(&nodes[1], "ben").await;
