@@ -297,6 +297,21 @@ fn events_of_a_small_room_keep_their_distance_too() {
 }
 
 #[test]
+fn a_large_room_whose_members_keep_changing_costs_one_round_and_one_count_a_second() {
+    let mut node = with_ada(GRACE);
+    node.elsewhere(|others| others.extend((0..300).map(|n| member(&format!("guest{n}")))));
+    node.run(SECOND * 2);
+    node.told();
+    let mut calls = 0;
+    for n in 0..100 {
+        node.elsewhere(|others| others.push(member(&format!("visitor{n}"))));
+        calls += node.run(SECOND / 10);
+    }
+    assert!((9..=11).contains(&calls), "{calls} calls in ten seconds");
+    assert!((9..=11).contains(&node.told.len()), "{} counts in ten seconds", node.told.len());
+}
+
+#[test]
 fn a_lost_announcement_is_made_up_for_by_the_next_look() {
     let mut node = with_ada(GRACE);
     node.others.push(member("ben"));
@@ -374,6 +389,19 @@ fn who_asks_gets_a_round_that_begins_afterwards_and_thousands_share_it() {
     assert!(rounds.iter().all(|round| *round == rounds[0] && *round > node.roll.rounds_done()));
     assert_eq!(node.run(PACE * 4), 1);
     assert_eq!(node.roll.rounds_done(), rounds[0]);
+}
+
+#[test]
+fn after_nobody_listened_the_members_are_as_good_as_unseen_until_the_broker_is_asked_again() {
+    let mut node = Node::new(GRACE);
+    node.came("ada");
+    assert!(!node.roll.is_seen());
+    node.run(SECOND);
+    assert!(node.roll.is_seen());
+    node.roll.was_deaf();
+    assert!(!node.roll.is_seen());
+    assert_eq!(node.run(Duration::ZERO), 1, "and it is asked at once");
+    assert!(node.roll.is_seen());
 }
 
 #[test]

@@ -79,12 +79,14 @@ async fn a_reload_on_another_node_within_the_grace_is_neither_a_leave_nor_a_join
     let mut tab = Json::connect(&ben(&nodes[0]), "").await;
     tab.join("lobby").await;
     ada.until_presence("of ben", |event| event["count"] == 2).await;
+    let told = ada.presence.len();
     for round in 1..=6 {
         drop(tab);
         tab = Json::connect(&ben(&nodes[round % 2]), "").await;
         assert_eq!(tab.join("lobby").await["members"], 2);
         assert_eq!(ada.who("lobby").await, ["ada", "ben"]);
     }
+    assert_eq!(ada.presence[told..], [Value::Null; 0]);
     // A node tells in the order in which it learns: whatever it had to tell of ben came before this.
     let zoe = in_lobby(&nodes[1], "zoe").await;
     let told = ada.until_presence("of anybody", |_| true).await;
@@ -138,6 +140,7 @@ async fn redis_stopped_for_longer_than_the_leases_makes_nobody_leave() {
     for client in [&mut ada, &mut ben] {
         client.until_presence("of eve", |event| event["count"] == 3).await;
     }
+    let told = ada.presence.len();
     redis.pause();
     let back = Instant::now() + Duration::from_secs(25);
     ada.send(json!({"type": "who", "room": "lobby", "ref": "w"})).await;
@@ -157,6 +160,7 @@ async fn redis_stopped_for_longer_than_the_leases_makes_nobody_leave() {
         assert!(asked["type"] == "error" || asked["count"] == 3, "{asked}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+    assert_eq!(ada.presence[told..], [Value::Null; 0]);
     let _zoe = in_lobby(&nodes[1], "zoe").await;
     for client in [&mut ada, &mut ben] {
         let told = client.until_presence("of anybody", |_| true).await;
@@ -181,7 +185,15 @@ async fn redis_restarted_with_nothing_makes_nobody_leave_but_those_who_left_mean
     redis.kill();
     drop(eve);
     wait_until("eve is gone", async || nodes[2].metric("townhall_connections{door=\"json\"}").await == 0.0).await;
+    // Ben's node is slow: for a while nobody says that he is there.
+    nodes[1].signal("STOP");
     redis.restart_empty();
+    wait_until("ada's node has said it again", async || {
+        redis.cli(&["HLEN", "townhall:{lobby}:members"]) == "2" // and a field that is no member
+    })
+    .await;
+    assert_eq!(ada.who("lobby").await, ["ada", "ben", "eve"]);
+    nodes[1].signal("CONT");
     let told = ada.until_presence("of anybody", |_| true).await;
     assert_eq!((names(&told["joined"]), names(&told["left"])), (vec![], vec!["eve"]), "{told}");
     assert_eq!(told["count"], 2);
@@ -223,6 +235,7 @@ async fn a_room_of_more_than_two_hundred_is_counted_at_most_once_a_second_and_li
     let last = crowd.last_mut().expect("a crowd");
     last.hear("lobby", "typed").await;
     last.expect_silence().await;
+    assert_eq!((last.typing.len(), ada.typing.len()), (0, 0));
 }
 
 #[tokio::test]
@@ -252,6 +265,7 @@ async fn typing_is_shown_to_all_nodes_at_most_once_in_three_seconds_a_member() {
     tabs[1].said("lobby", "two").await;
     ben.hear("lobby", "two").await;
     ben.expect_silence().await;
+    assert_eq!(ben.typing.len(), 1, "{:?}", ben.typing);
     lewin.expect("ada:one").await;
     lewin.expect("ada:two").await;
     // Again and again, until another one passes.
@@ -286,6 +300,8 @@ async fn an_announcement_that_is_lost_is_made_up_for() {
     let deaf = Node::start(&["--redis", &format!("redis://{}", wire.address())]).await;
     let other = Node::start(&["--redis", &redis.url()]).await;
     let mut ada = in_lobby(&deaf, "ada").await;
+    let _zoe = in_lobby(&other, "zoe").await;
+    ada.until_presence("of zoe", |event| event["count"] == 2).await;
     wire.swallow_next_with("1 @ ");
     let _ben = in_lobby(&other, "ben").await;
     wait_until("the announcement is lost", async || wire.has_swallowed()).await;
@@ -338,6 +354,7 @@ async fn who_comes_back_to_a_room_that_nobody_listened_to_is_told_how_many_there
     let ada = format!("{}?name=ada&key={}", nodes[0].ws_url(), Uuid::new_v4());
     let mut tab = Json::connect(&ada, "").await;
     tab.join("lobby").await;
+    wait_until("her node counts the room", async || nodes[0].metric("townhall_rooms").await == 1.0).await;
     drop(tab);
     wait_until("her node has closed the room", async || nodes[0].metric("townhall_rooms").await == 0.0).await;
     let mut ben = in_lobby(&nodes[1], "ben").await;

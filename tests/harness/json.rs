@@ -53,6 +53,8 @@ pub struct Json {
     pub rooms: HashMap<String, View>,
     /// Every `presence` that came; [`Json::next`] does not show them.
     pub presence: Vec<Value>,
+    /// Every `typing` that came.
+    pub typing: Vec<Value>,
     /// What `accepted` said, by id.
     pub accepted: HashMap<Uuid, Vec<Position>>,
     /// Rooms joined anew, whose cursor the next `joined` may move anywhere.
@@ -104,6 +106,7 @@ impl Json {
             welcome: Value::Null,
             rooms: HashMap::new(),
             presence: Vec::new(),
+            typing: Vec::new(),
             accepted: HashMap::new(),
             joining: HashSet::new(),
             name: query.into(),
@@ -384,6 +387,7 @@ impl Json {
         match event["type"].as_str() {
             Some("joined") => self.note_joined(room, event),
             Some("presence") => self.presence.push(event.clone()),
+            Some("typing") => self.typing.push(event.clone()),
             Some("gap") => {
                 let view = self.joined_view(room, event);
                 let from = event["from"].as_u64().expect("a gap has a from");
