@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep_until, timeout};
+use tracing::debug;
 
 use crate::broker::{Broker, BrokerError, DEADLINE, Member, MembersAnswers, MembersCall, NodeId, RollVersion};
 use crate::names::{RoomName, UserId};
@@ -132,11 +133,11 @@ impl Register {
 
     /// Waits until it is known who is in the room, but not for long.
     pub async fn first_look(&self, room: &RoomName) {
-        let mut done = match self.rolls().by_room.get(room) {
-            Some(entry) if !entry.roll.is_seen() => entry.done.subscribe(),
+        let (round, mut done) = match self.rolls().by_room.get(room) {
+            Some(entry) if !entry.roll.is_seen() => (entry.roll.rounds_done() + 1, entry.done.subscribe()),
             _ => return,
         };
-        let _ = timeout(FIRST_LOOK, done.wait_for(|done| *done > 0)).await;
+        let _ = timeout(FIRST_LOOK, done.wait_for(|done| *done >= round)).await;
     }
 
     /// A member of these rooms is called otherwise.
@@ -190,11 +191,16 @@ impl Register {
 
     /// Anything may have been missed, in every room.
     pub fn look_again(&self) {
-        let now = Instant::now();
         let rooms: Vec<RoomName> = self.rolls().by_room.keys().cloned().collect();
-        for room in rooms {
-            self.with(&room, now, Roll::look_again);
+        let now = Instant::now();
+        for room in &rooms {
+            self.with(room, now, Roll::look_again);
         }
+    }
+
+    /// The room is listened to from now on. Somebody may be in its grace here since before.
+    pub fn listens_again(&self, room: &RoomName) {
+        self.with(room, Instant::now(), Roll::was_deaf);
     }
 
     // --- the one task -----------------------------------------------------------------------------------------------
@@ -263,9 +269,16 @@ impl Register {
     }
 
     fn take(&self, rooms: &[RoomName], answers: MembersAnswers, tell: &impl Fn(&RoomName, &Change)) {
-        let mut answers = answers.unwrap_or_default().into_iter();
+        let mut answers = answers.unwrap_or_else(|error| vec![Err(error); rooms.len()]).into_iter();
         for room in rooms {
-            let answer = answers.next().and_then(Result::ok);
+            let answer = match answers.next() {
+                Some(Ok(members)) => Some(members),
+                Some(Err(error)) => {
+                    debug!(%room, %error, "its members are not known now");
+                    None
+                }
+                None => None,
+            };
             let now = Instant::now();
             let change = self.with(room, now, |roll| {
                 match answer {

@@ -17,7 +17,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,8 +39,10 @@ pub const DEADLINE: Duration = Duration::from_secs(2);
 /// and dropped by everyone who reads it. The largest `--max-text`, every byte of it escaped, and `data` fit in.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
-/// How many deliveries may wait between the broker and the hub; more are dropped, and repaired from history.
+/// How many deliveries may wait between the broker and the hub, and how many bytes; more are dropped, and repaired from
+/// history.
 const FEED_CAPACITY: usize = 16 * 1024;
+const FEED_BYTES: usize = 32 * 1024 * 1024;
 
 /// The same for what is only announced; more is forgotten, and members are looked at again.
 const WHISPERS_CAPACITY: usize = 1024;
@@ -247,6 +249,7 @@ pub trait Broker: Send + Sync + 'static {
     ///
     /// Whoever is named by a node whose lease has lapsed is removed by the calls of others, but only of those whose own lease has
     /// been valid for a while: when the broker was away, everybody's has lapsed, and all shall have the time to renew theirs.
+    /// Where nobody has renewed one for a whole lease more, a node that begins finds an empty room.
     fn members(&self, calls: Vec<MembersCall>) -> BoxFuture<'static, MembersAnswers>;
 
     /// Follows whether the broker is there.
@@ -284,6 +287,8 @@ pub struct Feed {
     queue: mpsc::Sender<Delivery>,
     /// Apart, so that whispers never take a message's place.
     whispers: mpsc::Sender<Whisper>,
+    /// Of the events that wait.
+    bytes: Arc<AtomicUsize>,
     gap: Arc<Gap>,
 }
 
@@ -292,6 +297,7 @@ pub struct Feed {
 pub struct FeedReceiver {
     queue: mpsc::Receiver<Delivery>,
     whispers: mpsc::Receiver<Whisper>,
+    bytes: Arc<AtomicUsize>,
     gap: Arc<Gap>,
 }
 
@@ -305,8 +311,11 @@ struct Gap {
 pub fn feed() -> (Feed, FeedReceiver) {
     let (sender, receiver) = mpsc::channel(FEED_CAPACITY);
     let (whisperer, whispers) = mpsc::channel(WHISPERS_CAPACITY);
-    let gap = Arc::new(Gap::default());
-    (Feed { queue: sender, whispers: whisperer, gap: gap.clone() }, FeedReceiver { queue: receiver, whispers, gap })
+    let (bytes, gap) = (Arc::new(AtomicUsize::new(0)), Arc::new(Gap::default()));
+    (
+        Feed { queue: sender, bytes: bytes.clone(), whispers: whisperer, gap: gap.clone() },
+        FeedReceiver { queue: receiver, bytes, whispers, gap },
+    )
 }
 
 impl Feed {
@@ -323,7 +332,11 @@ impl Feed {
     }
 
     pub fn deliver(&self, delivery: Delivery) {
-        if self.queue.try_send(delivery).is_err() {
+        let bytes = delivery.event.len();
+        // Counted before it waits: it may be taken at once.
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if waiting > FEED_BYTES || self.queue.try_send(delivery).is_err() {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.gapped();
         }
     }
@@ -344,7 +357,7 @@ impl FeedReceiver {
             }
             tokio::select! {
                 biased;
-                delivery = self.queue.recv() => return delivery.map(Notice::Delivery),
+                delivery = self.queue.recv() => return Some(Notice::Delivery(self.taken(delivery?))),
                 Some(whisper) = self.whispers.recv() => return Some(Notice::Whisper(whisper)),
                 // The bell may ring for a gap that was reported already; whether there is one, the flag says.
                 () = self.gap.bell.notified() => {}
@@ -354,7 +367,13 @@ impl FeedReceiver {
 
     /// The next delivery if one is waiting: more for the batch at hand.
     pub fn try_next(&mut self) -> Option<Delivery> {
-        self.queue.try_recv().ok()
+        let delivery = self.queue.try_recv().ok()?;
+        Some(self.taken(delivery))
+    }
+
+    fn taken(&self, delivery: Delivery) -> Delivery {
+        self.bytes.fetch_sub(delivery.event.len(), Ordering::Relaxed);
+        delivery
     }
 
     /// The next whisper if one is waiting: messages, which go first, may leave none of [`FeedReceiver::next`]'s turns to it.
@@ -410,6 +429,26 @@ mod tests {
             assert_eq!(receiver.next().await, Some(Notice::Whisper(whisper.clone())));
         }
         assert_eq!(receiver.next().now_or_never(), None);
+    }
+
+    #[tokio::test]
+    async fn bytes_that_do_not_fit_are_a_gap_and_what_was_taken_makes_room() {
+        let (feed, mut receiver) = feed();
+        let large = |offset| Delivery {
+            room: RoomName::lobby(),
+            position: Position { epoch: "e".into(), offset },
+            at_ms: 0,
+            event: Bytes::from(vec![b'x'; FEED_BYTES / 4]),
+        };
+        for round in [0, 10] {
+            (1..=5).for_each(|n| feed.deliver(large(round + n)));
+            assert_eq!(receiver.next().await, Some(Notice::Gapped));
+            assert_eq!(receiver.next().await, Some(Notice::Delivery(large(round + 1))));
+            for n in 2..=4 {
+                assert_eq!(receiver.try_next(), Some(large(round + n)));
+            }
+            assert_eq!(receiver.try_next(), None);
+        }
     }
 
     #[tokio::test]

@@ -69,7 +69,7 @@ pub struct Connection {
     unread: Vec<u8>,
     held_back: Option<Box<HeldBack>>,
     under_way: UnderWay,
-    page: Option<BoxFuture<'static, (Arc<Room>, Arc<Page>)>>,
+    page: Option<BoxFuture<'static, Fetched>>,
     clock: Clock,
     slot: Option<Slot>,
     /// Nothing more is read; what is under way is finished, until then at most.
@@ -77,6 +77,9 @@ pub struct Connection {
     /// Where the newest message of this client was stored.
     said: Option<(RoomName, Offset)>,
 }
+
+/// A page of a room's history; `None`: it cannot be read now.
+type Fetched = (Arc<Room>, Option<Arc<Page>>);
 
 /// Something that the client said, whose turn has not come.
 enum HeldBack {
@@ -171,7 +174,10 @@ impl Connection {
             outcome = poll_fn(|context| self.under_way.poll_next(context)) => self.conclude(outcome)?,
             (room, page) = pending(&mut self.page) => {
                 self.page = None;
-                self.out.turn_page(&room, page);
+                match page {
+                    Some(page) => self.out.turn_page(&room, page),
+                    None => self.out.pass_over(&room),
+                }
             }
             () = poll_fn(|context| self.clock.poll(context)) => self.tick(Instant::now())?,
             slot = self.leaving.slot(), if self.slot.is_none() => self.leave_at(slot),
@@ -370,8 +376,7 @@ impl Connection {
                 }
             }
             Outcome::Who { room, reference, present } if self.out.encoding == Encoding::Json => {
-                let members =
-                    Reply::Members { room, reference, count: present.count, members: present.members.to_vec() };
+                let members = Reply::Members { room, reference, count: present.count, members: present.members };
                 self.out.tell(|out| write_reply(&members, out));
             }
             Outcome::Who { present, .. } => self.notice(&who_notice(present.count, &present.members)),

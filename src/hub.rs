@@ -262,21 +262,20 @@ impl Hub {
         }
     }
 
-    /// The page of history that goes on after `offset`. Waits for the broker as long as it takes.
-    pub async fn page(self: Arc<Self>, room: Arc<Room>, offset: Offset) -> Arc<Page> {
-        loop {
-            match self.pages.after(&room, offset).await {
-                Ok(page) if page.epoch == room.lineage().epoch => return page,
-                Ok(_) => {
-                    // The broker has forked and the room does not know yet.
-                    if let Some(open) = self.find(&room.name) {
-                        let _ = self.refresh(&open, Encoding::Json).0.await;
-                    }
+    /// The page of history that goes on after `offset`. `None`, and not at once: the broker cannot tell now.
+    pub async fn page(self: Arc<Self>, room: Arc<Room>, offset: Offset) -> Option<Arc<Page>> {
+        match self.pages.after(&room, offset).await {
+            Ok(page) if page.epoch == room.lineage().epoch => return Some(page),
+            Ok(_) => {
+                // The broker has forked and the room does not know yet.
+                if let Some(open) = self.find(&room.name) {
+                    let _ = self.refresh(&open, Encoding::Json).0.await;
                 }
-                Err(error) => debug!(room = room.name.as_str(), %error, "no history now"),
             }
-            sleep(RETRY).await;
+            Err(error) => debug!(room = room.name.as_str(), %error, "no history now"),
         }
+        sleep(RETRY).await;
+        None
     }
 
     // --- asking the broker ------------------------------------------------------------------------------------------
@@ -309,6 +308,7 @@ impl Hub {
         if !open.subscribed.load(Ordering::Acquire) {
             self.broker.subscribe(&room.name).await?;
             open.subscribed.store(true, Ordering::Release);
+            self.register.listens_again(&room.name);
         }
         if let Some(limit) = room.first_read() {
             let history = self.broker.history(&room.name, Range::Before { before: Offset::MAX, limit }).await?;

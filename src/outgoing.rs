@@ -355,6 +355,14 @@ impl Outgoing {
         }
     }
 
+    /// The room's history cannot be read now: others have their turn first.
+    pub fn pass_over(&self, room: &Arc<Room>) {
+        let mut state = self.state();
+        if let Some(index) = state.cursors.iter().position(|cursor| Arc::ptr_eq(cursor.membership.room(), room)) {
+            state.turn = index + 1;
+        }
+    }
+
     /// Writes what there is, until the socket takes no more or the connection is up to date.
     ///
     /// # Errors

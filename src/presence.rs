@@ -63,6 +63,8 @@ pub struct Roll {
     heard: Option<RollVersion>,
     /// What the broker said last; `None` before the first answer.
     view: Option<View>,
+    /// Nobody listened for a while, and the broker was not asked since.
+    deaf: bool,
     /// Some members of a room with too many.
     some: Arc<[Member]>,
     /// What this node's clients know.
@@ -159,6 +161,7 @@ impl Roll {
             seen: RollVersion::default(),
             heard: None,
             view: None,
+            deaf: false,
             some: Arc::default(),
             told: View { count: 0, list: Some(Arc::default()) },
             told_at: None,
@@ -244,6 +247,12 @@ impl Roll {
     pub fn look_again(&mut self) {
         self.heard = Some(RollVersion::default());
         self.rounds.failed = 0;
+    }
+
+    /// It has, since nobody listened to the room until now.
+    pub fn was_deaf(&mut self) {
+        self.look_again();
+        self.deaf = true;
     }
 
     /// Asks for a round that begins after this call; its number.
@@ -377,6 +386,7 @@ impl Roll {
     fn see(&mut self, members: Members, now: Instant) {
         let Members { version, count, list, .. } = members;
         self.heard = self.heard.filter(|heard| *heard != version);
+        self.deaf = false;
         let unchanged = self.seen == version && self.view.is_some();
         self.seen = version;
         if let Some(list) = list {
@@ -410,9 +420,9 @@ impl Roll {
 
     // --- what is told -----------------------------------------------------------------------------------------------
 
-    /// Whether the broker has said who is here.
+    /// Whether the broker has said who is here, and would have been heard since.
     pub fn is_seen(&self) -> bool {
-        self.view.is_some()
+        self.view.is_some() && !self.deaf
     }
 
     /// What the members here are to be told now.

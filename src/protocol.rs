@@ -2,6 +2,8 @@
 //!
 //! Parsing is in two steps, so that even a refusal of a bad command can repeat its `ref`, `id` and `room`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -437,7 +439,7 @@ pub enum Reply {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<Ref>,
         count: usize,
-        members: Vec<Member>,
+        members: Arc<[Member]>,
     },
     /// To everybody in the room: who came and who went, unless they are too many to list.
     Presence {

@@ -7,7 +7,8 @@
 //! - after a fork what is not valid any more is dropped, and every member is placed anew by the same rule as a client that
 //!   resumes: [`Room::place`] is the one way into a room.
 
-use std::collections::BTreeMap;
+mod held;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use self::held::Held;
 use crate::broker::{Delivery, Entry, Head, History};
 use crate::deliver::Worker;
 use crate::encoding::{Encoding, Event, Record};
@@ -26,8 +28,6 @@ use crate::position::{Epoch, Fork, Lineage, Offset, Position};
 use crate::protocol::Joined;
 use crate::whispers::{Whispered, Whispers};
 
-/// As many events that came too early are held while the missing ones are fetched; more are dropped, and fetched too.
-const HELD: usize = 1024;
 /// For so long the oldest stored offset is reckoned with; heads are compared more often.
 const OLDEST_IS_FRESH: Duration = Duration::from_secs(20);
 /// A broker trims in steps: as many events more than have come since may have gone.
@@ -100,7 +100,7 @@ struct State {
     oldest_seen: Instant,
     /// The head when it was asked: what came since may have pushed older events out.
     oldest_head: Offset,
-    held: BTreeMap<Offset, Record>,
+    held: Held,
     /// Something was delivered that could not be kept; a read that began before may not have seen it.
     missed: bool,
     whispers: Whispers,
@@ -221,7 +221,7 @@ impl Room {
             oldest: 1,
             oldest_seen: now,
             oldest_head: 0,
-            held: BTreeMap::new(),
+            held: Held::default(),
             missed: false,
             whispers: Whispers::default(),
             quiet_since: now,
@@ -491,13 +491,10 @@ impl State {
         if offset <= head {
             return Wants::Nothing;
         }
+        let bytes = delivery.event.len();
         let record = readable(offset, delivery.at_ms, delivery.event);
         if offset > head + 1 {
-            if self.held.len() < HELD {
-                self.held.insert(offset, record);
-            } else {
-                self.missed = true;
-            }
+            self.missed |= !self.held.hold(offset, record, bytes);
             return Wants::Repair;
         }
         fresh.push(record);
@@ -564,13 +561,7 @@ impl State {
 
     /// Appends what was held and now follows.
     fn release_held(&mut self, room: &RoomName) {
-        let mut next = self.log.head() + 1;
-        self.held = self.held.split_off(&next);
-        let mut records = Vec::new();
-        while let Some(record) = self.held.remove(&next) {
-            records.push(record);
-            next += 1;
-        }
+        let records = self.held.take_after(self.log.head());
         self.append(&records, room);
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::join_all;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use townhall::broker::memory::MemoryBroker;
@@ -54,6 +55,8 @@ on_every_broker! {
     the_first_message_forks_from_silence
     what_is_published_after_subscribing_is_heard_and_nothing_after_unsubscribing
     a_message_that_was_stored_before_is_not_delivered_again
+    what_was_seen_and_what_is_new_come_together
+    a_burst_of_long_messages_is_heard_whole_and_in_order
     a_room_lives_while_somebody_speaks_and_is_forgotten_after
     heads_come_in_the_order_asked
     the_clock_of_a_room_never_goes_back
@@ -64,6 +67,7 @@ on_every_broker! {
     a_node_whose_words_are_not_known_any_more_is_told_so_and_nothing_else_is_done
     whoever_is_left_by_a_node_that_died_is_removed_by_the_others
     nobody_is_removed_while_the_leases_of_all_have_lapsed
+    a_room_that_all_nodes_have_abandoned_is_empty_for_the_next_one
     changes_of_members_are_announced_and_renewals_are_not
     many_members_are_counted_and_some_are_listed_for_who_asks
     members_of_many_rooms_come_in_the_order_asked
@@ -209,6 +213,36 @@ async fn a_message_that_was_stored_before_is_not_delivered_again(kind: Kind) {
     hall.say("lobby", 2).await;
     assert_eq!(hall.hear().await.position.offset, 1);
     assert_eq!(hall.hear().await.position.offset, 2);
+}
+
+async fn what_was_seen_and_what_is_new_come_together(kind: Kind) {
+    let mut hall = Hall::open(kind).await;
+    let [one, two, three] = [1, 2, 3].map(|n| message("lobby", n));
+    hall.publish(one.clone()).await;
+    hall.broker.subscribe(&room("lobby")).await.unwrap();
+    let burst = [&one, &two, &one, &three, &three, &two].map(|message| hall.publish(message.clone()));
+    let offsets: Vec<Offset> = join_all(burst).await.into_iter().map(|position| position.offset).collect();
+    assert_eq!(offsets, [1, 2, 1, 3, 3, 2]);
+    assert_eq!(hall.publish(two).await.offset, 2);
+    assert_eq!(texts(&hall.whole("lobby").await.entries), [1, 2, 3]);
+    for n in [2, 3] {
+        let heard = hall.hear().await;
+        assert_eq!((heard.position.offset, heard.event), (n, event(n)));
+    }
+}
+
+/// From a few bytes to more than any buffer on the way holds.
+async fn a_burst_of_long_messages_is_heard_whole_and_in_order(kind: Kind) {
+    let mut hall = Hall::open(kind).await;
+    hall.broker.subscribe(&room("lobby")).await.unwrap();
+    let long =
+        |n: usize| Bytes::from(format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat([7, 7_900, 900, 40_000][n % 4])));
+    let burst = (1..=200).map(|n| hall.publish(Publication { event: long(n), ..message("lobby", 0) }));
+    let positions = join_all(burst).await;
+    for (n, position) in (1..).zip(positions) {
+        let heard = hall.hear().await;
+        assert_eq!((heard.position, heard.event), (position, long(n)));
+    }
 }
 
 async fn a_room_lives_while_somebody_speaks_and_is_forgotten_after(kind: Kind) {
@@ -369,6 +403,23 @@ async fn nobody_is_removed_while_the_leases_of_all_have_lapsed(kind: Kind) {
     }
     let answer = hall.members(other.says(&[])).await;
     assert_eq!((answer.registration, answer.count), (Registration::Kept, 2));
+}
+
+async fn a_room_that_all_nodes_have_abandoned_is_empty_for_the_next_one(kind: Kind) {
+    let hall = Hall::open(kind).await;
+    let (mut one, mut other) = (Speaker::new("lobby"), Speaker::new("lobby"));
+    for (speaker, name) in [(&mut one, "+ada"), (&mut other, "+ben")] {
+        speaker.lease = Duration::from_millis(50);
+        hall.members(speaker.says(&[name])).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await; // as if they had died that long ago
+    let mut early = Speaker::new("lobby");
+    assert_eq!(hall.members(early.says(&["+eve"])).await.count, 3, "that is not long for so long a lease");
+    assert_eq!(hall.members(early.says(&["-eve"])).await.count, 2);
+    let mut next = Speaker { lease: Duration::from_millis(50), ..Speaker::new("lobby") };
+    assert_eq!(hall.members(next.says(&["+zoe"])).await.listed(), ["zoe"]);
+    let answer = hall.members(one.says(&[])).await;
+    assert_eq!((answer.registration, answer.count), (Registration::Lost, 1), "it is not dead after all");
 }
 
 async fn changes_of_members_are_announced_and_renewals_are_not(kind: Kind) {
@@ -543,6 +594,42 @@ async fn a_room_that_lost_its_meta_goes_on_under_an_epoch_without_a_past() {
 }
 
 #[tokio::test]
+async fn what_is_stored_where_the_log_was_ahead_of_meta_is_remembered() {
+    let hall = Hall::on(RedisServer::start()).await;
+    hall.fill("lobby", 5).await;
+    for (burst, last) in [(1, 6), (3, 9)] {
+        hall.cli(&["HSET", META, "offset", "3"]);
+        let messages: Vec<Publication> = (0..burst).map(|n| message("lobby", n)).collect();
+        let publish = || join_all(messages.iter().map(|message| hall.publish(message.clone())));
+        let stored = publish().await;
+        assert_eq!(stored.last().unwrap().offset, last);
+        assert_eq!(publish().await, stored);
+        assert_eq!(hall.head("lobby").await.offset, last);
+    }
+}
+
+/// Who answers for a message by `WAIT` has to have written something.
+#[tokio::test]
+async fn a_publish_that_stores_nothing_writes_all_the_same() {
+    let hall = Hall::on(RedisServer::start()).await;
+    let [one, two] = [1, 2].map(|n| message("lobby", n));
+    let both = || join_all([&one, &two].map(|message| hall.publish(message.clone())));
+    both().await;
+    hall.publish(one.clone()).await;
+    let writes = || {
+        let info = hall.cli(&["INFO", "persistence"]);
+        let count = info.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+        count.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let (log, before) = (hall.whole("lobby").await, writes());
+    hall.publish(one.clone()).await;
+    let between = writes();
+    both().await;
+    assert!(before < between && between < writes());
+    assert_eq!(hall.whole("lobby").await, log);
+}
+
+#[tokio::test]
 async fn a_cut_subscription_says_gapped_and_flows_again() {
     let mut hall = Hall::on(RedisServer::start()).await;
     let rooms: Vec<String> = (0..1200).map(|n| format!("room-{n}")).collect();
@@ -630,6 +717,18 @@ async fn order_and_uniqueness_survive_cuts_and_a_lost_library_in_mid_run() {
     assert_eq!(offsets, (1..=3000).collect::<Vec<_>>());
     let log = hall.whole("lobby").await;
     assert_eq!(texts(&log.entries), (1..=3000).collect::<Vec<_>>());
+}
+
+/// So many messages that a round is made ready behind the one that fails.
+#[tokio::test]
+async fn what_was_made_ready_ahead_keeps_its_place_when_the_round_before_it_fails() {
+    let hall = Hall::on(RedisServer::start()).await;
+    hall.say("lobby", 1).await;
+    hall.cli(&["FUNCTION", "FLUSH", "SYNC"]);
+    let answers = join_all((2..=1000).map(|n| hall.publish(message("lobby", n)))).await;
+    let offsets: Vec<Offset> = answers.into_iter().map(|position| position.offset).collect();
+    assert_eq!(offsets, (2..=1000).collect::<Vec<_>>());
+    assert_eq!(texts(&hall.whole("lobby").await.entries), (1..=1000).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -952,6 +1051,31 @@ async fn a_room_whose_keys_are_something_else_is_refused_and_comes_to_no_harm() 
         assert!(matches!(stored, Err(BrokerError::Format(_))), "{name}: {stored:?}");
     }
     assert_eq!(hall.say("lobby", 1).await.offset, 1);
+}
+
+#[tokio::test]
+async fn every_line_that_is_published_is_a_message_and_no_publish_grows_long() {
+    let mut hall = Hall::on(RedisServer::start()).await;
+    let client = ::redis::Client::open(hall.server().url()).unwrap();
+    let mut subscription = client.get_async_pubsub().await.unwrap();
+    subscription.subscribe("townhall:0:{lobby}").await.unwrap();
+    let text = "x".repeat(200);
+    let event = |n| Bytes::from(format!("{{\"n\":{n},\"text\":\"{text}\"}}"));
+    join_all((1..=100).map(|n| hall.publish(Publication { event: event(n), ..message("lobby", 0) }))).await;
+    let mut published = subscription.into_on_message();
+    let mut offset = 0;
+    while offset < 100 {
+        let payload: String = within(published.next()).await.unwrap().get_payload().unwrap();
+        assert!(payload.len() <= 8192, "{} bytes", payload.len());
+        for line in payload.split('\n') {
+            offset += 1;
+            let [format, _epoch, position, _at, event] = line.splitn(5, ' ').collect::<Vec<_>>()[..] else {
+                panic!("{line:?} is no line of ours");
+            };
+            assert_eq!((format, position.parse()), ("1", Ok(offset)));
+            assert!(event.starts_with(&format!("{{\"n\":{offset},")), "{event}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,18 +1,13 @@
-"""Several halls on one Redis: what more of them are worth, and what a failover costs.
-
-The servers are real ones, in a directory of their own and on free ports, and stopped by their own pid.
-"""
+"""Several halls on one Redis: what more of them are worth, and what a failover costs."""
 import contextlib
 import os
-import shutil
-import socket
 import subprocess
-import tempfile
 import threading
 import time
 
 from . import machine, servers, table
 from .measure import load_options, verdict
+from .redis_server import Redis, ask, eventually
 
 # Until the Sentinels hold a master for dead that does not answer.
 DOWN_AFTER_MS = 1000
@@ -20,75 +15,11 @@ DOWN_AFTER_MS = 1000
 TRY_EVERY_S = 0.01
 
 
-class Redis:
-    """A redis-server, or a Sentinel."""
-
-    def __init__(self, directory, *options, config=None):
-        if not shutil.which("redis-server"):
-            raise SystemExit("bench: this needs redis-server (Debian's package redis-server)")
-        self.port = machine.free_port()
-        os.makedirs(directory)
-        command = ["redis-server"]
-        if config is not None:
-            path = os.path.join(directory, "sentinel.conf")
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n{config}\n")
-            command += [path, "--sentinel"]
-        else:
-            command += ["--port", self.port, "--bind", "127.0.0.1", "--dir", directory, "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen(
-            [str(word) for word in (*command, *options)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.pid = self.process.pid
-        eventually(lambda: self.ask("PING") == "PONG", "Redis answers")
-
-    def ask(self, *words):
-        """One command over a connection of its own; None where nothing comes back."""
-        return ask(self.port, *words)
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def ask(port, *words):
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=0.5) as line:
-            parts = [str(word).encode() for word in words]
-            line.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts))
-            return answer(line.makefile("rb"))
-    except OSError:
-        return None
-
-
-def answer(lines):
-    line = lines.readline().rstrip(b"\r\n")
-    kind, rest = line[:1], line[1:].decode()
-    if kind == b"$":
-        return None if rest == "-1" else lines.read(int(rest) + 2)[:-2].decode()
-    if kind == b"*":
-        return [answer(lines) for _ in range(int(rest))]
-    if kind == b"-":
-        return None
-    return rest
-
-
-def eventually(condition, what, seconds=30):
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise SystemExit(f"bench: waited in vain until {what}")
-        time.sleep(0.05)
-
-
 @contextlib.contextmanager
-def all_of(stack_of):
-    """Servers that are stopped in the end, whatever happens; `stack_of` gets a way to add them."""
-    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
-        def add(name, *options, **more):
-            server = Redis(os.path.join(directory, name), *options, **more)
-            stack.callback(server.stop)
-            return server
-        yield stack_of(add), stack
+def all_of(begin):
+    """Servers that are stopped in the end, whatever happens; `begin` gets a way to add them."""
+    with contextlib.ExitStack() as stack:
+        yield begin(lambda *options, **more: stack.enter_context(Redis(*options, **more))), stack
 
 
 def hall(url):
@@ -106,7 +37,7 @@ def load(halls, options):
 
 def with_nodes(count, clients, rate, seconds):
     """The same room, served by so many halls at once: what all of them and Redis take, and what is delivered."""
-    with all_of(lambda add: add("redis")) as (redis, stack):
+    with all_of(lambda add: add()) as (redis, stack):
         halls = [stack.enter_context(servers.running(hall(f"redis://127.0.0.1:{redis.port}"), machine.ALL))
                  for _ in range(count)]
         eventually(lambda: all(it.counter("townhall_broker_up") == 1 for it in halls), "the halls hear Redis")
@@ -132,11 +63,11 @@ def with_nodes(count, clients, rate, seconds):
 
 def guarded(add):
     """A master with a replica, and three Sentinels that know all of them."""
-    master = add("master")
-    replica = add("replica", "--replicaof", "127.0.0.1", master.port)
+    master = add()
+    replica = add("--replicaof", "127.0.0.1", master.port)
     config = (f"sentinel monitor hall 127.0.0.1 {master.port} 2\n"
               f"sentinel down-after-milliseconds hall {DOWN_AFTER_MS}\nsentinel failover-timeout hall 5000")
-    sentinels = [add(f"sentinel-{number}", config=config) for number in range(3)]
+    sentinels = [add(sentinel=config) for _ in range(3)]
 
     def ready():
         facts = [dict(zip(*[iter(one.ask("SENTINEL", "MASTER", "hall") or [])] * 2)) for one in sentinels]
@@ -218,3 +149,49 @@ def failover_table(runs):
          table.notes([{**run, "void": None} for run in runs])],
     ]
     return table.markdown([f"the master is killed, down-after {DOWN_AFTER_MS} ms", "after the kill", ""], rows)
+
+
+class Bench:
+    """The section: rounds in which everything has its turn."""
+
+    def __init__(self, clients, rate, seconds):
+        self.clients, self.rate, self.seconds = clients, rate, seconds
+        self.paced, self.flat_out, self.failovers = {}, {}, []
+
+    def round(self, tell):
+        for count in (1, 2, 3):
+            tell(f"{count} of 3 halls on one Redis")
+            self.paced.setdefault(count, []).append(with_nodes(count, self.clients, self.rate, self.seconds))
+            self.flat_out.setdefault(count, []).append(with_nodes(count, self.clients, None, self.seconds))
+        tell("a failover")
+        self.failovers.append(failover(100, 200, 15))
+
+    def runs(self):
+        for by_count in (self.paced, self.flat_out):
+            for runs in by_count.values():
+                yield from runs
+        yield from self.failovers
+
+    def passed(self):
+        return all(run["pass"] for run in self.runs())
+
+    def conclusions(self):
+        longer = [run["accepted_s"] - run["bare_s"] for run in self.failovers if run["accepted_s"] and run["bare_s"]]
+        if longer:
+            yield ("a failover: until the hall accepts again, longer than a bare client needs: "
+                   + table.spread(longer, "{:.2f} s".format))
+        dearer = table.ratios(self.paced, "cpu_us", 3, 1)
+        if dearer:
+            yield f"paced, CPU a delivery of three halls to that of one: {table.spread(dearer, table.times)}"
+
+    def show(self):
+        for line in self.conclusions():
+            print(f"- {line}")
+        print(f"\n{self.clients} clients of one room, spread over the halls, {self.rate} messages/s or flat out, {self.seconds} s a run; halls, "
+              f"Redis and generator share {len(machine.ALL)} cores, which is what limits them\n")
+        print(nodes_table(self.paced, self.flat_out))
+        print("\n100 clients of two halls, 200 messages/s; a master, a replica, three Sentinels; nothing was lost unless a row says so\n")
+        print(failover_table(self.failovers))
+
+    def everything(self):
+        return {"paced": self.paced, "flat out": self.flat_out, "failovers": self.failovers, "conclusions": list(self.conclusions())}

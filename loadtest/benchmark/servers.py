@@ -61,13 +61,16 @@ def build():
 
 
 def build_hub():
-    if not shutil.which("go"):
-        return "no Go"
-    badly_formatted = subprocess.run(["gofmt", "-l", "."], cwd=HUB, capture_output=True, text=True).stdout
+    return build_go(HUB, "peer-gorilla-hub") if shutil.which("go") else "no Go"
+
+
+def build_go(directory, program):
+    """Returns why it cannot be built, or None."""
+    badly_formatted = subprocess.run(["gofmt", "-l", "."], cwd=directory, capture_output=True, text=True).stdout
     if badly_formatted:
         return f"gofmt wants to change {badly_formatted.split()}"
-    for step in (["go", "vet", "./..."], ["go", "build", "-o", os.path.join(programs, "peer-gorilla-hub"), "."]):
-        done = subprocess.run(step, cwd=HUB, capture_output=True, text=True)
+    for step in (["go", "vet", "./..."], ["go", "build", "-o", os.path.join(programs, program), "."]):
+        done = subprocess.run(step, cwd=directory, capture_output=True, text=True)
         if done.returncode != 0:
             return f"{' '.join(step[:2])} failed: {done.stderr.strip()}"
     return None

@@ -110,6 +110,51 @@ def idle(scenario):
     return markdown(["idle", "memory a connection", "CPU of all, of one core", ""], rows)
 
 
+def thousands(value):
+    return f"{value:,.0f}"
+
+
+def milliseconds(value):
+    return f"{value:.2f} ms"
+
+
+def stored(scenario):
+    rows = [[
+        name,
+        spread(of(runs, "messages_per_s"), thousands),
+        spread(of(runs, "messages_a_call"), "{:.0f}".format),
+        spread(of(runs, "redis_cpu_us"), microseconds),
+        spread(of(runs, "own_cpu_us"), microseconds),
+        notes(runs),
+    ] for name, runs in scenario.items()]
+    return markdown(["flat out", "messages/s", "messages a call", "Redis' CPU a message", "own CPU a message", ""], rows)
+
+
+def accepted(scenario):
+    rows = [[
+        name,
+        spread(of(runs, "messages_per_s"), thousands),
+        spread(of(runs, "p50_ms"), milliseconds),
+        spread(of(runs, "p99_ms"), milliseconds),
+        spread(of(runs, "redis_cpu_us"), microseconds),
+        notes(runs),
+    ] for name, runs in scenario.items()]
+    return markdown(["at half of its own maximum", "messages/s", "accepted, p50", "p99", "Redis' CPU a message", ""], rows)
+
+
+def parts(scenario):
+    """Each part is what the function takes less without it."""
+    rows = [[
+        name,
+        *[spread(of(runs[size], field), microseconds)
+          for size in sorted(runs, reverse=True) for field in ("function_us", "redis_cpu_us")],
+        notes([run for size in runs for run in runs[size]]),
+    ] for name, runs in scenario.items()]
+    sizes = sorted({size for runs in scenario.values() for size in runs}, reverse=True)
+    header = [f"{what}, {size} a call" for size in sizes for what in ("function, a message", "Redis' CPU")]
+    return markdown(["redis-benchmark", *header, ""], rows)
+
+
 def conclusions(results):
     """The ratios that the goals are about, as lines."""
     flat, slow = results["flat out"], results["paced"]

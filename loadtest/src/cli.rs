@@ -6,6 +6,7 @@ use anyhow::ensure;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::machine;
+use crate::publish::{self, Publish};
 use crate::slow::{self, Slow};
 use crate::speaker::{Pace, Script, Until};
 use crate::wire::Stamp;
@@ -30,6 +31,9 @@ pub enum Scenario {
     /// What honest readers of a room notice of others who stop reading
     #[command(after_help = slow::EXIT_CODES)]
     Slow(Slow),
+    /// How fast the hall's Redis broker stores messages, without a hall around it
+    #[command(after_help = publish::EXIT_CODES)]
+    Publish(Publish),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -162,14 +166,14 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-fn above_zero(text: &str) -> Result<f64, String> {
+pub fn above_zero(text: &str) -> Result<f64, String> {
     match number(text)? {
         number if number >= 0.001 => Ok(number),
         _ => Err("at least 0.001".to_owned()),
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     above_zero(text).map(Duration::from_secs_f64)
 }
 

@@ -3,6 +3,7 @@
 //! - [`cli`] the command line
 //! - [`fanout`] the scenario: gather, speak, settle, judge
 //! - [`slow`] another: honest readers alone, and beside slow ones
+//! - [`publish`] another: how fast the hall's Redis broker stores, without a hall
 //! - [`connection`] a client's life on the network; [`client`] the client itself, without a socket
 //! - [`crowd`] clients that only count, all on one thread; [`listener`] one of them, without a socket
 //! - [`standing`] where all of them are, by which a run is led
@@ -18,6 +19,7 @@ mod crowd;
 mod fanout;
 mod listener;
 mod machine;
+mod publish;
 mod report;
 mod slow;
 mod speaker;
@@ -32,6 +34,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Fanout, Scenario};
+use crate::publish::Publish;
 use crate::report::Report;
 use crate::slow::Slow;
 
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let passed = match Cli::parse().scenario {
         Scenario::Fanout(options) => run(&options).map(|report| report.pass),
         Scenario::Slow(options) => run_slow(&options).map(|report| report.pass),
+        Scenario::Publish(options) => run_publish(&options).map(|report| report.pass),
     };
     match passed {
         Ok(true) => ExitCode::SUCCESS,
@@ -65,6 +69,18 @@ fn run(options: &Fanout) -> anyhow::Result<Report> {
 fn run_slow(options: &Slow) -> anyhow::Result<slow::Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(slow::run(options))?;
+    if !options.quiet {
+        eprint!("{report}");
+    }
+    if options.json {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
+    }
+    Ok(report)
+}
+
+fn run_publish(options: &Publish) -> anyhow::Result<publish::Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(publish::run(options))?;
     if !options.quiet {
         eprint!("{report}");
     }

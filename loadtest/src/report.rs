@@ -43,7 +43,7 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    fn of(histogram_us: &Histogram<u64>) -> Self {
+    pub fn of(histogram_us: &Histogram<u64>) -> Self {
         let ms = |quantile| histogram_us.value_at_quantile(quantile) as f64 / 1000.0;
         Latencies {
             count: histogram_us.len(),

@@ -43,7 +43,7 @@ end
 
 local function now_ms()
   local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
 local function whole(number)
@@ -56,8 +56,24 @@ end
 
 -- A number that we wrote; nil for anything else.
 local function count(text)
-  local number = text and string.match(text, '^%d+$') and tonumber(text)
+  local number = text and not string.find(text, '%D') and tonumber(text)
   return number and number <= MAX_OFFSET and number or nil
+end
+
+-- Epochs that were found to be ours: a pattern over each of its letters costs as much as another command.
+local epochs, epochs_kept = {}, 0
+
+local function is_epoch(text)
+  if not epochs[text] then
+    if #text > 64 or not string.match(text, '^[%w._-]+$') then
+      return false
+    end
+    if epochs_kept == 1000 then
+      epochs, epochs_kept = {}, 0
+    end
+    epochs[text], epochs_kept = true, epochs_kept + 1
+  end
+  return true
 end
 
 local function key_names(keys)
@@ -146,7 +162,7 @@ local function open_room(keys, candidate, now)
   if meta[1] and meta[1] ~= FORMAT then
     refuse(string.sub(meta[1], 1, 20) .. ', and this is format ' .. FORMAT)
   end
-  if meta[2] and (#meta[2] > 64 or not string.match(meta[2], '^[%w._-]+$')) then
+  if meta[2] and not is_epoch(meta[2]) then
     refuse('its epoch is none that we write')
   end
   local offset = count(meta[3])
@@ -179,91 +195,160 @@ local function read_room(keys, candidate, ttl, now)
   return room, oldest or room.offset + 1
 end
 
-local function offsets_seen(keys, ids)
-  local offsets = {}
-  for _, generation in ipairs({ keys.old, keys.seen }) do
-    local values = redis.call('HMGET', generation, unpack(ids))
-    for i, id in ipairs(ids) do
-      offsets[id] = count(values[i]) or offsets[id]
-    end
-  end
-  return offsets
+-- Where the messages begin among publish's arguments: all keys, then all events.
+local FIRST = 6
+
+-- What one PUBLISH carries. Redis' Lua hashes every byte of every string that comes into being, and what does not fit into
+-- its buffer of 8 KiB it puts together out of several strings.
+local PAYLOAD_BYTES = 8000
+
+-- Lists that are filled anew by every call, up to a length that is kept beside: growing a list costs more than filling it.
+local fields, pieces = {}, {}
+
+local function generation_is_over(room, dedupe, now)
+  local age = now - room.since
+  return age < 0 or age >= dedupe
 end
 
--- A generation takes what is stored in `dedupe` ms, and is needed for as long again; then it goes, spoken or not.
-local function remember(keys, room, fields, dedupe, now)
-  local age = now - room.since
-  local rotates = age < 0 or age >= dedupe
-  if rotates then
-    redis.call('UNLINK', keys.old)
-    if redis.call('EXISTS', keys.seen) == 1 then
-      redis.call('RENAME', keys.seen, keys.old)
-    end
-    room.since = now
+-- A generation takes what is stored in `dedupe` ms, and is needed for as long again; then it goes, spoken or not. Done before
+-- anything is stored: while a cluster moves the room's slot, Redis refuses keys that are not there, and so this.
+local function rotate(keys)
+  redis.call('UNLINK', keys.old)
+  if redis.call('EXISTS', keys.seen) == 1 then
+    redis.call('RENAME', keys.seen, keys.old)
   end
-  redis.call('HSET', keys.seen, unpack(fields))
-  if rotates then
+end
+
+-- Remembers the first `count` of `fields`; they may begin a generation.
+local function remember(keys, room, count, dedupe, now, rotated)
+  redis.call('HSET', keys.seen, unpack(fields, 1, count))
+  if rotated then
+    room.since = now
     redis.call('PEXPIREAT', keys.seen, whole(now + 2 * dedupe))
     redis.call('HSET', keys.meta, 'since', whole(now))
   end
 end
 
--- Stores what was not seen before. Answers the offset of every message, a line of each that is new, and what to remember of
--- those; nil when the log is ahead of meta (then nothing was stored).
-local function append(keys, room, ids, events)
-  local offsets, lines, fields = offsets_seen(keys, ids), {}, {}
-  local at = whole(room.at)
-  local before_offset, after_offset = FORMAT .. ' ' .. room.epoch .. ' ', ' ' .. at .. ' '
-  local answer = {}
-  for i, id in ipairs(ids) do
-    if not offsets[id] then
-      local offset = whole(room.offset + 1)
-      local added = redis.pcall('XADD', keys.log, offset .. '-0', 'at', at, 'e', events[i])
-      if type(added) == 'table' and added.err then
-        if #lines == 0 and string.find(added.err, 'equal or smaller', 1, true) then
-          return nil
-        end
-        error(added)
-      end
-      room.offset = room.offset + 1
-      offsets[id] = room.offset
-      lines[#lines + 1] = before_offset .. offset .. after_offset .. events[i]
-      fields[#fields + 1] = id
-      fields[#fields + 1] = offset
-    end
-    answer[i] = offsets[id]
+-- For an answer to XADD that is an error: nothing where the log is ahead of meta, and an error for anything else.
+local function refused(added)
+  if not string.find(added.err, 'equal or smaller', 1, true) then
+    error(added)
   end
-  return answer, lines, fields
 end
 
--- Redis trims by whole nodes of about a hundred entries, so there is something to trim every hundred messages.
+-- The offsets of messages that were seen before; false or nil for the others.
+local function offsets_seen(keys, args, last)
+  local offsets = redis.call('HMGET', keys.seen, unpack(args, FIRST, last))
+  local old = redis.call('HMGET', keys.old, unpack(args, FIRST, last))
+  for i = 1, #old do
+    offsets[i] = count(offsets[i] or old[i])
+  end
+  return offsets
+end
+
+local function all_seen(offsets, messages)
+  for i = 1, messages do
+    if not offsets[i] then
+      return false
+    end
+  end
+  return true
+end
+
+-- `append` for one message, without lists: with little to do a call carries one, and then its fixed costs are what counts.
+local function append_one(keys, room, id, event, now)
+  local offset = whole(room.offset + 1)
+  local seen = redis.call('HGET', keys.old, id)
+  if not seen and redis.call('HSETNX', keys.seen, id, offset) == 0 then
+    seen = redis.call('HGET', keys.seen, id)
+  end
+  seen = count(seen)
+  if seen then
+    return { seen }, {}
+  end
+  room.at = math.max(room.at, now)
+  local at = whole(room.at)
+  local added = redis.pcall('XADD', keys.log, offset, 'at', at, 'e', event)
+  if type(added) == 'table' then
+    redis.call('HDEL', keys.seen, id)
+    return refused(added)
+  end
+  room.offset = room.offset + 1
+  return { room.offset }, { FORMAT .. ' ' .. room.epoch .. ' ' .. offset .. ' ' .. at .. ' ' .. event }
+end
+
+-- Stores what was not seen before, and remembers it. Answers the offset of every message, or only the first one where all
+-- are new, and what to publish: a line of each that is new. Nil when the log is ahead of meta (then nothing was stored).
+local function append(keys, room, args, dedupe, now)
+  local messages = (#args - FIRST + 1) / 2
+  if messages == 1 and not generation_is_over(room, dedupe, now) then
+    return append_one(keys, room, args[FIRST], args[FIRST + 1], now)
+  end
+  local offsets, twice, payloads = offsets_seen(keys, args, FIRST + messages - 1), {}, {}
+  if all_seen(offsets, messages) then
+    return offsets, payloads
+  end
+  local rotates = generation_is_over(room, dedupe, now)
+  if rotates then
+    rotate(keys)
+  end
+  local log, pcall = keys.log, redis.pcall
+  local before, at = room.offset, whole(math.max(room.at, now))
+  local line_head, after_offset = FORMAT .. ' ' .. room.epoch .. ' ', ' ' .. at .. ' '
+  local field, piece, bytes, around = 0, 0, 0, #line_head + 16 + #after_offset + 1
+  for i = 1, messages do
+    local id = args[FIRST + i - 1]
+    offsets[i] = offsets[i] or twice[id]
+    if not offsets[i] then
+      local event, offset = args[FIRST + messages + i - 1], whole(room.offset + 1)
+      local added = pcall('XADD', log, offset, 'at', at, 'e', event)
+      if type(added) == 'table' then
+        return refused(added)
+      end
+      room.offset = room.offset + 1
+      offsets[i], twice[id] = room.offset, room.offset
+      fields[field + 1], fields[field + 2] = id, offset
+      field = field + 2
+
+      local line_bytes = around + #event
+      if piece > 0 and bytes + line_bytes > PAYLOAD_BYTES then
+        payloads[#payloads + 1] = table.concat(pieces, '', 2, piece)
+        piece, bytes = 0, 0
+      end
+      pieces[piece + 1], pieces[piece + 2], pieces[piece + 3] = '\n', line_head, offset
+      pieces[piece + 4], pieces[piece + 5] = after_offset, event
+      piece, bytes = piece + 5, bytes + line_bytes
+    end
+  end
+  payloads[#payloads + 1] = table.concat(pieces, '', 2, piece)
+  room.at = math.max(room.at, now)
+  remember(keys, room, field, dedupe, now, rotates)
+  return room.offset - before == messages and { before + 1 } or offsets, payloads
+end
+
+-- Redis trims by whole nodes of up to a hundred entries, so there is something to trim every hundred messages.
 local function trim(keys, before, offset, keep)
   if math.floor(before / 100) ~= math.floor(offset / 100) then
     redis.call('XTRIM', keys.log, 'MAXLEN', '~', keep)
   end
 end
 
--- publish LOG META SEEN OLD | CHANNEL CANDIDATE KEEP TTL_MS DEDUPE_MS KEY EVENT [KEY EVENT …] -> EPOCH OFFSET [OFFSET …]
+-- publish LOG META SEEN OLD | CHANNEL CANDIDATE KEEP TTL_MS DEDUPE_MS KEY … EVENT … -> EPOCH OFFSET …
+-- An event for each key. An offset for each, too, or only the first one where they follow each other.
 local function publish(key_list, args)
   local keys, now = key_names(key_list), now_ms()
   local channel, candidate = args[1], args[2]
   local keep, ttl, dedupe = args[3], tonumber(args[4]), tonumber(args[5])
-  local ids, events = {}, {}
-  for i = 6, #args, 2 do
-    ids[#ids + 1] = args[i]
-    events[#events + 1] = args[i + 1]
-  end
 
   local room = open_room(keys, candidate, now)
-  local before, offsets, lines, fields
+  local before, offsets, payloads
   for _ = 1, 2 do
     if not room then
       local last = inspect_log(keys)
       room = begin_room(keys, candidate, last, last == 0 and ':0' or '', now)
     end
-    room.at = math.max(room.at, now)
     before = room.offset
-    offsets, lines, fields = append(keys, room, ids, events)
+    offsets, payloads = append(keys, room, args, dedupe, now)
     if offsets then
       break
     end
@@ -273,12 +358,15 @@ local function publish(key_list, args)
     refuse('the log does not take what follows its last entry')
   end
 
-  if #lines > 0 then
-    save(keys, room)
-    remember(keys, room, fields, dedupe, now)
+  -- Even where nothing is new: who answers for a message by WAIT must have written something over its own connection, and
+  -- what it asks about may have come over another one.
+  save(keys, room)
+  if room.offset > before then
     keep_alive(keys, room, ttl, now)
     trim(keys, before, room.offset, keep)
-    redis.call(PUBLISH, channel, table.concat(lines, '\n'))
+    for _, payload in ipairs(payloads) do
+      redis.call(PUBLISH, channel, payload)
+    end
   end
   return { room.epoch, unpack(offsets) }
 end
@@ -371,12 +459,27 @@ local function registration(text)
   return { expires = tonumber(expires), since = tonumber(since), step = tonumber(step), replid = replid }
 end
 
-local function open_roll(roll, node)
+-- Whether all who were here have said nothing for a whole lease after theirs lapsed.
+local function is_abandoned(roll, now, lease)
+  local nodes = redis.call('HGETALL', roll.nodes)
+  for i = 1, #nodes, 2 do
+    local lapsed = registration(nodes[i + 1])
+    if lapsed and lapsed.expires > now - lease then
+      return false
+    end
+  end
+  return true
+end
+
+-- `begins`: the node has told nobody who is here, so it may forget those whom nobody vouches for. If one of their nodes is
+-- alive after all, it finds out that it has to say everything again.
+local function open_roll(roll, node, begins, now, lease)
   -- All three are read in any case: what is no hash is somebody else's, and an error.
   local all, mine = redis.call('HGET', roll.members, ''), redis.call('HGET', roll.mine, '')
   roll.birth = redis.call('HGET', roll.nodes, '')
   roll.own = registration(redis.call('HGET', roll.nodes, node))
-  if not roll.birth or roll.birth ~= all or (roll.own and mine ~= roll.birth) then
+  local is_whole = roll.birth and roll.birth == all and (not roll.own or mine == roll.birth)
+  if not is_whole or (begins and not roll.own and is_abandoned(roll, now, lease)) then
     begin_roll(roll)
   end
   if mine ~= roll.birth then
@@ -516,7 +619,7 @@ end
 local function members(keys, args)
   local now = now_ms()
   local roll = { members = keys[1], nodes = keys[2], mine = keys[3], fresh = args[7] }
-  open_roll(roll, args[2])
+  open_roll(roll, args[2], args[4] == '', now, tonumber(args[3]))
   local is_kept = register(roll, args, now)
 
   local total = redis.call('HLEN', roll.members) - 1

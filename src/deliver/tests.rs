@@ -9,6 +9,7 @@ use super::*;
 use crate::broker::{Delivery, Head, History};
 use crate::log::Window;
 use crate::names::RoomName;
+use crate::outgoing::Flushed;
 use crate::position::{Lineage, Offset, Position};
 use crate::room::{Budget, Entrance, Wants};
 
@@ -32,11 +33,15 @@ fn say(room: &Arc<Room>, offset: Offset, text: &str) {
 
 /// A client of the line door that has everything so far, and the other end of its socket.
 async fn client(room: &Arc<Room>) -> (Arc<Outgoing>, TcpStream) {
+    client_of(room, Encoding::Line).await
+}
+
+async fn client_of(room: &Arc<Room>, encoding: Encoding) -> (Arc<Outgoing>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let other_end = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let out = Outgoing::new(listener.accept().await.unwrap().0, Encoding::Line);
+    let out = Outgoing::new(listener.accept().await.unwrap().0, encoding);
     out.socket().writable().await.unwrap();
-    let place = room.place(&Entrance { encoding: Encoding::Line, after: None, last: 0 }, true).unwrap();
+    let place = room.place(&Entrance { encoding, after: None, last: 0 }, true).unwrap();
     out.place(room.enter(), None, place, |_| {});
     out.flush().unwrap();
     (Arc::new(out), other_end)
@@ -128,4 +133,148 @@ async fn what_is_said_while_a_reply_goes_out_follows_it() {
     delivery.hear(&lobby);
     delivery.serve();
     heard(&mut socket, "zoe:two\n").await;
+}
+
+/// A frame of a whisper.
+fn whisper(text: &str) -> Bytes {
+    let mut frame = Vec::new();
+    crate::ws::frame::write_frame(crate::ws::frame::Opcode::Text, text.as_bytes(), &mut frame);
+    frame.into()
+}
+
+/// The payload of the next frame.
+async fn next_frame(socket: &mut TcpStream) -> String {
+    let read = async {
+        let mut head = [0; 2];
+        socket.read_exact(&mut head).await.unwrap();
+        assert_eq!(head[0], 0x81, "the beginning of a text frame");
+        let length = match head[1] {
+            126 => socket.read_u16().await.unwrap() as usize,
+            127 => socket.read_u64().await.unwrap() as usize,
+            short => short as usize,
+        };
+        let mut payload = vec![0; length];
+        socket.read_exact(&mut payload).await.unwrap();
+        String::from_utf8(payload).unwrap()
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("a frame")
+}
+
+fn serve(delivery: &mut Loop, room: &Arc<Room>) {
+    delivery.hear(room);
+    while !delivery.passing.is_empty() {
+        delivery.serve();
+    }
+}
+
+#[tokio::test]
+async fn whispers_follow_what_is_said_at_the_door_that_has_json_and_at_no_other() {
+    let lobby = room("lobby");
+    let (json, mut page) = client_of(&lobby, Encoding::Json).await;
+    let (line, mut nc) = client(&lobby).await;
+    let mut delivery = serving([(&lobby, &json), (&lobby, &line)]);
+    lobby.whisper(whisper("alone"), None);
+    serve(&mut delivery, &lobby);
+    assert_eq!(next_frame(&mut page).await, "alone");
+    lobby.whisper(whisper("zoe types"), None);
+    say(&lobby, 1, "one");
+    lobby.whisper(whisper("zoe left"), Some(whisper("count")));
+    serve(&mut delivery, &lobby);
+    assert!(next_frame(&mut page).await.contains("one"));
+    assert_eq!(next_frame(&mut page).await, "zoe types");
+    assert_eq!(next_frame(&mut page).await, "zoe left");
+    heard(&mut nc, "zoe:one\n").await;
+    say(&lobby, 2, "two");
+    serve(&mut delivery, &lobby);
+    assert!(next_frame(&mut page).await.contains("two"), "nothing twice");
+    heard(&mut nc, "zoe:two\n").await;
+}
+
+#[tokio::test]
+async fn what_is_whispered_while_a_reply_goes_out_follows_it() {
+    let lobby = room("lobby");
+    let (out, mut socket) = client_of(&lobby, Encoding::Json).await;
+    let mut delivery = serving([(&lobby, &out)]);
+    out.tell(|reply| reply.extend_from_slice(&whisper("a reply")));
+    lobby.whisper(whisper("zoe came"), None);
+    serve(&mut delivery, &lobby);
+    out.flush().unwrap();
+    assert_eq!(next_frame(&mut socket).await, "a reply");
+    assert_eq!(next_frame(&mut socket).await, "zoe came");
+    lobby.whisper(whisper("zoe left"), None);
+    serve(&mut delivery, &lobby);
+    assert_eq!(next_frame(&mut socket).await, "zoe left");
+}
+
+#[tokio::test]
+async fn who_comes_into_a_room_is_told_nothing_from_before_and_all_from_then_on() {
+    let lobby = room("lobby");
+    lobby.whisper(whisper("before"), Some(whisper("count")));
+    let (out, mut socket) = client_of(&lobby, Encoding::Json).await;
+    // The loop does not know of this client yet.
+    lobby.whisper(whisper("after"), None);
+    let mut delivery = serving([(&lobby, &out)]);
+    serve(&mut delivery, &lobby);
+    assert_eq!(next_frame(&mut socket).await, "after");
+}
+
+#[tokio::test]
+async fn a_socket_that_takes_half_of_a_whisper_gets_the_other_half_first_and_no_frame_is_torn() {
+    const WHISPERS: usize = 400;
+    let lobby = room("lobby");
+    let (out, mut socket) = client_of(&lobby, Encoding::Json).await;
+    socket2::SockRef::from(out.socket()).set_send_buffer_size(4096).unwrap();
+    let mut delivery = serving([(&lobby, &out)]);
+    let long = "x".repeat(5_000);
+    let reading = tokio::spawn(async move {
+        let (mut said, mut whispered) = (0, 0);
+        while said < WHISPERS {
+            let text = next_frame(&mut socket).await;
+            let is_whisper = text.len() == 5_000 && text.bytes().all(|byte| byte == b'x');
+            assert!(is_whisper || text.contains(&format!("message {said}\"")), "after {said}: {text}");
+            whispered += usize::from(is_whisper);
+            said += usize::from(!is_whisper);
+            if said % 7 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await; // it is slow
+            }
+        }
+        whispered
+    });
+    for number in 0..WHISPERS {
+        say(&lobby, number as Offset + 1, &format!("message {number}"));
+        lobby.whisper(whisper(&long), None);
+        serve(&mut delivery, &lobby);
+        // The task's part, whenever it is the owner.
+        while !matches!(out.flush().unwrap(), Flushed::UpToDate) {
+            out.socket().writable().await.unwrap();
+        }
+    }
+    let whispered = reading.await.unwrap();
+    assert!(whispered > WHISPERS / 2, "{whispered} of {WHISPERS}");
+}
+
+#[tokio::test]
+async fn who_took_nothing_for_a_while_is_told_the_newest_whispers_and_only_as_many_as_are_kept() {
+    let lobby = room("lobby");
+    let (out, mut socket) = client_of(&lobby, Encoding::Json).await;
+    let mut delivery = serving([(&lobby, &out)]);
+    out.tell(|reply| reply.extend_from_slice(&whisper(&"y".repeat(8 << 20))));
+    while !matches!(out.flush().unwrap(), Flushed::Full { .. }) {}
+    for count in 1..=300 {
+        lobby.whisper(whisper(&format!("{count:01000}")), Some(whisper(&count.to_string())));
+        serve(&mut delivery, &lobby);
+    }
+    let reading = tokio::spawn(async move {
+        next_frame(&mut socket).await;
+        let mut told = vec![next_frame(&mut socket).await];
+        while told.last().is_some_and(|last| last != &format!("{:01000}", 300)) {
+            told.push(next_frame(&mut socket).await);
+        }
+        told.len()
+    });
+    while !matches!(out.flush().unwrap(), Flushed::UpToDate) {
+        out.socket().writable().await.unwrap();
+    }
+    let told = reading.await.unwrap();
+    assert!(told < 70, "{told} of them; they have 64 KiB");
 }

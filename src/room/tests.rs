@@ -63,6 +63,26 @@ fn resume(room: &Room, epoch: &str, offset: Offset, asked: bool) -> Option<(Opti
 }
 
 #[test]
+fn what_is_too_much_to_be_held_is_fetched() {
+    let room = open(2);
+    let large = |offset| {
+        let text = "x".repeat(held::MOST_BYTES / 2 - 100);
+        let event = format!(r#"{{"type":"message","from":{{"name":"zoe"}},"text":"{text}"}}"#);
+        Delivery { event: event.into(), ..delivery("a", offset) }
+    };
+    let read = room.next_read();
+    assert_eq!(room.deliver(vec![large(5), large(6), large(7)]), Wants::Repair);
+    let answer = history(lineage("a", &[("", 0)]), 1, 4, 3..=4);
+    assert_eq!(room.repair(&read, &answer), Progress::More);
+    assert_eq!(room.head(), 6);
+    let read = room.next_read();
+    let answer = history(lineage("a", &[("", 0)]), 1, 7, 7..=7);
+    assert_eq!(room.repair(&read, &answer), Progress::Done);
+    assert_eq!(room.head(), 7);
+    assert!(!room.is_behind());
+}
+
+#[test]
 fn deliveries_are_put_in_order_and_duplicates_dropped() {
     let room = open(2);
     assert_eq!(room.deliver(vec![delivery("a", 3), delivery("a", 2), delivery("a", 3)]), Wants::Nothing);

@@ -291,3 +291,91 @@ async fn an_announcement_that_is_lost_is_made_up_for() {
     wait_until("the announcement is lost", async || wire.has_swallowed()).await;
     ada.until_presence("of ben", |event| names(&event["joined"]) == ["ben"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_in_fits_and_starts_gets_whole_frames_and_every_message_whoever_comes_and_goes() {
+    const MESSAGES: u64 = 300;
+    let node = Node::start(&["--rate", "0", "--presence-grace", "0"]).await;
+    let mut readers = vec![
+        Json::connect_fitful(&node.ws_url(), "?name=fitful", 7).await,
+        Json::connect_narrow(&node.ws_url(), "?name=narrow").await,
+    ];
+    for reader in &mut readers {
+        reader.join("lobby").await;
+    }
+    let mut reading = Vec::new();
+    for mut reader in readers {
+        reading.push(tokio::spawn(async move {
+            reader.reach("lobby", MESSAGES).await;
+            reader.until_presence("of the end", |event| event["count"] == 3).await;
+            reader
+        }));
+    }
+    let mut ada = in_lobby(&node, "ada").await;
+    for number in 1..=MESSAGES {
+        ada.send(json!({"type": "typing", "room": "lobby"})).await;
+        ada.said("lobby", &format!("{number} {}", "x".repeat(3000))).await;
+        if number % 30 == 0 {
+            let visitor = in_lobby(&node, &format!("visitor{number}")).await;
+            ada.until_presence("of a visitor", |event| event["count"] == 4).await;
+            drop(visitor);
+            ada.until_presence("of the visitor's end", |event| event["count"] == 3).await;
+        }
+    }
+    let mut readers = Vec::new();
+    for reader in reading {
+        readers.push(reader.await.expect("it reads"));
+    }
+    for reader in &mut readers {
+        assert_eq!(reader.who("lobby").await, ["ada", "fitful", "narrow"]);
+    }
+}
+
+#[tokio::test]
+async fn who_comes_back_to_a_room_that_nobody_listened_to_is_told_how_many_there_are_by_now() {
+    let redis = RedisServer::start();
+    let nodes = Node::start_many(2, &["--redis", &redis.url(), "--presence-grace", "30s"]).await;
+    let ada = format!("{}?name=ada&key={}", nodes[0].ws_url(), Uuid::new_v4());
+    let mut tab = Json::connect(&ada, "").await;
+    tab.join("lobby").await;
+    drop(tab);
+    wait_until("her node has closed the room", async || nodes[0].metric("townhall_rooms").await == 0.0).await;
+    let mut ben = in_lobby(&nodes[1], "ben").await;
+    assert_eq!(ben.who("lobby").await, ["ada", "ben"]);
+    let mut tab = Json::connect(&ada, "").await;
+    assert_eq!(tab.join("lobby").await["members"], 2);
+}
+
+#[tokio::test]
+async fn a_replica_that_is_replaced_makes_nobody_leave() {
+    let redis = RedisServer::start();
+    let mut nodes = Node::start_many(2, &["--redis", &redis.url(), "--drain", "0"]).await;
+    let mut ada = in_lobby(&nodes[0], "ada").await;
+    let key = Uuid::new_v4();
+    let mut ben = Json::connect(&nodes[1].ws_url(), &format!("?name=ben&key={key}")).await;
+    ben.join("lobby").await;
+    ada.until_presence("of ben", |event| event["count"] == 2).await;
+    nodes[1].terminate();
+    assert_eq!(ben.until_closed().await.0, 1012);
+    let mut ben = Json::connect(&nodes[0].ws_url(), &format!("?name=ben&key={key}")).await;
+    assert_eq!(ben.join("lobby").await["members"], 2);
+    nodes[1].wait_exit().await;
+    let _zoe = in_lobby(&nodes[0], "zoe").await;
+    let told = ada.until_presence("of anybody", |_| true).await;
+    assert_eq!((names(&told["joined"]), names(&told["left"])), (vec!["zoe"], vec![]), "{told}");
+}
+
+#[tokio::test]
+async fn the_line_door_says_when_it_is_not_known_who_is_here_and_goes_on() {
+    let redis = RedisServer::start();
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    let mut nc = Line::connect(node.tcp_addr()).await;
+    nc.say("/name zoe").await;
+    nc.expect("! name you are zoe").await;
+    redis.pause();
+    nc.say("/who").await;
+    nc.expect_notice("unavailable").await;
+    redis.resume();
+    nc.say("hello").await;
+    nc.expect("zoe:hello").await;
+}

@@ -54,3 +54,23 @@ async fn all_rooms_together_keep_as_much_in_memory_as_the_budget_and_the_rest_is
     }
     wait_until("they fit still", async || (1.0..=BUDGET).contains(&log_bytes(&node).await)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_whose_history_cannot_be_read_keeps_nobody_from_catching_up_in_another() {
+    let redis = RedisServer::start();
+    let node = Node::start(&["--rate", "0", "--room-window", "64KiB", "--redis", &redis.url()]).await;
+    let mut stays = Json::connect(&node.ws_url(), "?name=stays").await;
+    for room in ["kitchen", "lobby"] {
+        fill(&node, room, 100).await;
+        stays.join_last(room, 0).await;
+    }
+    // A newer version has taken the kitchen over.
+    redis.cli(&["HSET", "townhall:{kitchen}:meta", "format", "2"]);
+    let mut late = Json::connect(&node.ws_url(), "?name=late").await;
+    late.join_last("kitchen", 100).await;
+    late.join_last("lobby", 100).await;
+    late.reach("lobby", 100).await;
+    assert!(late.view("kitchen").messages.len() < 100, "it could be read");
+    redis.cli(&["HSET", "townhall:{kitchen}:meta", "format", "1"]);
+    late.reach("kitchen", 100).await;
+}

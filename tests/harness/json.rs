@@ -165,8 +165,17 @@ impl Json {
         .await
     }
 
-    /// The next event, `beat`s and `presence`, too.
+    /// The next event, `beat`s too.
     pub async fn next_with_beats(&mut self) -> Value {
+        loop {
+            let event = self.any().await;
+            if event["type"] != "presence" {
+                return event;
+            }
+        }
+    }
+
+    async fn any(&mut self) -> Value {
         let event = self.next_of_any_kind().await;
         event.unwrap_or_else(|(code, reason)| panic!("{}: closed {code} {reason:?}", self.name))
     }
@@ -175,7 +184,7 @@ impl Json {
     pub async fn until_presence(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while tokio::time::Instant::now() < deadline {
-            let event = self.next_with_beats().await;
+            let event = self.any().await;
             if event["type"] == "presence" && wanted(&event) {
                 return event;
             }

@@ -40,6 +40,9 @@ impl Roll {
 
     /// The answer, and whether others should hear of it.
     pub fn call(&mut self, call: &MembersCall, now: Instant) -> (Members, bool) {
+        if call.base.is_none() && !self.nodes.contains_key(&call.node) && self.is_abandoned(call, now) {
+            *self = Roll::default();
+        }
         let mut changed = self.version == RollVersion::default();
         let registration = self.register(call, now, &mut changed);
         if changed {
@@ -49,6 +52,11 @@ impl Roll {
         let wanted = call.list || (self.version != call.seen && count <= MAX_LISTED);
         let list = wanted.then(|| self.users.iter().take(MAX_LISTED).map(member).collect());
         (Members { registration, version: self.version, count, list }, changed)
+    }
+
+    /// Whether all who were here have said nothing for a whole lease after theirs lapsed.
+    fn is_abandoned(&self, call: &MembersCall, now: Instant) -> bool {
+        self.nodes.values().all(|node| node.expires + call.lease <= now)
     }
 
     fn register(&mut self, call: &MembersCall, now: Instant, changed: &mut bool) -> Registration {

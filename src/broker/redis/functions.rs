@@ -126,12 +126,20 @@ impl Library {
         call
     }
 
-    /// Stores messages of one room in one step, in this order.
-    pub fn publish<'a>(&self, room: &RoomName, messages: impl Iterator<Item = (&'a MessageKey, &'a Bytes)>) -> Cmd {
+    /// Stores messages of one room in one step, in this order. All keys come first, so that the function can hand them on as
+    /// they are.
+    pub fn publish<'a>(
+        &self,
+        room: &RoomName,
+        messages: impl Iterator<Item = (&'a MessageKey, &'a Bytes)> + Clone,
+    ) -> Cmd {
         let mut call = self.call("publish", room);
         call.arg(self.channel(room)).arg(Epoch::random().as_str()).arg(self.keep).arg(self.ttl_ms).arg(self.dedupe_ms);
-        for (key, event) in messages {
-            call.arg(key).arg(event.as_ref());
+        for (key, _) in messages.clone() {
+            call.arg(key);
+        }
+        for (_, event) in messages {
+            call.arg(event.as_ref());
         }
         call
     }
@@ -275,17 +283,20 @@ fn unreadable(what: &str) -> CallError {
     CallError::Final(BrokerError::Format(what.to_owned()))
 }
 
-/// Checks the answer to [`Library::publish`] of `count` messages.
+/// Checks the answer to [`Library::publish`] of `count` messages: an offset for each, or only the first one where they follow
+/// each other.
 pub fn positions(answer: Value, count: usize) -> Result<Vec<Position>, CallError> {
     let mut values = items(answer)?.into_iter();
     let epoch = epoch(values.next())?;
-    let positions: Vec<Position> = values
-        .map(|value| Ok(Position { epoch: epoch.clone(), offset: number(Some(value))? }))
-        .collect::<Result<_, CallError>>()?;
-    if positions.len() != count {
+    let mut offsets: Vec<Offset> = values.map(|value| number(Some(value))).collect::<Result<_, CallError>>()?;
+    if let [first] = offsets[..] {
+        let last = first.checked_add(count as Offset).ok_or_else(|| unreadable("an offset beyond all numbers"))?;
+        offsets = (first..last).collect();
+    }
+    if offsets.len() != count {
         return Err(unreadable("not an offset for every message"));
     }
-    Ok(positions)
+    Ok(offsets.into_iter().map(|offset| Position { epoch: epoch.clone(), offset }).collect())
 }
 
 /// Checks the answer to [`Library::head`].

@@ -4,17 +4,23 @@
 //! one, at once. A round is one pipeline with at most one call a room; a call stores several messages of its room. As there
 //! is only one round at a time and what failed goes back to the front of its room, the order of a room is the order in which
 //! [`Queue::push`] was called, over retries, too; and one room's failure is answered for that room alone.
+//!
+//! Redis is idle from its answer to the next round, so nothing is done in between that can wait: under load the next round is
+//! written down while one is under way, and who spoke is told that a message is stored once the next round is on its way.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ::redis::{Pipeline, Value};
+use tokio::join;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
 use super::functions::{self, CallError, MessageKey};
-use super::shard::{ATTEMPT, PAUSE, Shard, present};
+use super::shard::{ATTEMPT, Line, PAUSE, Shard, present};
 use crate::broker::{BrokerError, DEADLINE, Publication};
 use crate::names::RoomName;
 use crate::position::Position;
@@ -23,15 +29,15 @@ use crate::position::Position;
 const QUEUE_MESSAGES: usize = 8 * 1024;
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
-/// What one call stores at most: Redis does nothing else meanwhile.
-const CALL_MESSAGES: usize = 64;
+/// What one call stores at most: Redis does nothing else meanwhile, for half a millisecond.
+const CALL_MESSAGES: usize = 128;
 const CALL_BYTES: usize = 256 * 1024;
 
 /// What one round carries at most: it must be through well within an attempt.
 const ROUND_CALLS: usize = 64;
 const ROUND_BYTES: usize = 1024 * 1024;
 
-/// How long replicas may take to have a round. Redis' own time-out of `WAIT`; the answer still comes within the attempt.
+/// How long replicas may take to have a round: Redis' own time-out of `WAIT`, which ends within the attempt.
 const REPLICATED: Duration = Duration::from_millis(400);
 
 pub(super) type Answer = Result<Position, BrokerError>;
@@ -60,6 +66,34 @@ impl Call {
     pub fn room(&self) -> &RoomName {
         &self.room
     }
+}
+
+/// What goes to Redis at once, in the form in which it goes.
+struct Round {
+    calls: Vec<Call>,
+    pipeline: Pipeline,
+}
+
+impl Round {
+    /// `None` where there is nothing to send.
+    fn of(shared: &Shared, calls: Vec<Call>) -> Option<Self> {
+        let mut pipeline = Pipeline::with_capacity(calls.len() + 1);
+        for call in &calls {
+            let messages = call.messages.iter();
+            let messages = messages.map(|pending| (&pending.key, &pending.publication.event));
+            pipeline.add_command(shared.library.publish(&call.room, messages));
+        }
+        if shared.wait > 0 {
+            pipeline.cmd("WAIT").arg(shared.wait).arg(REPLICATED.as_millis() as u64);
+        }
+        (!calls.is_empty()).then_some(Round { calls, pipeline })
+    }
+}
+
+/// Messages whose fate is known, and who has not been told yet.
+struct Done {
+    messages: Vec<Pending>,
+    fate: Result<Vec<Position>, BrokerError>,
 }
 
 #[derive(Default)]
@@ -99,11 +133,6 @@ impl Queue {
         Ok(receiver)
     }
 
-    fn put_back(&self, round: Vec<Call>) {
-        let mut waiting = self.waiting();
-        round.into_iter().for_each(|call| waiting.put_back(call));
-    }
-
     /// Takes everything of some rooms.
     pub fn take_all(&self, of: impl Fn(&RoomName) -> bool) -> Vec<Call> {
         let mut waiting = self.waiting();
@@ -126,11 +155,43 @@ impl Queue {
         self.bell.notify_one();
     }
 
+    fn put_back(&self, round: Vec<Call>) {
+        let mut waiting = self.waiting();
+        round.into_iter().for_each(|call| waiting.put_back(call));
+    }
+
     /// The next round; empty when nothing waits.
     fn take_round(&self, now: Instant) -> Vec<Call> {
         let mut waiting = self.waiting();
         waiting.drop_expired(now);
         waiting.take_round()
+    }
+
+    /// The round after the one that is under way, if waiting longer would not make it larger.
+    fn take_full_round(&self, now: Instant) -> Vec<Call> {
+        let full = self.waiting().fills_a_call();
+        if full { self.take_round(now) } else { Vec::new() }
+    }
+
+    /// Tells those who spoke. Who no longer listens has been told "unavailable", and may ask again with the same id.
+    fn answer(&self, done: Vec<Done>) {
+        let mut waiting = self.waiting();
+        done.iter().for_each(|done| waiting.answered(&done.messages));
+        drop(waiting);
+        for Done { messages, fate } in done {
+            match fate {
+                Ok(positions) => {
+                    for (pending, position) in messages.into_iter().zip(positions) {
+                        let _ = pending.answer.send(Ok(position));
+                    }
+                }
+                Err(error) => {
+                    for pending in messages {
+                        let _ = pending.answer.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
     }
 
     fn drop_expired(&self, now: Instant) {
@@ -186,9 +247,15 @@ impl Waiting {
         round
     }
 
+    /// Whether the room whose turn it is has so much to say that more would wait for another call anyway.
+    fn fills_a_call(&self) -> bool {
+        let first = self.turns.front().and_then(|room| self.lanes.get(room));
+        first.is_some_and(|lane| lane.len() >= CALL_MESSAGES)
+    }
+
     /// The messages at the front of a room's lane, which keeps a later turn for the rest.
     fn take_call(&mut self, room: &RoomName) -> Vec<Pending> {
-        let Some(mut lane) = self.lanes.remove(room) else {
+        let Some(lane) = self.lanes.get_mut(room) else {
             return Vec::new();
         };
         let mut bytes = 0;
@@ -200,12 +267,13 @@ impl Waiting {
             }
             count += 1;
         }
-        let rest = lane.split_off(count);
-        if !rest.is_empty() {
-            self.lanes.insert(room.clone(), rest);
+        let call = lane.drain(..count).collect();
+        if lane.is_empty() {
+            self.lanes.remove(room);
+        } else {
             self.turns.push_back(room.clone());
         }
-        lane.into()
+        call
     }
 
     /// Lets go of what nobody waits for any longer.
@@ -235,97 +303,115 @@ impl Waiting {
 /// Sends what gathers in the queue, for as long as the server is ours.
 pub(super) async fn run(shared: Arc<Shared>, shard: Arc<Shard>) {
     let queue = &shard.queue;
-    let line = if shared.wait > 0 { &shard.storing } else { &shard.commands };
+    let line = shard.line_for_messages(shared.wait);
+    let (mut next, mut done) = (None::<Round>, Vec::new());
+    let mut staying = None;
     loop {
-        if queue.is_empty() {
-            queue.bell.notified().await;
+        if shared.routes.are_changing() {
+            // Rooms are about to move, with what waits here.
+            queue.put_back(next.take().map(|next| next.calls).unwrap_or_default());
+            staying = None;
         }
-        if timeout(PAUSE, present(line)).await.is_err() {
-            // Who waits is told in time without us; here the memory is given back.
-            queue.drop_expired(Instant::now());
-            continue;
+        if staying.is_none() {
+            staying = Some(shared.routes.rounds.read().await);
         }
-        let _round = shared.routes.rounds.read().await;
-        let round = queue.take_round(Instant::now());
-        if !round.is_empty() && send(&shared, &shard, round).await == Again::Later {
-            sleep(PAUSE).await;
+        if next.is_none() && line.borrow().is_some() {
+            next = Round::of(&shared, queue.take_round(Instant::now()));
+        }
+        if let Some(round) = next.take() {
+            (next, done) = send(&shared, &shard, round, done).await;
+        } else {
+            staying = None;
+            queue.answer(std::mem::take(&mut done));
+            wait_for_work(&shard, line).await;
         }
     }
 }
 
-async fn send(shared: &Shared, shard: &Shard, round: Vec<Call>) -> Again {
-    let mut pipeline = ::redis::Pipeline::with_capacity(round.len() + 1);
-    for call in &round {
-        let messages = call.messages.iter();
-        let messages = messages.map(|pending| (&pending.key, &pending.publication.event));
-        pipeline.add_command(shared.library.publish(&call.room, messages));
+/// Until there may be something to send, and somewhere to send it.
+async fn wait_for_work(shard: &Shard, line: &Line) {
+    if shard.queue.is_empty() {
+        shard.queue.bell.notified().await;
     }
-    let line = if shared.wait == 0 {
-        &shard.commands
-    } else {
-        pipeline.cmd("WAIT").arg(shared.wait).arg(REPLICATED.as_millis() as u64);
-        &shard.storing
+    if timeout(PAUSE, present(line)).await.is_err() {
+        // Who waits is told in time without us; here the memory is given back.
+        shard.queue.drop_expired(Instant::now());
+    }
+}
+
+/// Sends a round, and answers what was done before meanwhile. Returns the next round, if it is ready and can be sent at once,
+/// and what is to be answered then.
+async fn send(shared: &Shared, shard: &Shard, round: Round, before: Vec<Done>) -> (Option<Round>, Vec<Done>) {
+    let queue = &shard.queue;
+    let meanwhile = async {
+        // The connection's task goes first: it writes the round.
+        yield_now().await;
+        queue.answer(before);
+        Round::of(shared, queue.take_full_round(Instant::now()))
     };
-    match shard.attempt(line, &pipeline).await {
-        Ok(mut answers) => {
-            if shared.wait > 0 && !has_replicas(answers.pop(), shared.wait) {
-                // Stored, and not yet where it should be: the same ids ask again.
-                shard.doubt.notify_one();
-                shard.queue.put_back(round);
-                return Again::Later;
-            }
-            settle(shared, shard, round, answers).await
+    let line = shard.line_for_messages(shared.wait);
+    let (answers, next) = join!(shard.attempt(line, &round.pipeline), meanwhile);
+    let Settled { done, failed, again } = match answers {
+        Ok(answers) if has_replicas(&answers, shared.wait) => settle(shared, shard, round.calls, answers),
+        // In doubt, or stored and not yet where it should be: the same ids ask again.
+        Ok(_) | Err(_) => {
+            shard.doubt.notify_one();
+            Settled { done: Vec::new(), failed: round.calls, again: Again::Later }
         }
-        Err(_) => {
-            shard.queue.put_back(round);
-            Again::Later
-        }
+    };
+    if again == Again::AtOnce {
+        return (next, done);
     }
+    // In this order, since each goes to the front.
+    queue.put_back(next.map(|next| next.calls).unwrap_or_default());
+    queue.put_back(failed);
+    queue.answer(done);
+    if again == Again::Later || !shard.load(shared.library.source()).await {
+        sleep(PAUSE).await;
+    }
+    (None, Vec::new())
 }
 
-fn has_replicas(answer: Option<::redis::Value>, wanted: u32) -> bool {
-    matches!(answer, Some(::redis::Value::Int(number)) if number >= i64::from(wanted))
+/// Whether as many replicas as are wanted have the round; its last answer says how many do.
+fn has_replicas(answers: &[Value], wanted: u32) -> bool {
+    wanted == 0 || matches!(answers.last(), Some(Value::Int(number)) if *number >= i64::from(wanted))
 }
 
-/// Answers every call that has its answer; the others go back to the front of their rooms.
-async fn settle(shared: &Shared, shard: &Shard, round: Vec<Call>, answers: Vec<::redis::Value>) -> Again {
-    let mut again = Again::AtOnce;
+/// What became of a round.
+struct Settled {
+    done: Vec<Done>,
+    failed: Vec<Call>,
+    again: Again,
+}
+
+/// Tells the calls that have their answer from those that have to be sent again.
+fn settle(shared: &Shared, shard: &Shard, round: Vec<Call>, answers: Vec<Value>) -> Settled {
+    let mut settled = Settled { done: Vec::with_capacity(round.len()), failed: Vec::new(), again: Again::AtOnce };
     for (call, answer) in round.into_iter().zip(answers) {
-        match functions::positions(answer, call.messages.len()) {
+        let again = match functions::positions(answer, call.messages.len()) {
             Ok(positions) => {
-                shard.queue.waiting().answered(&call.messages);
-                for (pending, position) in call.messages.into_iter().zip(positions) {
-                    // Who no longer listens has been told "unavailable", and may ask again with the same id.
-                    let _ = pending.answer.send(Ok(position));
-                }
+                settled.done.push(Done { messages: call.messages, fate: Ok(positions) });
+                continue;
             }
             Err(CallError::Final(error) | CallError::NoWrites(error)) => {
                 shard.doubt.notify_one();
-                shard.queue.waiting().answered(&call.messages);
-                for pending in call.messages {
-                    let _ = pending.answer.send(Err(error.clone()));
-                }
+                settled.done.push(Done { messages: call.messages, fate: Err(error) });
+                continue;
             }
-            Err(CallError::NotLoaded) => {
-                shard.queue.waiting().put_back(call);
-                again = again.max(Again::Loaded);
-            }
+            Err(CallError::NotLoaded) => Again::Loaded,
             Err(CallError::Elsewhere) => {
                 shared.routes.stale.notify_one();
-                shard.queue.waiting().put_back(call);
-                again = again.max(Again::Later);
+                Again::Later
             }
             Err(CallError::NotNow) => {
                 shard.doubt.notify_one();
-                shard.queue.waiting().put_back(call);
-                again = again.max(Again::Later);
+                Again::Later
             }
-        }
+        };
+        settled.failed.push(call);
+        settled.again = settled.again.max(again);
     }
-    if again == Again::Loaded && !shard.load(shared.library.source()).await {
-        return Again::Later;
-    }
-    again
+    settled
 }
 
 /// What the next round needs first.
@@ -384,6 +470,21 @@ mod tests {
         push(&queue, "a", "4").unwrap();
         queue.put_back(round);
         assert_eq!(shown(&queue.take_round(now)), ["a 1 2 3 4", "b 1"]);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn the_next_round_is_taken_ahead_only_when_more_would_have_to_wait_for_another_one() {
+        let queue = Queue::default();
+        let now = Instant::now();
+        for _ in 1..CALL_MESSAGES {
+            push(&queue, "busy", "x").unwrap();
+        }
+        push(&queue, "quiet", "x").unwrap();
+        assert!(queue.take_full_round(now).is_empty());
+        push(&queue, "busy", "x").unwrap();
+        let round = queue.take_full_round(now);
+        assert_eq!((round[0].messages.len(), &*shown(&round)[1]), (CALL_MESSAGES, "quiet x"));
         assert!(queue.is_empty());
     }
 

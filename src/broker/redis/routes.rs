@@ -1,5 +1,6 @@
 //! Which server has which room: one for all of them, or, in a cluster, by slot.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::Notify;
@@ -19,13 +20,20 @@ pub(super) struct Routes {
     /// Held for reading while messages are under way to a server, so that a room that moves takes its messages along: none
     /// of them is overtaken.
     pub rounds: tokio::sync::RwLock<()>,
+    /// Somebody waits to change them: whoever is under way should come to an end.
+    changing: AtomicBool,
     /// Rung when a server said that a room is elsewhere.
     pub stale: Notify,
 }
 
 impl Routes {
     pub fn new() -> Self {
-        Routes { owners: RwLock::new(vec![None]), rounds: tokio::sync::RwLock::default(), stale: Notify::new() }
+        Routes {
+            owners: RwLock::new(vec![None]),
+            rounds: tokio::sync::RwLock::default(),
+            changing: AtomicBool::new(false),
+            stale: Notify::new(),
+        }
     }
 
     fn owners(&self) -> RwLockReadGuard<'_, Owners> {
@@ -40,6 +48,10 @@ impl Routes {
     pub fn with_owner<T>(&self, room: &RoomName, act: impl FnOnce(Option<&Arc<Shard>>) -> T) -> T {
         let owners = self.owners();
         act(owners.get(slot(room.as_str()) % owners.len().max(1)).and_then(Option::as_ref))
+    }
+
+    pub fn are_changing(&self) -> bool {
+        self.changing.load(Ordering::Acquire)
     }
 
     /// Every server once.
@@ -62,7 +74,9 @@ impl Routes {
     /// Changes who has what. What waits for a server that a room is no longer at goes along with the room.
     pub async fn change(&self, to: Owners) {
         let before = self.shards();
+        self.changing.store(true, Ordering::Release);
         let _quiet = self.rounds.write().await;
+        self.changing.store(false, Ordering::Release);
         let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
         *owners = to;
         let owner = |room: &RoomName| owners.get(slot(room.as_str()) % owners.len().max(1))?.clone();

@@ -67,6 +67,11 @@ impl Shard {
         }
     }
 
+    /// The connection over which messages are stored.
+    pub fn line_for_messages(&self, wait: u32) -> &Line {
+        if wait > 0 { &self.storing } else { &self.commands }
+    }
+
     /// Sends a pipeline once. An error means that any part of it may or may not have happened.
     pub async fn attempt(&self, line: &Line, pipeline: &Pipeline) -> Result<Vec<Value>, Doubtful> {
         let count = pipeline.len();
