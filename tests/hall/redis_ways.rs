@@ -57,7 +57,7 @@ async fn a_redis_that_nobody_vouches_for_is_refused_and_so_is_one_of_another_nam
     // Redis hangs up on whoever comes to its TLS port without, and says nothing to whoever comes to the other one with: both
     // may pass, so they are waited for.
     for (url, words) in [
-        (format!("redis://127.0.0.1:{}", redis.tls_port()), "does it want TLS, rediss:// ?"),
+        (format!("redis://127.0.0.1:{}", redis.tls_port()), "does it want TLS, rediss://"),
         (format!("rediss://127.0.0.1:{}", redis.port()), "does it speak TLS"),
     ] {
         let node = Node::start_unready(&["--redis", &url]).await;
