@@ -29,6 +29,7 @@ mod plain_door;
 mod presence;
 mod redis_outage;
 mod redis_troubles;
+mod redis_ways;
 mod refusals;
 mod resume;
 mod rooms;

@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use futures::future::join_all;
 
-use super::{Answer, get, wait_until};
+use super::{Answer, LOOK_AGAIN, PATIENCE, get, wait_until};
 
 /// A node on free ports of 127.0.0.1; killed when dropped.
 pub struct Node {
@@ -50,11 +51,24 @@ impl Node {
         Node { child, log, bound }
     }
 
-    /// Starts a node that must end by itself, without having listened; what it said.
+    /// Starts a node that must end by itself, refused before it listens; what it said.
     pub async fn refused(options: &[&str]) -> String {
         let mut child = command(options).spawn().expect("the townhall binary cannot be started");
         let log = Arc::new(Mutex::new(String::new()));
-        keep(child.stderr.take().expect("stderr is piped"), &log);
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let reading = std::thread::spawn({
+            let log = log.clone();
+            move || keep(stderr, &log)
+        });
+        let give_up = Instant::now() + PATIENCE;
+        while child.try_wait().expect("cannot wait for the node").is_none() {
+            if Instant::now() > give_up {
+                let _ = (child.kill(), child.wait());
+                panic!("the node was not refused: {}", log.lock().expect("a reader panicked"));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        reading.join().expect("the reader panicked");
         let status = child.wait().expect("cannot wait for the node");
         let log = log.lock().expect("a reader panicked").clone();
         assert!(!status.success(), "it ended well: {log}");

@@ -185,7 +185,8 @@ fn is_about_tls(said: &str) -> bool {
 }
 
 fn by_tls(said: &str) -> Trouble {
-    let words = if said.contains("UnknownIssuer") {
+    // The signature is bad where another authority has the same name: one that was made anew.
+    let words = if said.contains("UnknownIssuer") || said.contains("BadSignature") {
         "its certificate is vouched for by nobody whom this machine trusts; give who does with --redis-ca"
     } else if said.contains("not valid for name") {
         "its certificate is for another name; use the name in it as the URL's host"

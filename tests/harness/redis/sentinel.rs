@@ -59,7 +59,7 @@ impl Sentinel {
         let options = [&quick[..], options].concat();
         let master = RedisServer::start_with(&options);
         let followers: Vec<_> = (0..replicas).map(|_| RedisServer::start_replica_of(&master, &options)).collect();
-        let watchers: Vec<Watcher> = (0..WATCHERS).map(|_| Watcher::start(master.port())).collect();
+        let watchers: Vec<Watcher> = (0..WATCHERS).map(|_| Watcher::start(&master)).collect();
         let mut servers = vec![master];
         servers.extend(followers);
         let sentinel = Sentinel { servers, watchers };
@@ -157,7 +157,10 @@ impl Sentinel {
 }
 
 impl Watcher {
-    fn start(master_port: u16) -> Self {
+    fn start(master: &RedisServer) -> Self {
+        let master_port = master.port();
+        let password = master.option("--requirepass");
+        let login = password.map(|password| format!("sentinel auth-pass {NAME} {password}\n")).unwrap_or_default();
         let directory = TempDir::new().expect("a temporary directory for a Sentinel");
         loop {
             // A Sentinel writes what it learns into its configuration: begin with a fresh one.
@@ -167,7 +170,7 @@ impl Watcher {
             let text = format!(
                 "port {port}\nbind 127.0.0.1\ndir {place}\nlogfile {place}/{LOG}\n\
                  sentinel monitor {NAME} 127.0.0.1 {master_port} 2\n\
-                 sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n\
+                 {login}sentinel down-after-milliseconds {NAME} {DOWN_AFTER_MS}\n\
                  sentinel failover-timeout {NAME} 4000\n"
             );
             fs::write(&file, text).expect("a Sentinel's configuration");
