@@ -85,6 +85,7 @@ impl Crowd {
             client.wait_reached(total as u64).await;
         }
         Faithful::assert_one_room(&self.clients, total);
+        self.assert_all_here().await;
         total
     }
 
@@ -102,8 +103,31 @@ impl Crowd {
             }
         };
         let lost = Faithful::assert_all_told(&self.clients, &room);
+        self.assert_all_here().await;
         let broken = self.clients.iter().filter(|client| client.record().breaks > 0);
         (lost, broken.count())
+    }
+
+    /// Every node says that all of them are here; and if none of them ever had to come back, nobody was told that one left.
+    async fn assert_all_here(&self) {
+        let expected = self.clients.iter().map(Faithful::name);
+        let expected: Vec<&str> = expected.collect();
+        for url in &self.urls {
+            let Ok(mut asking) = Json::try_connect(url, "?name=asking").await else { continue };
+            asking.join_last(&self.room, 0).await;
+            wait_until(&format!("{url} says that all are here"), async || {
+                let here = asking.who(&self.room).await;
+                expected.iter().all(|name| here.iter().any(|one| one == name))
+            })
+            .await;
+        }
+        if self.connections() == self.clients.len() {
+            for client in &self.clients {
+                let record = client.record();
+                let left = record.told_left.iter().find(|left| expected.contains(&left.as_str()));
+                assert_eq!(left, None, "{} was told so", client.name());
+            }
+        }
     }
 
     /// How many connections they have had in all, which is one each if nobody ever had to come back.

@@ -58,6 +58,8 @@ pub struct Record {
     pub errors: HashMap<String, usize>,
     /// Codes of closes; 1006: cut.
     pub closes: Vec<u16>,
+    /// Of whom it was told that they left.
+    pub told_left: Vec<String>,
     fault: Option<String>,
 }
 
@@ -102,6 +104,10 @@ impl Faithful {
         let id = Uuid::new_v4();
         let _ = self.says.send((id, text.into())); // a client that ended has a fault, which is shown at the next look
         id
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A look at its life so far.
@@ -239,6 +245,13 @@ struct Event<'a> {
     after_ms: Option<u64>,
     code: Option<&'a str>,
     retry_after_ms: Option<u64>,
+    #[serde(borrow)]
+    left: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
 }
 
 /// The client's task.
@@ -375,6 +388,7 @@ impl Life {
             "gap" => note_gap(&mut record, event),
             "accepted" => self.note_accepted(&mut record, event),
             "error" => note_error(&mut record, visit, event),
+            "presence" => note_presence(&mut record, event),
             "reconnect" => {
                 let after = event.after_ms.ok_or("a reconnect without after_ms")?;
                 visit.leave = Some(Instant::now() + Duration::from_millis(after));
@@ -474,6 +488,13 @@ fn note_gap(record: &mut Record, event: &Event) -> Result<(), Fault> {
         return Err(format!("a gap out of place at {}", position.offset));
     }
     position.offset = to;
+    Ok(())
+}
+
+fn note_presence(record: &mut Record, event: &Event) -> Result<(), Fault> {
+    let Some(left) = event.left else { return Ok(()) };
+    let left: Vec<Named> = serde_json::from_str(left.get()).map_err(|error| format!("who left: {error}"))?;
+    record.told_left.extend(left.into_iter().map(|member| member.name));
     Ok(())
 }
 
