@@ -138,9 +138,10 @@ async fn a_publish_whose_answer_is_lost_is_stored_once() {
     scene.end().await;
 }
 
-/// While nothing is stored one can come in, wherever one comes from, and is refused what one says.
-async fn assert_open_to_listeners(nodes: &[Node]) {
-    for node in nodes {
+/// While nothing is stored one can come in, at a node that begins only now, too, and is refused what one says.
+async fn assert_open_to_listeners(nodes: &[Node], redis: &RedisServer) {
+    let begun_now = Node::start(&["--redis", &redis.url()]).await;
+    for node in nodes.iter().chain([&begun_now]) {
         let mut late = Json::connect(&node.ws_url(), "?name=late").await;
         late.join("lobby").await;
         late.join("elsewhere").await;
@@ -156,7 +157,7 @@ async fn a_redis_out_of_memory_refuses_what_is_said_and_still_lets_people_in() {
     scene.redis.must(&["CONFIG", "SET", "maxmemory", "1mb"]);
     scene.crowd.notice("unavailable").await;
     scene.assert_said("memory", "its memory is full (maxmemory)").await;
-    assert_open_to_listeners(&scene.nodes).await;
+    assert_open_to_listeners(&scene.nodes, &scene.redis).await;
     scene.redis.must(&["CONFIG", "SET", "maxmemory", "0"]);
     scene.end().await;
 }
@@ -170,7 +171,7 @@ async fn a_redis_that_cannot_save_refuses_what_is_said_and_still_lets_people_in(
     scene.crowd.notice("unavailable").await;
     assert_eq!(scene.redis.info("persistence", "rdb_last_bgsave_status").as_deref(), Some("err"));
     scene.assert_said("disk", "it cannot write to its disk").await;
-    assert_open_to_listeners(&scene.nodes).await;
+    assert_open_to_listeners(&scene.nodes, &scene.redis).await;
     std::fs::remove_dir_all(scene.redis.directory().join("dump.rdb")).expect("the directory is removed");
     scene.end().await;
 }
@@ -183,7 +184,7 @@ async fn a_redis_whose_disk_is_full_refuses_what_is_said_and_still_lets_people_i
     scene.crowd.notice("unavailable").await;
     assert_eq!(scene.redis.info("persistence", "aof_last_write_status").as_deref(), Some("err"));
     scene.assert_said("disk", "it cannot write to its disk").await;
-    assert_open_to_listeners(&scene.nodes).await;
+    assert_open_to_listeners(&scene.nodes, &scene.redis).await;
     scene.redis.free_disk();
     scene.redis.wait_for_info("persistence", "aof_last_write_status", "ok");
     // What was freed is enough to prove that all goes on, and not for a rewrite.
