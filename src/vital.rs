@@ -3,8 +3,10 @@
 //! A panic on one connection ends that connection. A panic in one of these ends the process: its clients go on at other
 //! nodes, and whoever supervises it starts it again.
 
+use std::panic::AssertUnwindSafe;
 use std::process;
 
+use futures::FutureExt;
 use tokio::task::JoinHandle;
 
 /// Exit code of a process one of whose vital tasks has panicked.
@@ -12,24 +14,15 @@ const BROKEN: i32 = 70;
 
 /// Runs a task that must never panic.
 pub fn vital<T: Send + 'static>(what: &'static str, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-    let guard = Guard { what };
     tokio::spawn(async move {
-        let _guard = guard;
-        task.await
-    })
-}
-
-struct Guard {
-    what: &'static str,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            tracing::error!("a bug in {}: this node cannot go on; its clients will find another one", self.what);
-            process::exit(BROKEN);
+        match AssertUnwindSafe(task).catch_unwind().await {
+            Ok(output) => output,
+            Err(_) => {
+                tracing::error!("a bug in {what}: this node cannot go on; its clients will find another one");
+                process::exit(BROKEN)
+            }
         }
-    }
+    })
 }
 
 #[cfg(test)]
@@ -50,6 +43,16 @@ mod tests {
         let name = "vital::tests::a_panic_in_a_vital_task_ends_the_process";
         let ended = process::Command::new(this).args(["--exact", name]).env(CHILD, "1").output().unwrap();
         assert_eq!(ended.status.code(), Some(BROKEN), "{ended:?}");
+    }
+
+    #[test]
+    #[should_panic(expected = "something else")]
+    fn one_that_is_dropped_by_a_panic_elsewhere_ends_nothing() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            vital("the test", std::future::pending::<()>());
+            panic!("something else");
+        });
     }
 
     #[tokio::test]

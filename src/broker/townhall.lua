@@ -525,11 +525,12 @@ local function purge(roll, step)
   end
 end
 
--- Removes what nodes have left whose lease has lapsed. False: it is not what they left, so nothing is known for sure.
-local function sweep(roll, now)
+-- Removes what nodes have left whose lease has lapsed; not `node`, who is calling. False: it is not what they left, so nothing
+-- is known for sure.
+local function sweep(roll, node, now)
   local left, nodes = SWEPT, redis.call('HGETALL', roll.nodes)
   for i = 1, #nodes, 2 do
-    local lapsed = registration(nodes[i + 1])
+    local lapsed = nodes[i] ~= node and registration(nodes[i + 1])
     if lapsed and lapsed.expires <= now and left > 0 then
       local theirs = roll.members .. ':' .. nodes[i]
       if redis.call('HGET', theirs, '') ~= roll.birth then
@@ -598,7 +599,7 @@ local function register(roll, args, now)
     if count(args[6]) then
       purge(roll, count(args[6]))
     end
-    if now - since >= lease / 2 and not sweep(roll, now) then
+    if now - since >= lease / 2 and not sweep(roll, node, now) then
       begin_roll(roll)
       return false
     end
