@@ -168,6 +168,9 @@ fn by_words(error: &RedisError) -> Trouble {
     let said = error.detail().unwrap_or_default();
     let (reason, words) = if said.contains("DB index") {
         (Reason::WrongServer, "there is no such database")
+    } else if said.contains("can't run this command") {
+        // Within a function; Redis names the function and not the command. The next connection asks which it is.
+        (Reason::Permission, "this Redis user may not do what townhall needs")
     } else if said.contains("unknown command") {
         (Reason::WrongServer, "Redis lacks a command that townhall needs")
     } else if said.contains("cluster support disabled") {
