@@ -215,6 +215,9 @@ impl Link {
                         Err(trouble) if trouble.reason.keeps_link() => self.say(trouble),
                         Err(trouble) => return Lost::Commands(trouble),
                     }
+                    if let Err(trouble) = follow(&shared, &shard, &mut subscription.redis).await {
+                        return Lost::Subscription(trouble);
+                    }
                     if shard.place.has_moved(server.host.as_ref()).await {
                         return Lost::Commands(Trouble::new(Reason::ReadOnly, "another server has become the master"));
                     }
@@ -371,20 +374,26 @@ async fn subscribe(shared: &Arc<Shared>, shard: &Arc<Shard>, client: &Client) ->
     Ok(Subscription { redis, gone, tag, probes })
 }
 
-/// Brings the connection in line with what is wanted.
+/// Brings the connection in line with what is wanted. What the server refuses is left for the next time, which is soon.
 async fn follow(shared: &Shared, shard: &Shard, redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
     let rooms = &shared.rooms;
+    let mut refused = Vec::new();
     loop {
         let changes = rooms.next_changes(shard);
         if changes.is_empty() {
+            if !refused.is_empty() {
+                rooms.refused(&refused, shard);
+                shard.doubt.notify_one();
+            }
             return Ok(());
         }
         for (rooms_of, on) in [(&changes.close, false), (&changes.open, true)] {
             let channels: Vec<String> = rooms_of.iter().map(|room| shared.library.channel(room)).collect();
             let done = listen(shared, redis, channels.iter().map(String::as_str), on).await?;
             if on {
-                let opened = changes.open.iter().zip(done).filter(|(_, done)| *done).map(|(room, _)| room);
-                rooms.confirm(opened, shard);
+                let (opened, others): (Vec<_>, Vec<_>) = changes.open.iter().zip(done).partition(|(_, done)| *done);
+                rooms.confirm(opened.into_iter().map(|(room, _)| room), shard);
+                refused.extend(others.into_iter().map(|(room, _)| room.clone()));
             }
         }
     }

@@ -185,6 +185,16 @@ impl Rooms {
         self.heard.send_replace(());
     }
 
+    /// The server would not have these rooms, though it has them as far as we know: to be tried again.
+    pub fn refused(&self, rooms: &[RoomName], shard: &Shard) {
+        let mut state = self.state();
+        for room in rooms {
+            if state.rooms.get(room).is_some_and(|ear| ear.wanted && ear.shard == Some(shard.id)) {
+                state.doubt(room, Some(shard.id));
+            }
+        }
+    }
+
     /// The connection to a server is gone: nothing is heard of its rooms.
     pub fn deaf(&self, shard: &Shard) {
         let mut state = self.state();
