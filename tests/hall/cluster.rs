@@ -195,3 +195,28 @@ async fn a_room_whose_server_does_not_know_that_it_has_it_is_listened_to_as_soon
         other.hear(room, "here we are").await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_slots_are_on_their_way_is_not_let_go_of() {
+    let redis = Cluster::start(3, 0);
+    let room = &redis.rooms_of(0, 1)[0];
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    let mut client = Json::connect(&node.ws_url(), "").await;
+    client.join(room).await;
+    client.insist(room, uuid::Uuid::new_v4(), "before").await;
+    let listening = || {
+        let listed = redis.servers()[0].cli(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+        listed.split(' ').next().map(str::to_owned)
+    };
+    let connection = listening();
+    assert!(connection.as_ref().is_some_and(|id| id.starts_with("id=")), "{connection:?}");
+    redis.set_moving(0, Some(1));
+    let trouble = r#"townhall_broker_trouble{reason="topology"}"#;
+    wait_until("it is noticed", async || node.metric(trouble).await == 1.0).await;
+    let ready = node.ops("/readyz").await.expect("an answer");
+    assert!(ready.body.contains("on their way"), "{}", ready.body);
+    redis.set_moving(0, None);
+    wait_until("all is well", async || node.metric("townhall_broker_up").await == 1.0).await;
+    client.insist(room, uuid::Uuid::new_v4(), "after").await;
+    assert_eq!(listening(), connection, "it is the same connection");
+}
