@@ -136,6 +136,8 @@ pub struct Read {
     pub limit: usize,
     /// The room's head when it was asked.
     head: Offset,
+    /// Nobody had spoken in it then.
+    silent: bool,
 }
 
 impl Read {
@@ -336,7 +338,7 @@ impl Room {
     pub fn repair(self: &Arc<Self>, read: &Read, history: &History) -> Progress {
         let mut state = self.state();
         let before = (state.log.end(), state.log.generation());
-        state.adopt(read.head, &history.head, &self.name);
+        state.adopt(read, &history.head, &self.name);
         let head = state.log.head();
         if head + 1 >= read.first {
             let records = dense(&history.entries, head, read.through(&history.head), &self.name);
@@ -362,7 +364,7 @@ impl Room {
         let mut state = self.state();
         state.missed = false;
         let head = state.log.head();
-        Read { first: head + 1, limit: Read::LIMIT, head }
+        Read { first: head + 1, limit: Read::LIMIT, head, silent: state.lineage.epoch.is_silent() }
     }
 
     /// How many events to read for [`Room::begin`]; `None` when the room is open.
@@ -380,8 +382,9 @@ impl Room {
         state.lineage = history.head.lineage.clone();
         state.log.restart(base);
         state.log.listen(encoding);
+        let silent = state.lineage.epoch.is_silent();
         drop(state);
-        self.repair(&Read { first: base + 1, limit, head: base }, history)
+        self.repair(&Read { first: base + 1, limit, head: base, silent }, history)
     }
 
     /// Compares with the broker's head. `asked`: ours when it was asked; what came since is newer than the answer.
@@ -512,16 +515,18 @@ impl State {
         first
     }
 
-    /// Takes over the broker's lineage, and drops what is not valid in it. `asked`: the head when the broker was asked; what
-    /// was appended since in the same epoch is newer than the answer.
-    fn adopt(&mut self, asked: Offset, head: &Head, room: &RoomName) {
+    /// Takes over the broker's lineage, and drops what is not valid in it. What was appended in the same epoch since the
+    /// broker was asked is newer than the answer; so is the first word, if the answer knows of none.
+    fn adopt(&mut self, read: &Read, head: &Head, room: &RoomName) {
         self.note_oldest(head.oldest, head.offset);
         let ours = self.log.head();
         if self.lineage.epoch == head.lineage.epoch {
-            if head.offset >= asked {
+            if head.offset >= read.head {
                 return;
             }
             self.drop_lost(head.offset, room);
+        } else if read.silent && head.lineage.epoch.is_silent() {
+            return;
         } else {
             match head.lineage.shared_until(&self.lineage.epoch, head.offset) {
                 Some(until) if until >= ours => {

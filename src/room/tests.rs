@@ -83,6 +83,24 @@ fn what_is_too_much_to_be_held_is_fetched() {
 }
 
 #[test]
+fn an_answer_from_before_the_first_word_takes_no_word_away() {
+    let room = Arc::new(Room::new(RoomName::lobby(), WINDOW, Arc::new(Budget::new(usize::MAX)), &[]));
+    let silent = || history(Lineage::silent(), 1, 0, 1..=0);
+    let limit = room.first_read().unwrap();
+    assert_eq!(room.begin(&silent(), limit, Encoding::Json), Progress::Done);
+    // Somebody asks, the first message is heard, and only then the answer comes.
+    let read = room.next_read();
+    assert_eq!(room.deliver(vec![delivery("a", 1), delivery("a", 2)]), Wants::Nothing);
+    assert_eq!(room.repair(&read, &silent()), Progress::Done);
+    assert_eq!(contents(&room), "1 2");
+    assert_eq!(resume(&room, "a", 2, false), Some((Some(true), 2, 2)));
+    // One that was asked for afterwards is the truth, even so.
+    let read = room.next_read();
+    assert_eq!(room.repair(&read, &silent()), Progress::Done);
+    assert_eq!((contents(&room), room.lineage()), (String::new(), Lineage::silent()));
+}
+
+#[test]
 fn deliveries_are_put_in_order_and_duplicates_dropped() {
     let room = open(2);
     assert_eq!(room.deliver(vec![delivery("a", 3), delivery("a", 2), delivery("a", 3)]), Wants::Nothing);

@@ -163,3 +163,60 @@ async fn rooms_of_a_server_that_is_gone_wait_for_it_and_others_do_not() {
     }
     scene.assert_nobody_was_disconnected();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_whose_server_does_not_know_that_it_has_it_is_listened_to_as_soon_as_it_does() {
+    let redis = Cluster::start_with(3, 0, &["--cluster-require-full-coverage", "no"]);
+    let room = &redis.rooms_of(0, 1)[0];
+    let (server, slot) = (&redis.servers()[0], redis.slot(room).to_string());
+    let nodes = Node::start_many(4, &["--redis", &redis.url()]).await;
+    let mut clients = Vec::new();
+    for node in &nodes {
+        let mut client = Json::connect(&node.ws_url(), "").await;
+        client.join(room).await;
+        clients.push(client);
+    }
+    let listeners = || server.cli(&["PUBSUB", "SHARDNUMSUB", &format!("townhall:0:{{{room}}}")]);
+    let all_listen = || listeners().ends_with(&format!("\n{}", nodes.len()));
+    assert!(all_listen(), "{}", listeners());
+    // Everybody else goes on saying that it has the slot, and nodes ask whom they will.
+    let refused = || {
+        let stats = server.info("commandstats", "cmdstat_ssubscribe").unwrap_or_default();
+        let mut fields = stats.split(',').filter_map(|field| field.strip_prefix("rejected_calls="));
+        fields.next().and_then(|count| count.parse().ok()).unwrap_or(0)
+    };
+    server.must(&["CLUSTER", "DELSLOTS", &slot]);
+    wait_until("all nodes were refused", async || refused() >= nodes.len()).await;
+    server.must(&["CLUSTER", "ADDSLOTS", &slot]);
+    wait_until("all nodes listen again", async || all_listen()).await;
+    let [first, others @ ..] = &mut clients[..] else { unreachable!("four") };
+    first.insist(room, uuid::Uuid::new_v4(), "here we are").await;
+    for other in others {
+        other.hear(room, "here we are").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_slots_are_on_their_way_is_not_let_go_of() {
+    let redis = Cluster::start(3, 0);
+    let room = &redis.rooms_of(0, 1)[0];
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    let mut client = Json::connect(&node.ws_url(), "").await;
+    client.join(room).await;
+    client.insist(room, uuid::Uuid::new_v4(), "before").await;
+    let listening = || {
+        let listed = redis.servers()[0].cli(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+        listed.split(' ').next().map(str::to_owned)
+    };
+    let connection = listening();
+    assert!(connection.as_ref().is_some_and(|id| id.starts_with("id=")), "{connection:?}");
+    redis.set_moving(0, Some(1));
+    let trouble = r#"townhall_broker_trouble{reason="topology"}"#;
+    wait_until("it is noticed", async || node.metric(trouble).await == 1.0).await;
+    let ready = node.ops("/readyz").await.expect("an answer");
+    assert!(ready.body.contains("on their way"), "{}", ready.body);
+    redis.set_moving(0, None);
+    wait_until("all is well", async || node.metric("townhall_broker_up").await == 1.0).await;
+    client.insist(room, uuid::Uuid::new_v4(), "after").await;
+    assert_eq!(listening(), connection, "it is the same connection");
+}

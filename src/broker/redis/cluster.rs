@@ -51,7 +51,18 @@ pub(super) struct Cluster {
 
 struct Member {
     shard: Arc<Shard>,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    tasks: [AbortOnDropHandle<()>; 2],
+}
+
+impl Member {
+    /// Returns when nobody works for it any more.
+    async fn end(self) -> ShardId {
+        for task in self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        self.shard.id
+    }
 }
 
 impl Cluster {
@@ -109,14 +120,14 @@ impl Cluster {
         for shard in fresh {
             self.open(shard, first).await?;
         }
-        self.members.retain(|host, member| {
-            let stays = view.owners.iter().flatten().any(|owner| owner == host);
-            if !stays {
-                tracing::info!("the Redis cluster: {host} has no slots any more");
-                self.shared.health.forget(member.shard.id);
-            }
-            stays
-        });
+        let is_gone = |host: &Host| !view.owners.iter().flatten().any(|owner| owner == host);
+        let gone: Vec<(Host, Member)> = self.members.extract_if(|host, _| is_gone(host)).collect();
+        for (host, member) in gone {
+            tracing::info!("the Redis cluster: {host} has no slots any more");
+            // Its link must not say anything about it afterwards: nobody would ever take that back.
+            let id = member.end().await;
+            self.shared.health.forget(id);
+        }
         let orphans = view.owners.iter().filter(|owner| owner.is_none()).count();
         if orphans > 0 {
             self.say(Trouble::new(Reason::Topology, format!("{orphans} of its {SLOTS} slots have no server")));
@@ -161,7 +172,7 @@ impl Cluster {
             AbortOnDropHandle::new(vital("the link to Redis", link.keep())),
             AbortOnDropHandle::new(vital("publishing", publisher::run(self.shared.clone(), shard.clone()))),
         ];
-        self.members.insert(host, Member { shard, _tasks: tasks });
+        self.members.insert(host, Member { shard, tasks });
         Ok(())
     }
 

@@ -36,6 +36,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// The oldest server with function libraries.
 const OLDEST_SERVER: u32 = 7;
 
+/// So many probes in a row that went to moving slots are more than chance: a slot moves alone.
+const ASTRAY: u32 = 3;
+
 /// How many names are tried to find one whose slot a server has; it would have to have very few.
 const TAGS: usize = 1_000_000;
 
@@ -70,6 +73,8 @@ struct Subscription {
     /// Names the probe's channel.
     tag: String,
     probes: watch::Receiver<Bytes>,
+    /// So many probes in a row went to a slot that is on its way elsewhere, and have proven nothing.
+    astray: u32,
 }
 
 /// How a link that worked ended.
@@ -215,6 +220,9 @@ impl Link {
                         Err(trouble) if trouble.reason.keeps_link() => self.say(trouble),
                         Err(trouble) => return Lost::Commands(trouble),
                     }
+                    if let Err(trouble) = follow(&shared, &shard, &mut subscription.redis).await {
+                        return Lost::Subscription(trouble);
+                    }
                     if shard.place.has_moved(server.host.as_ref()).await {
                         return Lost::Commands(Trouble::new(Reason::ReadOnly, "another server has become the master"));
                     }
@@ -326,7 +334,11 @@ async fn check_server(shared: &Shared, redis: &mut MultiplexedConnection) -> Res
 async fn check_rights(shared: &Shared, shard: &Shard, redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
     let tag = own_tag(shared, shard)?;
     let check = shared.library.check(&tag, shared.wait > 0);
-    let answer: Value = check.query_async(redis).await.map_err(|error| {
+    let answer = check.query_async(redis).await;
+    if answer.as_ref().is_err_and(|error| is_on_its_way(shared, error)) {
+        return Ok(()); // nothing was learned
+    }
+    let answer: Value = answer.map_err(|error| {
         let mut trouble = Trouble::of(&error);
         if trouble.reason == Reason::Permission {
             let prefix = shared.library.prefix();
@@ -341,6 +353,11 @@ async fn check_rights(shared: &Shared, shard: &Shard, redis: &mut MultiplexedCon
     let lacking = lacking.join(", ").replace(&format!("{{{tag}}}"), "*");
     let words = format!("this Redis user may not do what townhall needs; allow it {lacking}");
     Err(Trouble::new(Reason::Permission, words))
+}
+
+/// Whether a slot of a cluster is moving away from a server, or has done so.
+fn is_on_its_way(shared: &Shared, error: &RedisError) -> bool {
+    shared.cluster && matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN"))
 }
 
 /// A name whose slot this server has, for what is this node's own.
@@ -368,23 +385,29 @@ async fn subscribe(shared: &Arc<Shared>, shard: &Arc<Shard>, client: &Client) ->
     listen(shared, &mut redis, [channel.as_str()], true).await?;
     shared.rooms.deaf(shard);
     follow(shared, shard, &mut redis).await?;
-    Ok(Subscription { redis, gone, tag, probes })
+    Ok(Subscription { redis, gone, tag, probes, astray: 0 })
 }
 
-/// Brings the connection in line with what is wanted.
+/// Brings the connection in line with what is wanted. What the server refuses is left for the next time, which is soon.
 async fn follow(shared: &Shared, shard: &Shard, redis: &mut MultiplexedConnection) -> Result<(), Trouble> {
     let rooms = &shared.rooms;
+    let mut refused = Vec::new();
     loop {
         let changes = rooms.next_changes(shard);
         if changes.is_empty() {
+            if !refused.is_empty() {
+                rooms.refused(&refused, shard);
+                shard.doubt.notify_one();
+            }
             return Ok(());
         }
         for (rooms_of, on) in [(&changes.close, false), (&changes.open, true)] {
             let channels: Vec<String> = rooms_of.iter().map(|room| shared.library.channel(room)).collect();
             let done = listen(shared, redis, channels.iter().map(String::as_str), on).await?;
             if on {
-                let opened = changes.open.iter().zip(done).filter(|(_, done)| *done).map(|(room, _)| room);
-                rooms.confirm(opened, shard);
+                let (opened, others): (Vec<_>, Vec<_>) = changes.open.iter().zip(done).partition(|(_, done)| *done);
+                rooms.confirm(opened.into_iter().map(|(room, _)| room), shard);
+                refused.extend(others.into_iter().map(|(room, _)| room.clone()));
             }
         }
     }
@@ -425,24 +448,32 @@ async fn probe(
     commands: &MultiplexedConnection,
     subscription: &mut Subscription,
 ) -> Result<(), Trouble> {
-    if !shared.routes.has(shard, slot(&subscription.tag)) {
-        subscription.tag = own_tag(shared, shard)?;
-        let channel = shared.library.probe_channel(&subscription.tag);
-        listen(shared, &mut subscription.redis, [channel.as_str()], true).await?;
+    if subscription.astray > 0 || !shared.routes.has(shard, slot(&subscription.tag)) {
+        let before = std::mem::replace(&mut subscription.tag, own_tag(shared, shard)?);
+        for (tag, on) in [(&before, false), (&subscription.tag, true)] {
+            let channel = shared.library.probe_channel(tag);
+            listen(shared, &mut subscription.redis, [channel.as_str()], on).await?;
+        }
     }
     let word = format!("{:032x}", rand::random::<u128>());
     let sent = shared.library.probe(&subscription.tag, &word).exec_async(&mut commands.clone()).await;
     match sent {
-        Err(error) if error.code() == Some("MOVED") => {
-            // The slots are on their way elsewhere; the next look knows where.
+        Err(error) if is_on_its_way(shared, &error) => {
+            // The next look knows where to; the next probe takes another slot.
             shared.routes.stale.notify_one();
-            return Ok(());
+            subscription.astray += 1;
+            if subscription.astray < ASTRAY {
+                return Ok(());
+            }
+            let words = "it says that its slots are elsewhere, or on their way there";
+            return Err(Trouble::new(Reason::Topology, words));
         }
         Err(error) if error.to_string().contains("Function not found") => {
             return if shard.load(shared.library.source()).await { Ok(()) } else { Err(Trouble::of(&error)) };
         }
         sent => sent.map_err(|error| Trouble::of(&error))?,
     }
+    subscription.astray = 0;
     let heard = timeout(PROBE_HEARD, subscription.probes.wait_for(|heard| *heard == word));
     if !heard.await.is_ok_and(|heard| heard.is_ok()) {
         return Err(Trouble::new(Reason::Silent, "its subscription hears nothing"));

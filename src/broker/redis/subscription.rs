@@ -68,6 +68,13 @@ impl State {
     fn doubt(&mut self, room: &RoomName, shard: Option<ShardId>) {
         self.dirty.entry(shard).or_default().insert(room.clone());
     }
+
+    fn remove(&mut self, room: &RoomName, shard: Option<ShardId>) {
+        self.rooms.remove(room);
+        if let Some(dirty) = self.dirty.get_mut(&shard) {
+            dirty.remove(room);
+        }
+    }
 }
 
 impl Rooms {
@@ -102,8 +109,9 @@ impl Rooms {
 
     /// Whether the room is heard already.
     fn mark(&self, room: &RoomName, wanted: bool) -> bool {
-        let owner = self.routes.owner(room);
         let mut state = self.state();
+        // Looked up under the lock, so that `moved` comes before all of this or after it.
+        let owner = self.routes.owner(room);
         let ear = state
             .rooms
             .entry(room.clone())
@@ -117,8 +125,8 @@ impl Rooms {
                 owner.rooms_changed.notify_one();
             }
         } else if !wanted {
-            // Neither wanted nor heard: the next look at the changes removes it.
-            state.doubt(room, shard);
+            // There may be no server that would ever look at it. If one is about to confirm it, it is closed again.
+            state.remove(room, shard);
         }
         heard
     }
@@ -177,6 +185,16 @@ impl Rooms {
         self.heard.send_replace(());
     }
 
+    /// The server would not have these rooms, though it has them as far as we know: to be tried again.
+    pub fn refused(&self, rooms: &[RoomName], shard: &Shard) {
+        let mut state = self.state();
+        for room in rooms {
+            if state.rooms.get(room).is_some_and(|ear| ear.wanted && ear.shard == Some(shard.id)) {
+                state.doubt(room, Some(shard.id));
+            }
+        }
+    }
+
     /// The connection to a server is gone: nothing is heard of its rooms.
     pub fn deaf(&self, shard: &Shard) {
         let mut state = self.state();
@@ -194,22 +212,29 @@ impl Rooms {
     /// Rooms may be at other servers now.
     pub fn moved(&self) {
         let mut state = self.state();
-        let state = &mut *state;
-        for (room, ear) in &mut state.rooms {
+        let State { rooms, dirty } = &mut *state;
+        rooms.retain(|room, ear| {
             let owner = self.routes.owner(room);
             let shard = owner.as_ref().map(|owner| owner.id);
             if ear.shard == shard {
-                continue;
+                return true;
+            }
+            if let Some(dirty) = dirty.get_mut(&ear.shard) {
+                dirty.remove(room);
             }
             (ear.shard, ear.heard) = (shard, false);
-            state.dirty.entry(shard).or_default().insert(room.clone());
-            if let Some(owner) = owner {
+            // One that is not wanted was closed by the server that had it.
+            if ear.wanted {
+                dirty.entry(shard).or_default().insert(room.clone());
+            }
+            if let Some(owner) = owner.filter(|_| ear.wanted) {
                 owner.rooms_changed.notify_one();
             }
-        }
+            ear.wanted
+        });
         let shards = self.routes.shards();
         let is_ours = |id: &Option<ShardId>| id.is_none_or(|id| shards.iter().any(|shard| shard.id == id));
-        state.dirty.retain(|id, _| is_ours(id));
+        dirty.retain(|id, _| is_ours(id));
     }
 
     /// A server has stopped listening for us: the room's slot is elsewhere, unless we wanted that.
@@ -298,6 +323,91 @@ impl Drop for Forget<'_> {
     fn drop(&mut self) {
         if let Some(room) = self.room {
             self.rooms.forget(room);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::{hint, thread};
+
+    use ::redis::Client;
+    use futures::FutureExt;
+
+    use super::super::servers::Place;
+    use super::*;
+    use crate::broker::feed;
+    use crate::config::HistorySettings;
+
+    /// Enough for two threads to meet within a few instructions.
+    const ROUNDS: usize = 200;
+
+    /// Rooms of a cluster in which nobody has anything yet.
+    fn rooms() -> (Rooms, Arc<Routes>) {
+        let library = Arc::new(Library::new("townhall", 0, true, &HistorySettings::default()));
+        let routes = Arc::new(Routes::new());
+        (Rooms::new(library, routes.clone(), feed().0), routes)
+    }
+
+    /// One that nobody connects to.
+    fn shard(name: &str) -> Arc<Shard> {
+        Arc::new(Shard::new(name.into(), Place::Fixed(Client::open("redis://127.0.0.1:1").unwrap())))
+    }
+
+    fn move_to(rooms: &Rooms, routes: &Routes, shard: Option<&Arc<Shard>>) {
+        routes.change(vec![shard.cloned()]).now_or_never().expect("nothing is under way");
+        rooms.moved();
+    }
+
+    fn takes_no_memory(rooms: &Rooms) -> bool {
+        let state = rooms.state();
+        state.rooms.is_empty() && state.dirty.values().all(HashSet::is_empty)
+    }
+
+    #[test]
+    fn a_room_that_nobody_wants_any_more_takes_no_memory_though_it_has_no_server() {
+        let (rooms, routes) = rooms();
+        let lobby = RoomName::lobby();
+        assert_eq!(rooms.want(&lobby).now_or_never(), None);
+        assert!(takes_no_memory(&rooms), "it was given up");
+
+        let one = shard("one");
+        rooms.mark(&lobby, true);
+        move_to(&rooms, &routes, Some(&one));
+        assert_eq!(rooms.next_changes(&one).open, [lobby.clone()]);
+        rooms.confirm([&lobby].into_iter(), &one);
+        rooms.forget(&lobby);
+        move_to(&rooms, &routes, None);
+        assert!(takes_no_memory(&rooms), "its server closes it by itself");
+    }
+
+    #[test]
+    fn a_room_that_is_wanted_while_rooms_move_is_asked_for_where_it_is_then() {
+        let (rooms, routes) = rooms();
+        let lobby = RoomName::lobby();
+        for _ in 0..ROUNDS {
+            let (one, other) = (shard("one"), shard("other"));
+            move_to(&rooms, &routes, Some(&one));
+            let wanting = AtomicBool::new(false);
+            thread::scope(|scope| {
+                let state = rooms.state();
+                let wanted = scope.spawn(|| {
+                    wanting.store(true, Ordering::Release);
+                    rooms.mark(&lobby, true)
+                });
+                while !wanting.load(Ordering::Acquire) {
+                    thread::yield_now();
+                }
+                // It has looked by now where the room is, if it looks without the lock that is held here.
+                (0..1000).for_each(|_| hint::spin_loop());
+                routes.change(vec![Some(other.clone())]).now_or_never().expect("nothing is under way");
+                drop(state);
+                rooms.moved();
+                assert_eq!(wanted.join().ok(), Some(false));
+            });
+            assert_eq!(rooms.next_changes(&other).open, [lobby.clone()]);
+            rooms.forget(&lobby);
         }
     }
 }

@@ -1,5 +1,8 @@
 //! A Redis Cluster of real servers: [`Cluster::start`].
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use super::{FREE_PORT, RedisServer, wait_for};
 
 const SLOTS: u32 = 16384;
@@ -146,6 +149,24 @@ impl Cluster {
         source.must(&["CLUSTER", "SETSLOT", &number, "NODE", &target_id]);
         for server in &self.servers {
             wait_for("everybody knows where the slot is", || self.owner_seen_by(server, slot) == Some(to));
+        }
+    }
+
+    /// Tells a server that all its slots are on their way to another one, or that they stay.
+    pub fn set_moving(&self, from: usize, to: Option<usize>) {
+        let share = SLOTS.div_ceil(self.masters as u32);
+        let slots = from as u32 * share..((from as u32 + 1) * share).min(SLOTS);
+        let state = match to {
+            Some(to) => format!("MIGRATING {}", id(&self.servers[to])),
+            None => "STABLE".to_owned(),
+        };
+        let commands: String = slots.clone().map(|slot| format!("CLUSTER SETSLOT {slot} {state}\r\n")).collect();
+        let mut redis = TcpStream::connect(("127.0.0.1", self.servers[from].port())).expect("a server");
+        redis.write_all(commands.as_bytes()).expect("it takes commands");
+        for _ in slots {
+            let mut answer = [0; 5];
+            redis.read_exact(&mut answer).expect("an answer");
+            assert_eq!(&answer, b"+OK\r\n");
         }
     }
 
