@@ -75,7 +75,7 @@ pub struct Connection {
     /// Nothing more is read; what is under way is finished, until then at most.
     finishing: Option<(CloseReason, Instant)>,
     /// Where the newest message of this client was stored.
-    said: Option<(RoomName, Offset)>,
+    said: Option<(RoomName, Position)>,
 }
 
 /// A page of a room's history; `None`: it cannot be read now.
@@ -368,7 +368,7 @@ impl Connection {
             }
             Outcome::Accepted { room, id, reference, position, said_at } => {
                 METRICS.publish_seconds.record(said_at.elapsed());
-                self.said = Some((room.clone(), position.offset));
+                self.said = Some((room.clone(), position.clone()));
                 if self.out.encoding == Encoding::Json {
                     let Position { epoch, offset } = position;
                     let accepted = Reply::Accepted { room, id, reference, epoch, offset };
@@ -453,8 +453,14 @@ impl Connection {
 
     fn place_anew(&mut self, membership: Membership, position: Position) {
         self.page = None;
-        let entrance = Entrance { encoding: self.out.encoding, after: Some(position), last: LAST_AFTER_FORK };
-        if let Some(place) = membership.room().place(&entrance, true) {
+        let entrance = |after| Entrance { encoding: self.out.encoding, after: Some(after), last: LAST_AFTER_FORK };
+        let room = membership.room();
+        // Who was told that a message is stored has it, as it were: if it is lost, that is told, heard or not.
+        let beyond = |said: &Position| said.epoch == position.epoch && said.offset > position.offset;
+        let said = self.said.as_ref().filter(|(said_in, said)| *said_in == room.name && beyond(said));
+        let lost = said.and_then(|(_, said)| room.place(&entrance(said.clone()), true));
+        let lost = lost.filter(|place| place.joined.recovered == Some(false));
+        if let Some(place) = lost.or_else(|| room.place(&entrance(position), true)) {
             if place.joined.recovered == Some(false) {
                 place.count();
             }
@@ -538,7 +544,7 @@ impl Connection {
             return Ok(());
         }
         // Who speaks hears oneself, too; the delivery loop does not tell when it has written that.
-        let heard = self.said.as_ref().is_none_or(|(room, offset)| self.out.has_received(room, *offset));
+        let heard = self.said.as_ref().is_none_or(|(room, said)| self.out.has_received(room, said.offset));
         if heard {
             return Err(reason);
         }

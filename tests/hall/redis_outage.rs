@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-use crate::harness::{Faithful, Json, Line, Node, Plain, RedisServer, wait_until};
+use crate::harness::{Cut, Faithful, Json, Line, Node, Plain, RedisServer, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_stopped_for_ten_seconds_disconnects_nobody_and_loses_nothing() {
@@ -208,6 +208,32 @@ async fn redis_that_comes_back_with_less_is_told_to_those_who_saw_more() {
         eve.hear("lobby", "new 1").await;
         assert_eq!(eve.texts("lobby"), ["kept 1", "kept 2", "kept 3", "new 1"]);
     }
+}
+
+#[tokio::test]
+async fn whoever_was_told_that_a_message_is_stored_is_told_that_it_is_lost_though_it_was_never_heard() {
+    let mut redis = RedisServer::start();
+    let wire = Cut::in_front_of(([127, 0, 0, 1], redis.port()).into()).await;
+    let node = Node::start(&["--redis", &format!("redis://{}", wire.address())]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    let mut lewin = Plain::connect(&node.ws_url(), "?name=lewin").await;
+    ada.join("lobby").await;
+    ada.said("lobby", "kept").await;
+    ada.hear("lobby", "kept").await;
+    lewin.expect("ada:kept").await;
+    assert_eq!(redis.cli(&["SAVE"]).trim(), "OK");
+    // Nobody ever hears it: only its speaker knows of it.
+    wire.mute_from("never heard");
+    ada.said("lobby", "never heard").await;
+    redis.kill();
+    redis.restart();
+    let told = ada.until("told of a loss", |event| event["type"] == "joined" && event["recovered"] == false).await;
+    assert_eq!((&told["offset"], &told["backlog"]), (&1.into(), &1.into()));
+    ada.insist("lobby", Uuid::new_v4(), "after").await;
+    ada.hear("lobby", "after").await;
+    assert_eq!(ada.texts("lobby"), ["kept", "after"]);
+    // Who had nothing to lose is told nothing.
+    lewin.expect("ada:after").await;
 }
 
 #[tokio::test]
