@@ -375,7 +375,7 @@ mod tests {
         let one = shard("one");
         rooms.mark(&lobby, true);
         move_to(&rooms, &routes, Some(&one));
-        assert_eq!(rooms.next_changes(&one).open, [lobby.clone()]);
+        assert_eq!(rooms.next_changes(&one).open, std::slice::from_ref(&lobby));
         rooms.confirm([&lobby].into_iter(), &one);
         rooms.forget(&lobby);
         move_to(&rooms, &routes, None);
@@ -406,7 +406,7 @@ mod tests {
                 rooms.moved();
                 assert_eq!(wanted.join().ok(), Some(false));
             });
-            assert_eq!(rooms.next_changes(&other).open, [lobby.clone()]);
+            assert_eq!(rooms.next_changes(&other).open, std::slice::from_ref(&lobby));
             rooms.forget(&lobby);
         }
     }
