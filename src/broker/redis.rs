@@ -201,9 +201,17 @@ impl Broker for RedisBroker {
     fn members(&self, calls: Vec<MembersCall>) -> BoxFuture<'static, MembersAnswers> {
         let shared = self.shared.clone();
         async move {
-            let rooms: Vec<RoomName> = calls.iter().map(|call| call.room.clone()).collect();
-            let call = |index: usize, _| shared.library.members(&calls[index]);
-            Ok(shared.read(&rooms, call, functions::members).await)
+            // One server that is away must not hold up the leases of all rooms at the others.
+            let is_there =
+                |call: &MembersCall| shared.routes.owner(&call.room).is_some_and(|shard| shard.is_connected());
+            let (here, away): (Vec<usize>, Vec<usize>) = (0..calls.len()).partition(|index| is_there(&calls[*index]));
+            let rooms: Vec<RoomName> = here.iter().map(|index| calls[*index].room.clone()).collect();
+            let call = |number: usize, _| shared.library.members(&calls[here[number]]);
+            let answers = shared.read(&rooms, call, functions::members).await;
+            let mut answers: Vec<(usize, _)> = here.iter().copied().zip(answers).collect();
+            answers.extend(away.into_iter().map(|index| (index, Err(shared.health.no_answer()))));
+            answers.sort_unstable_by_key(|(index, _)| *index);
+            Ok(answers.into_iter().map(|(_, answer)| answer).collect())
         }
         .boxed()
     }

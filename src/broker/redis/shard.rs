@@ -72,6 +72,11 @@ impl Shard {
         if wait > 0 { &self.storing } else { &self.commands }
     }
 
+    /// Whether there is a connection for commands.
+    pub fn is_connected(&self) -> bool {
+        self.commands.borrow().is_some()
+    }
+
     /// Sends a pipeline once. An error means that any part of it may or may not have happened.
     pub async fn attempt(&self, line: &Line, pipeline: &Pipeline) -> Result<Vec<Value>, Doubtful> {
         let count = pipeline.len();

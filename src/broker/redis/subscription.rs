@@ -45,7 +45,7 @@ struct Ear {
     shard: Option<ShardId>,
     /// It confirmed that our connection gets the room's messages.
     heard: bool,
-    /// It was heard before: what came in between is missing.
+    /// It was heard before, maybe elsewhere: what came in between is missing.
     again: bool,
     /// It was said in the log that the room has messages which cannot be read; once is enough.
     complained: bool,
@@ -195,14 +195,15 @@ impl Rooms {
         }
     }
 
-    /// The connection to a server is gone: nothing is heard of its rooms.
+    /// The connection to a server is gone: nothing is heard of its rooms. When there is another one with all of them, its link
+    /// says that something may be missing.
     pub fn deaf(&self, shard: &Shard) {
         let mut state = self.state();
         let state = &mut *state;
         state.rooms.retain(|_, ear| ear.wanted || ear.shard != Some(shard.id));
         let here = state.rooms.iter_mut().filter(|(_, ear)| ear.shard == Some(shard.id));
         let dirty = here.map(|(room, ear)| {
-            ear.heard = false;
+            (ear.heard, ear.again) = (false, false);
             room.clone()
         });
         let dirty = dirty.collect();
@@ -222,7 +223,7 @@ impl Rooms {
             if let Some(dirty) = dirty.get_mut(&ear.shard) {
                 dirty.remove(room);
             }
-            (ear.shard, ear.heard) = (shard, false);
+            (ear.shard, ear.heard, ear.again) = (shard, false, true);
             // One that is not wanted was closed by the server that had it.
             if ear.wanted {
                 dirty.entry(shard).or_default().insert(room.clone());
