@@ -212,6 +212,16 @@ pub enum BrokerError {
     Format(String),
 }
 
+impl BrokerError {
+    /// What anybody may know: addresses and rights are for those who run the hall.
+    pub fn for_clients(&self) -> &'static str {
+        match self {
+            BrokerError::Unavailable(_) => "that cannot be done now; try again in a moment",
+            BrokerError::Format(_) => "this room cannot be read here; another replica may be able to",
+        }
+    }
+}
+
 /// What a node knows of its broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {

@@ -123,7 +123,7 @@ struct Broker {
     /// A file with the certificates (PEM) of those who may vouch for Redis behind rediss://; without it, whom this machine trusts
     #[arg(long, env = "TOWNHALL_REDIS_CA", value_name = "PATH")]
     redis_ca: Option<PathBuf>,
-    /// A message is accepted only when so many of Redis' replicas have it
+    /// A message is accepted only when so many replicas of its Redis server have it, 16 at most
     #[arg(long, env = "TOWNHALL_REDIS_WAIT", value_name = "N", default_value = "0", value_parser = count::<u32>(0..=16))]
     redis_wait: u32,
 }
@@ -373,7 +373,7 @@ impl ServeArgs {
 impl Broker {
     fn settings(self) -> Result<Option<RedisSettings>, ConfigError> {
         let (option, url) = match (self.redis, self.redis_file) {
-            (None, None) => return Ok(None),
+            (None, None) => return without_redis(self.redis_ca.as_deref(), self.redis_wait).map(|()| None),
             (Some(url), None) => ("--redis", url),
             (None, Some(path)) => ("--redis-file", secret_in(&path)?),
             (Some(_), Some(path)) => {
@@ -384,6 +384,16 @@ impl Broker {
         let url = url.parse().map_err(|bad: BadRedisUrl| refused_url(option, &bad))?;
         let ca = self.redis_ca.as_deref().map(|path| certificates(path, &url)).transpose()?;
         Ok(Some(RedisSettings { url, prefix: self.redis_prefix, ca, wait: self.redis_wait }))
+    }
+}
+
+/// What says how Redis is used makes no hall with Redis.
+fn without_redis(ca: Option<&Path>, wait: u32) -> Result<(), ConfigError> {
+    const ALLOWED: &str = "allowed is that with --redis, and there is none: history would be in memory";
+    match (ca, wait) {
+        (Some(path), _) => Err(ConfigError::new("--redis-ca", &path.to_string_lossy(), ALLOWED)),
+        (None, 1..) => Err(ConfigError::new("--redis-wait", &wait.to_string(), ALLOWED)),
+        (None, 0) => Ok(()),
     }
 }
 

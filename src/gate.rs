@@ -65,7 +65,9 @@ impl Gate {
             Status::Never(why) => format!("the broker was not heard yet: {why}"),
             Status::Up => "the broker is up".into(),
             Status::Away(why) => {
-                format!("the broker is away: {why}; clients stay, and are served again when it is back")
+                format!(
+                    "the broker is away or does not do all that it should: {why}; clients stay, and are served when it does"
+                )
             }
         }
     }

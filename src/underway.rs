@@ -12,6 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::sleep;
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::broker::{BrokerError, History, Member, Publication};
@@ -251,5 +252,6 @@ fn remove(rooms: &mut Vec<RoomName>, room: &RoomName) {
 }
 
 fn unavailable(error: &BrokerError, tag: Tag) -> Refusal {
-    Refusal::retry(ErrorCode::Unavailable, error.to_string(), RETRY.as_millis() as u64, tag)
+    debug!(%error, room = tag.room.as_deref(), "told to try again");
+    Refusal::retry(ErrorCode::Unavailable, error.for_clients(), RETRY.as_millis() as u64, tag)
 }

@@ -395,14 +395,15 @@ end
 
 -- check LOG | CHANNEL [WAIT] -> what the caller's user may not do of all that is done here and beside
 local function check(key_list, args)
-  local log, channel = key_list[1], args[1]
+  local log, channel, sharded = key_list[1], args[1], PUBLISH == 'SPUBLISH' and 'S' or ''
   local needed = {
     { 'TIME' }, { 'INFO', 'replication' }, { 'EXISTS', log }, { 'UNLINK', log }, { 'RENAME', log, log },
     { 'PEXPIRE', log, '1' }, { 'PEXPIREAT', log, '1' }, { 'PERSIST', log }, { 'HGET', log, 'f' }, { 'HMGET', log, 'f' }, { 'HGETALL', log },
     { 'HLEN', log }, { 'HSCAN', log, '0' }, { 'HRANDFIELD', log, '1' }, { 'HSET', log, 'f', 'v' }, { 'HSETNX', log, 'f', 'v' }, { 'HDEL', log, 'f' },
     { 'XADD', log, '*', 'f', 'v' }, { 'XTRIM', log, 'MAXLEN', '1' }, { 'XINFO', 'STREAM', log },
     { 'XRANGE', log, '-', '+' }, { 'XREVRANGE', log, '+', '-' },
-    { PUBLISH, channel, '' }, { PUBLISH == 'PUBLISH' and 'SUBSCRIBE' or 'SSUBSCRIBE', channel },
+    { PUBLISH, channel, '' }, { sharded .. 'SUBSCRIBE', channel }, { sharded .. 'UNSUBSCRIBE', channel },
+    { 'FUNCTION', 'LIST' }, { 'FUNCTION', 'LOAD', '' },
   }
   if args[2] then
     needed[#needed + 1] = { 'WAIT', '1', '1' }

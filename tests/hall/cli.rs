@@ -134,6 +134,8 @@ fn a_wrong_option_is_refused_in_one_line_that_says_what_is_allowed() {
         (&["--allow-origin", "chat.example"], &["--allow-origin", "\"chat.example\"", "allowed", "scheme://"]),
         (&["--redis", "127.0.0.1:6379"], &["--redis", "allowed", "redis://"]),
         (&["--redis", "http://127.0.0.1:6379"], &["--redis", "http://", "allowed", "redis://"]),
+        (&["--redis-wait", "1"], &["--redis-wait", "\"1\"", "--redis"]),
+        (&["--redis-ca", "/ca.pem"], &["--redis-ca", "/ca.pem", "with --redis"]),
         (&["--redis", "redis-sentinel://127.0.0.1"], &["--redis", "name is missing", "redis-sentinel://"]),
         (&["--redis", "redis://h", "--redis-ca", "/nowhere/ca.pem"], &["--redis-ca", "/nowhere/ca.pem", "rediss://"]),
         (

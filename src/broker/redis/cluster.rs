@@ -164,7 +164,8 @@ impl Cluster {
         let connecting = Trouble::new(Reason::Unreachable, format!("{} is being connected to", shard.name));
         self.shared.health.ill(shard.id, connecting);
         let link = if first {
-            Link::begin(self.shared.clone(), shard.clone()).await?
+            let refused = |trouble: Trouble| Trouble::new(trouble.reason, format!("{}: {}", shard.name, trouble.words));
+            Link::begin(self.shared.clone(), shard.clone()).await.map_err(refused)?
         } else {
             Link::new(self.shared.clone(), shard.clone())
         };

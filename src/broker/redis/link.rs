@@ -264,7 +264,8 @@ impl Link {
             }
         }
         self.met |= reason.refuses_messages_only();
-        self.shared.health.ill(self.shard.id, trouble.clone());
+        let told = if self.shared.cluster { format!("{name}: {words}") } else { words.clone() };
+        self.shared.health.ill(self.shard.id, Trouble::new(*reason, told));
         self.said = Some(trouble);
     }
 }
@@ -340,7 +341,7 @@ async fn check_rights(shared: &Shared, shard: &Shard, redis: &mut MultiplexedCon
     }
     let answer: Value = answer.map_err(|error| {
         let mut trouble = Trouble::of(&error);
-        if trouble.reason == Reason::Permission {
+        if trouble.reason == Reason::Permission && trouble.words.contains("access") {
             let prefix = shared.library.prefix();
             trouble.words.push_str(&format!("; what it needs is the keys ~{prefix}:* and the channels &{prefix}:*"));
         }

@@ -154,7 +154,7 @@ impl Sentinels {
     async fn master(&self) -> Result<Host, Trouble> {
         let answers = join_all(self.hosts.iter().map(|sentinel| self.ask(sentinel))).await;
         let mut votes: Vec<(Host, usize)> = Vec::new();
-        let mut troubles = Vec::new();
+        let mut troubles: Vec<(&Host, Trouble)> = Vec::new();
         let mut answered = false;
         for (sentinel, answer) in self.hosts.iter().zip(answers) {
             match answer {
@@ -163,7 +163,7 @@ impl Sentinels {
                     None => votes.push((host, 1)),
                 },
                 Ok(None) => answered = true,
-                Err(trouble) => troubles.push(format!("{sentinel}: {}", trouble.words)),
+                Err(trouble) => troubles.push((sentinel, trouble)),
             }
         }
         let most = votes.iter().map(|(_, count)| *count).max();
@@ -171,11 +171,21 @@ impl Sentinels {
             return Ok(host);
         }
         let name = &self.master;
-        Err(if answered {
-            Trouble::new(Reason::WrongServer, format!("the Sentinels watch no master called {name:?}"))
-        } else {
-            Trouble::new(Reason::Unreachable, format!("no Sentinel answers ({})", troubles.join("; ")))
-        })
+        if answered {
+            return Err(Trouble::new(Reason::WrongServer, format!("the Sentinels watch no master called {name:?}")));
+        }
+        // What waiting cannot mend comes first.
+        troubles.sort_by_key(|(_, trouble)| !trouble.reason.is_final());
+        let others = troubles.len().saturating_sub(1);
+        let Some((sentinel, first)) = troubles.into_iter().next() else {
+            return Err(Trouble::new(Reason::Topology, "the URL names no Sentinel"));
+        };
+        let more = if others > 0 { format!("; {others} more are no better") } else { String::new() };
+        let words = match first.reason {
+            Reason::Login => "it wants another password than the URL's, which Sentinels are given, too",
+            _ => &first.words,
+        };
+        Err(Trouble::new(first.reason, format!("no Sentinel answers ({sentinel}: {words}{more})")))
     }
 
     /// `None`: this one watches no such master.
@@ -190,7 +200,13 @@ impl Sentinels {
             };
             let mut ask = ::redis::cmd("SENTINEL");
             ask.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-            ask.query_async(&mut redis).await.map_err(|error| Trouble::of(&error))
+            ask.query_async(&mut redis).await.map_err(|error| match error.detail() {
+                Some(said) if said.contains("unknown command") => Trouble::new(
+                    Reason::WrongServer,
+                    "it is no Sentinel; a server of its own is given as redis://HOST:PORT",
+                ),
+                _ => Trouble::of(&error),
+            })
         };
         let answer: Option<(String, u16)> = timeout(CONNECT, asked).await.map_err(|_| Trouble::silent())??;
         Ok(answer.map(|(name, port)| Host { name, port }))

@@ -97,7 +97,8 @@ pub(super) struct Trouble {
 
 impl Trouble {
     pub fn new(reason: Reason, words: impl Into<String>) -> Self {
-        Trouble { reason, words: words.into() }
+        // What servers say may have lines; a log has one for each thing.
+        Trouble { reason, words: words.into().replace(['\n', '\r'], " ") }
     }
 
     pub fn silent() -> Self {
@@ -168,6 +169,8 @@ fn by_words(error: &RedisError) -> Trouble {
     let said = error.detail().unwrap_or_default();
     let (reason, words) = if said.contains("DB index") {
         (Reason::WrongServer, "there is no such database")
+    } else if said.contains("no permissions to run") || said.contains("no permissions to access") {
+        (Reason::Permission, "this Redis user may not do what townhall needs")
     } else if said.contains("can't run this command") {
         // Within a function; Redis names the function and not the command. The next connection asks which it is.
         (Reason::Permission, "this Redis user may not do what townhall needs")
@@ -191,12 +194,18 @@ fn by_tls(said: &str) -> Trouble {
     // The signature is bad where another authority has the same name: one that was made anew.
     let words = if said.contains("UnknownIssuer") || said.contains("BadSignature") {
         "its certificate is vouched for by nobody whom this machine trusts; give who does with --redis-ca"
+    } else if said.contains("CaUsedAsEndEntity") {
+        "its certificate is an authority's own, which must not be a server's; make the server one that the authority signs"
+    } else if said.contains("CertificateRequired") {
+        "it wants a certificate of its clients, and townhall has none; set tls-auth-clients no there"
+    } else if said.contains("expired") {
+        "its certificate has expired"
     } else if said.contains("not valid for name") {
         "its certificate is for another name; use the name in it as the URL's host"
     } else if said.contains("InvalidContentType") || said.contains("corrupt message") {
         "what answers there does not speak TLS; is it redis:// without the second s?"
     } else {
-        "TLS does not come about"
+        "the TLS handshake fails"
     };
     Trouble::new(Reason::Tls, format!("{words} ({})", said.trim()))
 }
