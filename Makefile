@@ -17,7 +17,7 @@ conformance: ## the Autobahn suite's WebSocket cases 1 to 10 against /echo of a 
 fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz
 	@fuzz/run $(or $(SECONDS),60) $(TARGET)
 
-bench: ## what deliveries, connections and storing in Redis cost, beside limits and peers, on pinned cores (eleven minutes; needs Go)
+bench: ## what deliveries, connections, storing in Redis and a failover cost, beside limits and peers (a quarter of an hour; needs Go)
 	@loadtest/bench
 
 .PHONY: help test test-all conformance fuzz bench
