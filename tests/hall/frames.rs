@@ -24,7 +24,7 @@ fn room(number: u64) -> String {
 async fn one_client_in_32_rooms_that_reads_in_fits_and_starts_gets_whole_frames_all_replies_and_every_room_in_order() {
     let seed: u64 = rand::random();
     println!("seed {seed}"); // shown when it fails
-    let options = ["--rate", "0", "--beat", "1s", "--room-window-messages", "8", "--write-timeout", "0"];
+    let options = ["--rate", "0", "--beat", "3s", "--room-window-messages", "8", "--write-timeout", "0"];
     let node = Node::start(&options).await;
     let mut reader = Json::connect_fitful(&node.ws_url(), "?name=reader", seed).await;
     for number in 0..ROOMS {
