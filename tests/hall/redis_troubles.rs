@@ -307,3 +307,13 @@ async fn a_node_that_is_given_a_replica_waits_until_that_is_a_master() {
     ada.join("lobby").await;
     ada.said("lobby", "hello").await;
 }
+
+#[tokio::test]
+async fn a_redis_that_may_drop_history_when_memory_is_short_is_warned_of() {
+    let redis = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    assert!(node.log().contains("maxmemory-policy is allkeys-lru"), "{}", node.log());
+    let redis = RedisServer::start();
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    assert!(!node.log().contains("maxmemory-policy"), "{}", node.log());
+}
