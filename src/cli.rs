@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{self, Read as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,8 +15,12 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser};
+use ipnet::IpNet;
 
-use crate::config::{self, AllowedOrigins, Config, ConfigError, HistorySettings, Limits, RedisSettings, Rooms};
+use crate::config::{
+    self, AllowedOrigins, AuthSettings, Config, ConfigError, HistorySettings, JwtSettings, Limits, RedisSettings,
+    Rooms, Secret, TicketKey, TicketSettings,
+};
 use crate::measure::{Zero, count, duration, size};
 use crate::names::RoomName;
 use crate::redis_url::{BadRedisUrl, RedisUrl};
@@ -79,6 +83,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     doors: Doors,
     #[command(flatten)]
+    auth: Auth,
+    #[command(flatten)]
     broker: Broker,
     #[command(flatten)]
     rooms: RoomsAndHistory,
@@ -106,6 +112,50 @@ struct Doors {
     /// Pages of other origins that may come in: scheme://host[:port], or * for all
     #[arg(long, env = "TOWNHALL_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = Origin::parse)]
     allow_origin: Vec<Origin>,
+    /// Networks of proxies (10.0.0.0/8, ::1) whose X-Forwarded-For, X-Real-IP and X-Forwarded-Host are believed
+    #[arg(long, env = "TOWNHALL_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
+    trusted_proxy: Vec<IpNet>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Who may come in")]
+struct Auth {
+    /// guest: anybody, under any name; ticket: whom a site has put into Redis; jwt: whoever has a signed token; or a list of them
+    #[arg(long, env = "TOWNHALL_AUTH", value_name = "WAY", default_value = "guest", value_delimiter = ',', value_parser = Way::parse)]
+    auth: Vec<Way>,
+    /// The Redis key of a name's ticket
+    #[arg(long, env = "TOWNHALL_TICKET_KEY", value_name = "PATTERN", default_value = TicketKey::DEFAULT, value_parser = ticket_key)]
+    ticket_key: TicketKey,
+    /// A ticket lets in once; without this, until it expires
+    #[arg(long, env = "TOWNHALL_TICKET_ONCE", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
+    ticket_once: bool,
+    /// The Redis where the site puts tickets, if it is another one than that of --redis
+    #[arg(long, env = "TOWNHALL_TICKET_REDIS", value_name = "URL")]
+    ticket_redis: Option<String>,
+    /// A file that holds the URL of --ticket-redis, since that is a secret
+    #[arg(long, env = "TOWNHALL_TICKET_REDIS_FILE", value_name = "PATH")]
+    ticket_redis_file: Option<PathBuf>,
+    /// The secret of tokens that are signed with HS256: 32 bytes or more
+    #[arg(long, env = "TOWNHALL_JWT_SECRET", value_name = "SECRET")]
+    jwt_secret: Option<String>,
+    /// A file that holds it
+    #[arg(long, env = "TOWNHALL_JWT_SECRET_FILE", value_name = "PATH")]
+    jwt_secret_file: Option<PathBuf>,
+    /// A file with the public keys (PEM) of tokens that are signed with RS256, ES256 or EdDSA
+    #[arg(long, env = "TOWNHALL_JWT_KEY", value_name = "PATH")]
+    jwt_key: Option<PathBuf>,
+    /// Where the issuer publishes its keys as a JWK set: https://issuer/.well-known/jwks.json
+    #[arg(long, env = "TOWNHALL_JWT_JWKS", value_name = "URL")]
+    jwt_jwks: Option<String>,
+    /// Whom a token must be for (aud), one of these; without this, a token that is for somebody is refused
+    #[arg(long, env = "TOWNHALL_JWT_AUD", value_name = "AUDIENCE", value_delimiter = ',')]
+    jwt_aud: Vec<String>,
+    /// Whom a token must be from (iss), one of these
+    #[arg(long, env = "TOWNHALL_JWT_ISS", value_name = "ISSUER", value_delimiter = ',')]
+    jwt_iss: Vec<String>,
+    /// How far the issuer's clock may differ
+    #[arg(long, env = "TOWNHALL_JWT_LEEWAY", value_name = "DURATION", default_value = "30s", value_parser = duration(Zero::Allowed, SECOND..=10 * MINUTE))]
+    jwt_leeway: Duration,
 }
 
 #[derive(Args)]
@@ -330,13 +380,17 @@ impl ServeArgs {
     pub fn into_config(self, nofile: u64) -> Result<Config, ConfigError> {
         let limits = self.limits;
         let rooms = self.rooms;
+        let redis = self.broker.settings()?;
+        let auth = self.auth.settings(redis.as_ref())?;
         let config = Config {
             listen: self.doors.listen,
             ops: self.doors.ops,
             tcp: self.doors.tcp.and_then(|door| door.0),
             base_path: self.doors.base_path.unwrap_or_default(),
-            redis: self.broker.settings()?,
+            redis,
             origins: Origin::all(self.doors.allow_origin),
+            trusted_proxies: self.doors.trusted_proxy,
+            auth,
             rooms: which_rooms(rooms.rooms)?,
             limits: Limits {
                 text: limits.max_text,
@@ -370,18 +424,98 @@ impl ServeArgs {
     }
 }
 
-impl Broker {
-    fn settings(self) -> Result<Option<RedisSettings>, ConfigError> {
-        let (option, url) = match (self.redis, self.redis_file) {
-            (None, None) => return without_redis(self.redis_ca.as_deref(), self.redis_wait).map(|()| None),
-            (Some(url), None) => ("--redis", url),
-            (None, Some(path)) => ("--redis-file", secret_in(&path)?),
-            (Some(_), Some(path)) => {
-                let allowed = "--redis is given, too; allowed is one of the two";
-                return Err(ConfigError::new("--redis-file", &path.to_string_lossy(), allowed));
+impl Auth {
+    /// `redis` is that of the rooms, where tickets are if nothing else is said.
+    fn settings(self, redis: Option<&RedisSettings>) -> Result<AuthSettings, ConfigError> {
+        let has = |way| self.auth.contains(&way);
+        let (guests, tickets, jwt) = (has(Way::Guest), has(Way::Ticket), has(Way::Jwt));
+        self.refuse_unused(tickets, jwt)?;
+        let tickets = tickets.then(|| self.tickets(redis)).transpose()?;
+        Ok(AuthSettings { guests, tickets, jwt: jwt.then(|| self.jwt()).transpose()? })
+    }
+
+    /// What says how something is done that is not done at all.
+    fn refuse_unused(&self, tickets: bool, jwt: bool) -> Result<(), ConfigError> {
+        let given = [
+            ("--ticket-once", self.ticket_once, "ticket", tickets),
+            ("--ticket-redis", self.ticket_redis.is_some(), "ticket", tickets),
+            ("--ticket-redis-file", self.ticket_redis_file.is_some(), "ticket", tickets),
+            ("--jwt-secret", self.jwt_secret.is_some(), "jwt", jwt),
+            ("--jwt-secret-file", self.jwt_secret_file.is_some(), "jwt", jwt),
+            ("--jwt-key", self.jwt_key.is_some(), "jwt", jwt),
+            ("--jwt-jwks", self.jwt_jwks.is_some(), "jwt", jwt),
+            ("--jwt-aud", !self.jwt_aud.is_empty(), "jwt", jwt),
+            ("--jwt-iss", !self.jwt_iss.is_empty(), "jwt", jwt),
+        ];
+        match given.into_iter().find(|(_, given, _, used)| *given && !used) {
+            Some((option, _, way, _)) => Err(ConfigError::secret(option, format!("allowed is that with --auth {way}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn tickets(&self, redis: Option<&RedisSettings>) -> Result<TicketSettings, ConfigError> {
+        let url = one_of(
+            ("--ticket-redis", self.ticket_redis.clone()),
+            ("--ticket-redis-file", self.ticket_redis_file.as_deref()),
+        )?;
+        let redis = match (url, redis) {
+            (Some((option, url)), _) => RedisSettings::new(redis_url(option, &url)?),
+            (None, Some(redis)) => redis.clone(),
+            (None, None) => {
+                let allowed = "a site puts tickets into Redis; allowed is that with --ticket-redis, or with --redis";
+                return Err(ConfigError::new("--auth", "ticket", allowed));
             }
         };
-        let url = url.parse().map_err(|bad: BadRedisUrl| refused_url(option, &bad))?;
+        Ok(TicketSettings { redis, key: self.ticket_key.clone(), once: self.ticket_once })
+    }
+
+    fn jwt(&self) -> Result<JwtSettings, ConfigError> {
+        let secret =
+            one_of(("--jwt-secret", self.jwt_secret.clone()), ("--jwt-secret-file", self.jwt_secret_file.as_deref()))?;
+        let pem = |path: &Path| read_bounded(path).map_err(|error| unreadable("--jwt-key", path, error, "public keys"));
+        let key = self.jwt_key.as_deref().map(pem).transpose()?;
+        if secret.is_none() && key.is_none() && self.jwt_jwks.is_none() {
+            let allowed = "allowed is that with --jwt-secret, --jwt-key or --jwt-jwks, by which tokens are checked";
+            return Err(ConfigError::new("--auth", "jwt", allowed));
+        }
+        Ok(JwtSettings {
+            secret: secret.map(|(_, secret)| Secret::new(secret)),
+            key,
+            jwks: self.jwt_jwks.clone(),
+            audiences: self.jwt_aud.clone(),
+            issuers: self.jwt_iss.clone(),
+            leeway: self.jwt_leeway,
+        })
+    }
+}
+
+/// What is given as it is or in a file, not both, and which option gave it.
+fn one_of(
+    (option, value): (&'static str, Option<String>),
+    (file_option, file): (&'static str, Option<&Path>),
+) -> Result<Option<(&'static str, String)>, ConfigError> {
+    match (value, file) {
+        (None, None) => Ok(None),
+        (Some(value), None) => Ok(Some((option, value))),
+        (None, Some(path)) => Ok(Some((file_option, secret_in(file_option, path)?))),
+        (Some(_), Some(path)) => {
+            let allowed = format!("{option} is given, too; allowed is one of the two");
+            Err(ConfigError::new(file_option, &path.to_string_lossy(), allowed))
+        }
+    }
+}
+
+fn redis_url(option: &str, url: &str) -> Result<RedisUrl, ConfigError> {
+    url.parse().map_err(|bad: BadRedisUrl| refused_url(option, &bad))
+}
+
+impl Broker {
+    fn settings(self) -> Result<Option<RedisSettings>, ConfigError> {
+        let given = one_of(("--redis", self.redis), ("--redis-file", self.redis_file.as_deref()))?;
+        let Some((option, url)) = given else {
+            return without_redis(self.redis_ca.as_deref(), self.redis_wait).map(|()| None);
+        };
+        let url = redis_url(option, &url)?;
         let ca = self.redis_ca.as_deref().map(|path| certificates(path, &url)).transpose()?;
         Ok(Some(RedisSettings { url, prefix: self.redis_prefix, ca, wait: self.redis_wait }))
     }
@@ -405,8 +539,8 @@ fn refused_url(option: &str, bad: &BadRedisUrl) -> ConfigError {
 }
 
 /// A secret's file, without the line break that editors leave at its end.
-fn secret_in(path: &Path) -> Result<String, ConfigError> {
-    let unreadable = |error| unreadable("--redis-file", path, error, "a URL");
+fn secret_in(option: &str, path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |error| unreadable(option, path, error, "it and nothing else");
     let bytes = read_bounded(path).map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|error| unreadable(io::Error::other(error)))?;
     Ok(text.trim().to_owned())
@@ -473,6 +607,16 @@ fn base_path(text: &str) -> Result<String, &'static str> {
     config::base_path(text).ok_or(config::BASE_PATH_RULE)
 }
 
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    let text = text.trim();
+    let alone = || text.parse::<IpAddr>().map(IpNet::from).ok();
+    text.parse().ok().or_else(alone).ok_or("allowed is a network like 10.0.0.0/8 or fd00::/8, or an address")
+}
+
+fn ticket_key(text: &str) -> Result<TicketKey, &'static str> {
+    TicketKey::parse(text).ok_or(TicketKey::RULE)
+}
+
 fn redis_prefix(text: &str) -> Result<String, &'static str> {
     RedisSettings::is_prefix(text).then(|| text.to_owned()).ok_or(RedisSettings::PREFIX_RULE)
 }
@@ -487,7 +631,7 @@ fn room(text: &str) -> Result<RoomName, String> {
 struct LineDoor(Option<SocketAddr>);
 
 impl LineDoor {
-    const ALONE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9999);
+    const ALONE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9999);
 
     fn parse(text: &str) -> Result<Self, String> {
         match text {
@@ -499,6 +643,25 @@ impl LineDoor {
                     Self::ALONE
                 )
             }),
+        }
+    }
+}
+
+/// One of `--auth`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Guest,
+    Ticket,
+    Jwt,
+}
+
+impl Way {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        match text.trim() {
+            "guest" => Ok(Way::Guest),
+            "ticket" => Ok(Way::Ticket),
+            "jwt" => Ok(Way::Jwt),
+            _ => Err("allowed is guest, ticket or jwt, or a list of them like guest,jwt"),
         }
     }
 }

@@ -3,8 +3,11 @@
 //! What an option may be by itself is refused where it is read (`cli.rs`); what options may not be together is refused by
 //! [`Config::check`]. Both say it in one line, a [`ConfigError`].
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::measure::{duration_text, size_text};
 use crate::names::RoomName;
@@ -45,6 +48,9 @@ pub struct Config {
     pub redis: Option<RedisSettings>,
     /// Origins that are let in besides the same one.
     pub origins: AllowedOrigins,
+    /// Networks of proxies that say truly whom they pass on.
+    pub trusted_proxies: Vec<IpNet>,
+    pub auth: AuthSettings,
     pub rooms: Rooms,
     pub limits: Limits,
     pub history: HistorySettings,
@@ -61,6 +67,52 @@ pub struct RedisSettings {
     /// As many replicas must have a message before it is accepted.
     pub wait: u32,
 }
+
+/// Who may come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthSettings {
+    /// Anybody, under any name; beside others, guests' names begin with `~`.
+    pub guests: bool,
+    pub tickets: Option<TicketSettings>,
+    pub jwt: Option<JwtSettings>,
+}
+
+/// Tokens that a site puts into Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TicketSettings {
+    pub redis: RedisSettings,
+    pub key: TicketKey,
+    /// A ticket lets in once.
+    pub once: bool,
+}
+
+/// The Redis key of a name's ticket: what stands before and behind the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TicketKey {
+    before: String,
+    after: String,
+}
+
+/// JSON Web Tokens that an issuer signs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtSettings {
+    /// For HS256.
+    pub secret: Option<Secret>,
+    /// Public keys as PEM.
+    pub key: Option<Vec<u8>>,
+    /// Where the issuer publishes its keys: `http://` or `https://`.
+    pub jwks: Option<String>,
+    /// A token must be for one of these; none: it must be for nobody in particular.
+    pub audiences: Vec<String>,
+    /// A token must be from one of these; none: from anybody who can sign it.
+    pub issuers: Vec<String>,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+}
+
+/// What nobody may read in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
 
 /// What a broker keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +240,12 @@ impl Default for HistorySettings {
     }
 }
 
+impl Default for AuthSettings {
+    fn default() -> Self {
+        AuthSettings { guests: true, tickets: None, jwt: None }
+    }
+}
+
 /// What `townhall` without options runs with.
 impl Default for Config {
     fn default() -> Self {
@@ -199,6 +257,8 @@ impl Default for Config {
             base_path: String::new(),
             redis: None,
             origins: AllowedOrigins::Only(Vec::new()),
+            trusted_proxies: Vec::new(),
+            auth: AuthSettings::default(),
             rooms: Rooms::Open,
             limits: Limits::default(),
             history: HistorySettings::default(),
@@ -374,6 +434,48 @@ fn is_host(host: &str) -> bool {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
             (1..=253).contains(&host.len()) && host.bytes().all(plain)
         }
+    }
+}
+
+impl AuthSettings {
+    /// Whether others than guests are let in, too: then guests' names show that they are guests.
+    pub fn marks_guests(&self) -> bool {
+        self.tickets.is_some() || self.jwt.is_some()
+    }
+}
+
+impl TicketKey {
+    pub const RULE: &'static str = "allowed is a pattern with one <name> in it, like ChatroomToken<name>";
+    /// As the tutorial's site has it.
+    pub const DEFAULT: &'static str = "ChatroomToken<name>";
+    const NAME: &'static str = "<name>";
+
+    /// `None` where the pattern breaks [`TicketKey::RULE`].
+    pub fn parse(pattern: &str) -> Option<Self> {
+        let (before, after) = pattern.split_once(Self::NAME)?;
+        let sound = pattern.len() <= 256 && !after.contains(Self::NAME) && !pattern.contains(char::is_control);
+        sound.then(|| TicketKey { before: before.into(), after: after.into() })
+    }
+
+    pub fn of(&self, name: &str) -> String {
+        format!("{}{name}{}", self.before, self.after)
+    }
+}
+
+impl Secret {
+    pub fn new(text: String) -> Self {
+        Secret(text)
+    }
+
+    /// The secret itself, to be used and not to be shown.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(not shown)")
     }
 }
 

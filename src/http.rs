@@ -203,7 +203,7 @@ fn query(wishes: Caught<Wishes>) -> Result<Wishes, Refused> {
 }
 
 fn guest(wishes: &Wishes, caller: &Caller) -> Result<User, Refused> {
-    let user = guest::admit(wishes.name.as_deref(), wishes.key.as_deref(), caller.peer);
+    let user = guest::admit(wishes.name.as_deref(), wishes.key.as_deref(), caller.peer, false);
     user.map_err(|words| Refused::new(StatusCode::BAD_REQUEST, "name", words))
 }
 

@@ -45,8 +45,17 @@ impl fmt::Display for RoomName {
 pub struct UserId(Arc<str>);
 
 impl UserId {
+    /// What guests' ids begin with; the rest is hexadecimal.
+    pub const GUEST: &'static str = "guest-";
+
     pub fn new(id: String) -> Self {
         UserId(id.into())
+    }
+
+    /// One that a site or an issuer gave; `None` for what is none, and for what could be a guest's.
+    pub fn given(id: &str) -> Option<Self> {
+        let guests = id.strip_prefix(Self::GUEST).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        Self::stored(id).filter(|_| !guests)
     }
 
     /// One that the broker has; `None` for what nobody of ours wrote there.
@@ -81,6 +90,20 @@ impl DisplayName {
             && !name.starts_with(['!', '/', '~'])
             && !name.contains(|c: char| c == ':' || c.is_control() || breaks_lines(c));
         valid.then(|| DisplayName(name.into()))
+    }
+
+    /// What fits of a name that somebody trustworthy gave; `None` where nothing does.
+    pub fn fitted(text: &str) -> Option<Self> {
+        let shown = |c: &char| *c != ':' && !c.is_control() && !breaks_lines(*c);
+        let name: String = text.nfc().filter(shown).take(16 * Self::MAX_CHARS).collect();
+        let name = name.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '!' | '/' | '~'));
+        let name: String = name.chars().take(Self::MAX_CHARS).collect();
+        Self::parse(&name)
+    }
+
+    /// The same name as that of a guest where others are let in, too: they begin with none of that.
+    pub fn marked(&self) -> Self {
+        DisplayName(format!("~{}", self.0).into())
     }
 
     /// One that the broker has, an address or a name; `None` for what could be neither.
@@ -131,6 +154,30 @@ mod tests {
     fn names_cannot_be_mistaken_for_notices_commands_guests_or_lines_of_others() {
         for bad in ["", "  ", "!x", "/x", "~x", "a:b", "a\nb", "a\u{0}b", "a\u{2028}b", &"x".repeat(33)] {
             assert!(DisplayName::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_somebody_trustworthy_gave_is_made_to_fit() {
+        for (given, fits) in [
+            ("Dr. Who: Return", "Dr. Who Return"),
+            (" ~!/ zoe", "zoe"),
+            ("a\u{0}\n\u{2028}b", "ab"),
+            ("Zoe\u{308}", "Zo\u{eb}"),
+        ] {
+            assert_eq!(DisplayName::fitted(given).unwrap().as_str(), fits);
+        }
+        assert_eq!(DisplayName::fitted(&"大".repeat(5000)).unwrap().as_str(), "大".repeat(32));
+        assert_eq!(DisplayName::fitted(&format!("{}{}", "x".repeat(31), " y")).unwrap().as_str(), "x".repeat(31));
+        assert!(DisplayName::fitted(":::").is_none());
+    }
+
+    #[test]
+    fn an_id_that_was_given_is_never_a_guests() {
+        assert!(UserId::given("zoe@example.org").is_some());
+        assert!(UserId::given("guest-house").is_some());
+        for bad in ["", "guest-0a1b2c3d4e5f", "a\nb", &"x".repeat(257)] {
+            assert!(UserId::given(bad).is_none(), "{bad}");
         }
     }
 

@@ -32,13 +32,15 @@ pub enum ErrorCode {
     NotJoined,
     TooLong,
     RateLimited,
+    Muted,
     Forbidden,
+    Unauthorized,
     Unavailable,
     TooManyRooms,
 }
 
 impl ErrorCode {
-    pub const ALL: [ErrorCode; 10] = [
+    pub const ALL: [ErrorCode; 12] = [
         ErrorCode::BadFrame,
         ErrorCode::UnknownType,
         ErrorCode::BadRoom,
@@ -46,7 +48,9 @@ impl ErrorCode {
         ErrorCode::NotJoined,
         ErrorCode::TooLong,
         ErrorCode::RateLimited,
+        ErrorCode::Muted,
         ErrorCode::Forbidden,
+        ErrorCode::Unauthorized,
         ErrorCode::Unavailable,
         ErrorCode::TooManyRooms,
     ];
@@ -61,7 +65,9 @@ impl ErrorCode {
             ErrorCode::NotJoined => "not_joined",
             ErrorCode::TooLong => "too_long",
             ErrorCode::RateLimited => "rate_limited",
+            ErrorCode::Muted => "muted",
             ErrorCode::Forbidden => "forbidden",
+            ErrorCode::Unauthorized => "unauthorized",
             ErrorCode::Unavailable => "unavailable",
             ErrorCode::TooManyRooms => "too_many_rooms",
         }
@@ -81,6 +87,12 @@ pub enum CloseReason {
     BadFrame(u16, &'static str),
     /// This node is leaving.
     Restart,
+    /// Nobody knows whether the client may come in; it may try again.
+    TryLater,
+    /// The client may not come in.
+    Unauthorized,
+    /// What let the client in is no longer valid.
+    TokenExpired,
     /// No sign of life for three beats.
     NoSignOfLife,
     /// The socket took nothing for too long.
@@ -97,6 +109,9 @@ impl CloseReason {
             CloseReason::Echoed(code) => (code, ""),
             CloseReason::BadFrame(code, text) => (code, text),
             CloseReason::Restart => (1012, "this replica is leaving; come back at once"),
+            CloseReason::TryLater => (1013, "come again in a moment"),
+            CloseReason::Unauthorized => (4001, "unauthorized"),
+            CloseReason::TokenExpired => (4101, "the token has expired; come back with a new one"),
             CloseReason::NoSignOfLife => (4102, "no sign of life"),
             CloseReason::TooSlow => (4108, "too slow: nothing was read for too long"),
             CloseReason::TooManyCommands => (4129, "too many commands"),
@@ -110,6 +125,9 @@ impl CloseReason {
             CloseReason::Lost => "lost",
             CloseReason::BadFrame(..) => "bad_frame",
             CloseReason::Restart => "restart",
+            CloseReason::TryLater => "try_later",
+            CloseReason::Unauthorized => "unauthorized",
+            CloseReason::TokenExpired => "token_expired",
             CloseReason::NoSignOfLife => "no_sign_of_life",
             CloseReason::TooSlow => "too_slow",
             CloseReason::TooManyCommands => "too_many_commands",
@@ -265,7 +283,7 @@ impl Fields<'_> {
                 room: room()?,
                 id: required("id", self.id, "a UUID")?,
                 text: optional("text", self.text, "a string")?.unwrap_or_default(),
-                data: self.data.map(data).transpose()?,
+                data: self.data.map(|raw| object_on_one_line("data", raw)).transpose()?,
             },
             "history" => Command::History {
                 room: room()?,
@@ -324,13 +342,13 @@ fn whole(name: &str, raw: Option<&RawValue>) -> Result<Option<u64>, Wrong> {
     }
 }
 
-/// A message's `data`: handed on unread, but it must not break the line that it is stored on, nor a reader's parser.
-fn data(raw: &RawValue) -> Result<Box<str>, Wrong> {
+/// What is handed on unread, but must not break the line that it is stored on, nor a reader's parser.
+fn object_on_one_line(name: &str, raw: &RawValue) -> Result<Box<str>, Wrong> {
     const NESTING: usize = 32;
     let text = raw.get();
     let nested = format!("{}{text}{}", "[".repeat(128 - NESTING), "]".repeat(128 - NESTING));
     if !text.starts_with('{') || serde_json::from_str::<serde_json::Value>(&nested).is_err() {
-        return Err(format!("`data` must be a JSON object, nested at most {NESTING} deep"));
+        return Err(format!("`{name}` must be a JSON object, nested at most {NESTING} deep"));
     }
     // In valid JSON a raw line break is never inside of a string.
     Ok(text.replace(['\n', '\r'], " ").into())
@@ -341,7 +359,37 @@ fn data(raw: &RawValue) -> Result<Box<str>, Wrong> {
 pub struct User {
     pub id: UserId,
     pub name: DisplayName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<Info>,
 }
+
+/// What a token says of its user for others to see: a JSON object on one line, handed on unread.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct Info(Arc<RawValue>);
+
+impl Info {
+    pub const MAX_BYTES: usize = 1024;
+
+    /// # Errors
+    /// In words, where it is no object, nested too deep or too long.
+    pub fn parse(raw: &RawValue) -> Result<Self, String> {
+        if raw.get().len() > Self::MAX_BYTES {
+            return Err(format!("`info` has at most {} bytes", Self::MAX_BYTES));
+        }
+        let object = object_on_one_line("info", raw)?;
+        let raw = RawValue::from_string(object.into()).map_err(|error| error.to_string())?;
+        Ok(Info(raw.into()))
+    }
+}
+
+impl PartialEq for Info {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for Info {}
 
 /// A message as the broker stores it: everything but its place. `data` is JSON text.
 pub fn stored_message(id: Uuid, from: &User, text: &str, data: Option<&str>) -> bytes::Bytes {

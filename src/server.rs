@@ -286,7 +286,7 @@ impl Doors {
                 return;
             }
         };
-        let Ok(user) = guest::admit(None, None, peer) else { return };
+        let Ok(user) = guest::admit(None, None, peer, false) else { return };
         keep_line_alive(&socket);
         let codec = Codec::Lines(Lines::default());
         let out = Outgoing::new(socket, Encoding::Line);

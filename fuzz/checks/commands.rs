@@ -58,7 +58,7 @@ impl Client {
         let name = if bit(3) { "\"\\\u{202e}\u{1F980}" } else { "zoe" };
         let name = DisplayName::parse(name).expect("a name that anybody may have");
         let now = Instant::now();
-        let user = User { id: UserId::new("guest-1".into()), name };
+        let user = User { id: UserId::new("guest-1".into()), name, info: None };
         let session = Session::new(Arc::new(Rules::new(&config, "node")), user, now);
         Client { session, limits, now, rooms: HashSet::new(), taken: 0, refused_in_a_row: 0 }
     }

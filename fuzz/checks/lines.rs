@@ -63,7 +63,7 @@ fn line_of(bytes: &[u8]) -> Line {
 fn say(lines: &[Line]) {
     let config = Config { limits: Limits { rate: 0, ..Limits::default() }, ..Config::default() };
     let Some(name) = DisplayName::parse("zoe") else { return };
-    let user = User { id: UserId::new("guest-1".into()), name };
+    let user = User { id: UserId::new("guest-1".into()), name, info: None };
     let mut session = Session::new(Arc::new(Rules::new(&config, "node")), user, Instant::now());
     session.entered(RoomName::lobby());
     for line in lines {

@@ -14,12 +14,12 @@ const ID_BYTES: usize = 12;
 /// Why somebody cannot be a guest, in words for them.
 pub type Refused = String;
 
-/// Admits a guest. `key` is a secret UUID that the client keeps; without one the id is a random one. Without a name they
+/// Admits a guest; `marked`: there are others than guests, so their names say that they are. `key` is a secret UUID that the client keeps; without one the id is a random one. Without a name they
 /// are called by their address.
 ///
 /// # Errors
 /// When the name or the key is not one.
-pub fn admit(name: Option<&str>, key: Option<&str>, peer: SocketAddr) -> Result<User, Refused> {
+pub fn admit(name: Option<&str>, key: Option<&str>, peer: SocketAddr, marked: bool) -> Result<User, Refused> {
     let name = match name.filter(|name| !name.is_empty()) {
         Some(name) => DisplayName::parse(name).ok_or_else(|| DisplayName::RULE.to_string())?,
         None => DisplayName::of_address(peer),
@@ -30,7 +30,12 @@ pub fn admit(name: Option<&str>, key: Option<&str>, peer: SocketAddr) -> Result<
         }
         None => Uuid::new_v4(),
     };
-    Ok(User { id: id_of(key), name })
+    Ok(user_of(if marked { name.marked() } else { name }, key))
+}
+
+/// The guest who has `key`.
+pub fn user_of(name: DisplayName, key: Uuid) -> User {
+    User { id: id_of(key), name, info: None }
 }
 
 fn id_of(key: Uuid) -> UserId {
@@ -39,7 +44,7 @@ fn id_of(key: Uuid) -> UserId {
     hash.update(key.as_bytes());
     let digest = hash.finalize();
     let hex: String = digest[..ID_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
-    UserId::new(format!("guest-{hex}"))
+    UserId::new(format!("{}{hex}", UserId::GUEST))
 }
 
 #[cfg(test)]
@@ -49,7 +54,7 @@ mod tests {
     const KEY: &str = "5f0b6c6e-8c2c-4a53-a3a5-0123456789ab";
 
     fn admit_from(name: Option<&str>, key: Option<&str>) -> Result<User, Refused> {
-        admit(name, key, "192.0.2.1:60894".parse().unwrap())
+        admit(name, key, "192.0.2.1:60894".parse().unwrap(), false)
     }
 
     #[test]
@@ -66,6 +71,15 @@ mod tests {
         let (one, other) = (admit_from(None, None).unwrap(), admit_from(Some(""), Some("")).unwrap());
         assert_ne!(one.id, other.id);
         assert_eq!(one.name.as_str(), "192.0.2.1:60894");
+    }
+
+    #[test]
+    fn beside_others_a_guests_name_says_that_it_is_one() {
+        let peer = "192.0.2.1:60894".parse().unwrap();
+        let guest = |name| admit(name, None, peer, true).unwrap().name;
+        assert_eq!(guest(Some("zoe")).as_str(), "~zoe");
+        assert_eq!(guest(None).as_str(), "~192.0.2.1:60894");
+        assert!(admit(Some("~zoe"), None, peer, true).is_err());
     }
 
     #[test]

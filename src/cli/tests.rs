@@ -67,6 +67,10 @@ fn every_option_arrives_at_its_place() {
         "--base-path=/gin",
         "--allow-origin=https://a.example,http://B.example:8000",
         "--allow-origin=https://c.example:443",
+        "--trusted-proxy=10.0.0.0/8,::1",
+        "--auth=guest,ticket",
+        "--ticket-key=T:<name>",
+        "--ticket-once",
         "--redis=redis://:pw@h/3",
         "--redis-prefix=hall",
         "--redis-wait=1",
@@ -94,16 +98,17 @@ fn every_option_arrives_at_its_place() {
     let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let origins = ["a.example", "b.example:8000", "c.example"];
     let rooms = ["lobby", "help"].map(|name| RoomName::parse(name).unwrap());
+    let redis =
+        RedisSettings { prefix: "hall".into(), wait: 1, ..RedisSettings::new("redis://:pw@h/3".parse().unwrap()) };
+    let tickets = TicketSettings { redis: redis.clone(), key: TicketKey::parse("T:<name>").unwrap(), once: true };
     let expected = Config {
         listen: everywhere(1),
         ops: everywhere(2),
         tcp: Some(everywhere(3)),
         base_path: "/gin".into(),
-        redis: Some(RedisSettings {
-            prefix: "hall".into(),
-            wait: 1,
-            ..RedisSettings::new("redis://:pw@h/3".parse().unwrap())
-        }),
+        redis: Some(redis),
+        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+        auth: AuthSettings { guests: true, tickets: Some(tickets), jwt: None },
         origins: AllowedOrigins::Only(origins.map(String::from).into()),
         rooms: Rooms::Only(rooms.into()),
         limits: Limits {

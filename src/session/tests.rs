@@ -8,7 +8,7 @@ fn session_with(change: impl FnOnce(&mut Config)) -> Session {
     let mut config = Config::default();
     change(&mut config);
     let id = crate::names::UserId::new("guest-1".into());
-    let user = User { id, name: DisplayName::parse("zoe").unwrap() };
+    let user = User { id, name: DisplayName::parse("zoe").unwrap(), info: None };
     Session::new(Arc::new(Rules::new(&config, "node")), user, Instant::now())
 }
 
