@@ -32,6 +32,8 @@ pub const DEADLINE: Duration = Duration::from_secs(8);
 /// A longer token is none; a request's head holds little more.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
+const TOKEN_NEEDED: &str = "a token is needed to come in here";
+
 /// Somebody who may come in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -54,6 +56,11 @@ pub enum Kind {
 }
 
 impl Identity {
+    /// Somebody who may do everything, for good.
+    pub fn of(user: User, kind: Kind) -> Self {
+        Identity { user, rights: Rights::all(), kind, expires: None }
+    }
+
     /// Somebody at the line door who has not said yet who they are.
     pub fn stranger(peer: SocketAddr) -> Self {
         let user = guest::user_of(DisplayName::of_address(peer), uuid::Uuid::new_v4());
@@ -124,14 +131,14 @@ impl Doorkeeper {
         })))
     }
 
-    /// Whether nobody comes in without a token.
-    pub fn wants_login(&self) -> bool {
-        !self.0.guests
-    }
-
     /// Whether a token can let anybody in.
     pub fn knows_tokens(&self) -> bool {
         self.0.tickets.is_some() || self.0.jwt.is_some()
+    }
+
+    /// Who somebody at the line door is, before they have said anything.
+    pub fn greet(&self, peer: SocketAddr) -> Identity {
+        self.admit_guest(&Credentials::default(), peer).unwrap_or_else(|_| Identity::stranger(peer))
     }
 
     /// Lets somebody in, or says why not. Where nobody has a token to bring, one that is brought is not looked at; everywhere
@@ -145,14 +152,18 @@ impl Doorkeeper {
                 let checked = timeout(DEADLINE, self.check(brought.name.as_deref(), token));
                 checked.await.unwrap_or_else(|_| Err(NotAdmitted::too_late()))
             }
-            None if self.0.guests => {
-                let user = guest::admit(brought.name.as_deref(), brought.key.as_deref(), peer, self.0.marked);
-                let user = user.map_err(NotAdmitted::Malformed)?;
-                let kind = Kind::Guest { marked: self.0.marked };
-                Ok(Identity { user, rights: Rights::all(), kind, expires: None })
-            }
-            None => Err(NotAdmitted::unauthorized("a token is needed to come in here")),
+            None => self.admit_guest(&brought, peer),
         }
+    }
+
+    fn admit_guest(&self, brought: &Credentials, peer: SocketAddr) -> Result<Identity, NotAdmitted> {
+        let Ways { guests, marked, .. } = *self.0;
+        if !guests {
+            return Err(NotAdmitted::unauthorized(TOKEN_NEEDED));
+        }
+        let user = guest::admit(brought.name.as_deref(), brought.key.as_deref(), peer, marked);
+        let user = user.map_err(NotAdmitted::Malformed)?;
+        Ok(Identity::of(user, Kind::Guest { marked }))
     }
 
     /// What looks like a signed token is one; everything else is a ticket.
@@ -167,7 +178,7 @@ impl Doorkeeper {
                 Ok(identity)
             }
             (_, Some(tickets)) => tickets.check(name, token).await,
-            (_, None) => Err(NotAdmitted::unauthorized("a token is needed to come in here")),
+            (_, None) => Err(NotAdmitted::unauthorized(TOKEN_NEEDED)),
         }
     }
 }

@@ -9,14 +9,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::{BoxFuture, poll_fn};
 use serde_json::value::RawValue;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::info;
 
 use crate::attendance::Attendance;
+use crate::auth::{Doorkeeper, Identity, Kind, NotAdmitted};
 use crate::broker::{Entry, History};
 use crate::clock::{Clock, Times};
 use crate::door::{Codec, Incoming, write_close, write_ping, write_pong, write_refusal, write_reply};
@@ -28,17 +30,21 @@ use crate::names::RoomName;
 use crate::outgoing::{Flushed, Outgoing};
 use crate::pages::Page;
 use crate::position::{Offset, Position};
-use crate::protocol::{CloseReason, Ref, Refusal, Reply, Request, Tag};
+use crate::protocol::{CloseReason, ErrorCode, Ref, Refusal, Reply, Request, Tag};
 use crate::room::{Entrance, Membership, Place, Room};
-use crate::session::{Action, Session, who_notice};
+use crate::session::{Action, LOG_IN_FIRST, Session, who_notice};
 use crate::underway::{Outcome, UnderWay};
 
 /// Bytes read at a time; connections share the buffer of their thread.
 const READ_BYTES: usize = 16 * 1024;
 /// For so long a closing connection tries to write what is left, and waits for the client to close.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// A stranger at the line door has so long to log in: somebody types that.
+const LOG_IN: Duration = Duration::from_secs(60);
 /// How often a client that is leaving is looked at, whether it has heard its own last message.
 const HEARD_POLL: Duration = Duration::from_millis(10);
+/// What somebody is told whose token is good for no room.
+pub const NO_ROOM: &str = "your token lets you into no room here";
 /// How many events are replayed to somebody who could not go on after a fork.
 const LAST_AFTER_FORK: u64 = 50;
 /// A `history` reply carries fewer messages than asked for rather than more bytes than this.
@@ -52,6 +58,7 @@ thread_local! {
 pub struct Admitted {
     pub session: Session,
     pub hub: Arc<Hub>,
+    pub doorkeeper: Doorkeeper,
     pub leaving: Leaving,
     pub times: Times,
     pub peer: SocketAddr,
@@ -63,8 +70,11 @@ pub struct Connection {
     codec: Codec,
     session: Session,
     hub: Arc<Hub>,
+    doorkeeper: Doorkeeper,
     leaving: Leaving,
     peer: SocketAddr,
+    /// Until when the client may be here, and why no longer.
+    may_stay: Option<(Instant, CloseReason)>,
     /// Read, but its turn has not come.
     unread: Vec<u8>,
     held_back: Option<Box<HeldBack>>,
@@ -91,15 +101,18 @@ enum HeldBack {
 
 impl Connection {
     pub fn new(out: Outgoing, codec: Codec, admitted: Admitted) -> Self {
-        let Admitted { session, hub, leaving, times, peer } = admitted;
+        let Admitted { session, hub, doorkeeper, leaving, times, peer } = admitted;
+        let may_stay = may_stay(session.identity(), Instant::now());
         let clock = Clock::new(times, out.encoding);
         Connection {
             out: Arc::new(out),
             codec,
             session,
             hub,
+            doorkeeper,
             leaving,
             peer,
+            may_stay,
             unread: Vec::new(),
             held_back: None,
             under_way: UnderWay::default(),
@@ -115,6 +128,14 @@ impl Connection {
     pub fn welcome(&mut self) {
         let welcome = self.session.welcome();
         self.out.tell(|out| write_reply(&welcome, out));
+    }
+
+    /// A client of the line door: in a room from the start, unless it has to log in first.
+    pub fn start(&mut self) {
+        match self.session.first_room() {
+            Some(room) => self.start_in(room, 0),
+            None => self.notice(&format!("unauthorized {LOG_IN_FIRST}")),
+        }
     }
 
     /// A client of a door without JSON: in a room from the start.
@@ -319,6 +340,7 @@ impl Connection {
                 self.hub.renamed(self.session.rooms(), &self.session.member());
                 self.notice(&words);
             }
+            Action::LogIn(brought) => self.under_way.log_in(&self.doorkeeper, brought, self.peer),
             Action::Close(CloseReason::Left) => self.finish(CloseReason::Left, now + GOODBYE),
             Action::Close(reason) => return Err(reason),
             Action::Nothing => {}
@@ -380,10 +402,39 @@ impl Connection {
                 self.out.tell(|out| write_reply(&members, out));
             }
             Outcome::Who { present, .. } => self.notice(&who_notice(present.count, &present.members)),
+            Outcome::LoggedIn(admitted) => self.log_in(*admitted)?,
             Outcome::Refused(refusal) => self.refuse(refusal),
             Outcome::Done => {}
         }
         self.take_up(Instant::now())
+    }
+
+    /// Whether the client may come in is known: it goes on where it was, as who it is now.
+    fn log_in(&mut self, admitted: Result<Identity, NotAdmitted>) -> Result<(), CloseReason> {
+        let now = Instant::now();
+        let identity = match admitted {
+            Ok(identity) => identity,
+            Err(NotAdmitted::Unavailable(words)) => {
+                self.refuse(Refusal::new(ErrorCode::Unavailable, words, Tag::default()));
+                return Ok(());
+            }
+            Err(NotAdmitted::Malformed(words) | NotAdmitted::Unauthorized(words)) => {
+                let action = self.session.not_logged_in(words);
+                return self.act(action, now);
+            }
+        };
+        self.may_stay = may_stay(&identity, now);
+        self.clock.wake_by(now);
+        self.session.logged_in(identity);
+        self.notice(&format!("login you are {}", self.session.user().name));
+        let here = self.session.rooms().first().cloned();
+        let admits = |room: &RoomName| self.session.identity().rights.admit(room);
+        let Some(room) = here.clone().filter(admits).or_else(|| self.session.first_room()) else {
+            self.refuse(Refusal::new(ErrorCode::Forbidden, NO_ROOM, Tag::default()));
+            return Err(CloseReason::Unauthorized);
+        };
+        self.join(room, None, 0, None, here.is_some());
+        Ok(())
     }
 
     fn enter(&mut self, entered: Entered, reference: Option<Ref>, moved: bool) {
@@ -490,6 +541,15 @@ impl Connection {
         {
             return Err(reason);
         }
+        if let Some((until, reason)) = self.may_stay
+            && self.finishing.is_none()
+            && now >= until
+        {
+            if self.out.encoding == Encoding::Line {
+                self.notice(&format!("unauthorized {}", reason.code_and_text().1));
+            }
+            self.finish(reason, now + GOODBYE);
+        }
         if let Some(slot) = self.slot
             && self.finishing.is_none()
             && now >= slot.until
@@ -507,12 +567,11 @@ impl Connection {
             Some(HeldBack::Until(at, _)) => Some(*at),
             Some(HeldBack::Behind(_)) | None => None,
         };
-        let leaves = match (self.finishing, self.slot) {
-            (Some((_, until)), _) => Some(until),
-            (None, Some(slot)) => Some(slot.until),
-            (None, None) => None,
+        let leaves = match self.finishing {
+            Some((_, until)) => [Some(until), None],
+            None => [self.slot.map(|slot| slot.until), self.may_stay.map(|(until, _)| until)],
         };
-        self.clock.arm(now, self.out.spoke_at(), turn.into_iter().chain(leaves));
+        self.clock.arm(now, self.out.spoke_at(), turn.into_iter().chain(leaves.into_iter().flatten()));
     }
 
     // --- leaving ----------------------------------------------------------------------------------------------------
@@ -566,6 +625,27 @@ impl Connection {
             // Boxed, so that those who stay do not carry it.
             let _ = Box::pin(timeout(GOODBYE, say_goodbye(&self.out))).await;
         }
+    }
+}
+
+/// Tells a `townhall.v1` client why it does not come in: a browser cannot read a refused handshake.
+pub async fn turn_away(socket: TcpStream, refusal: Refusal, reason: CloseReason) {
+    METRICS.error(refusal.code);
+    let out = Outgoing::new(socket, Encoding::Json);
+    out.tell(|out| write_refusal(refusal, Encoding::Json, out));
+    out.tell(|out| write_close(reason, Encoding::Json, out));
+    let _ = timeout(GOODBYE, say_goodbye(&out)).await;
+}
+
+/// Until when somebody may be here, and why no longer.
+fn may_stay(identity: &Identity, now: Instant) -> Option<(Instant, CloseReason)> {
+    match (identity.kind, identity.expires) {
+        (Kind::Stranger, _) => Some((now + LOG_IN, CloseReason::Unauthorized)),
+        (_, Some(at)) => {
+            let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+            Some((now.checked_add(left)?, CloseReason::TokenExpired))
+        }
+        (_, None) => None,
     }
 }
 

@@ -15,27 +15,32 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 
-use crate::auth::guest;
+use crate::auth::{Credentials, Doorkeeper, Identity, NotAdmitted};
 use crate::clock::Times;
 use crate::config::Config;
-use crate::connection::{Admitted, Connection};
+use crate::connection::{Admitted, Connection, NO_ROOM, turn_away};
 use crate::door::Codec;
 use crate::drain::Leaving;
 use crate::echo;
 use crate::encoding::Encoding;
 use crate::gate::{Gate, NoSeat, Seat};
 use crate::hub::Hub;
+use crate::metrics::METRICS;
 use crate::names::RoomName;
 use crate::outgoing::Outgoing;
-use crate::protocol::{MAX_LAST, User};
+use crate::protocol::{CloseReason, ErrorCode, MAX_LAST, Refusal, Tag};
 use crate::session::{Rules, Session};
 use crate::ws::frame::Decoder;
 use crate::ws::{self, Handshake, Origins, Refused};
+
+/// When to try again what could not be told now.
+const COME_AGAIN_MS: u64 = 2000;
 
 /// What all doors of a node share.
 #[derive(Clone)]
 pub struct Hall {
     pub hub: Arc<Hub>,
+    pub doorkeeper: Doorkeeper,
     pub rules: Arc<Rules>,
     pub origins: Origins,
     pub gate: Gate,
@@ -47,10 +52,11 @@ pub struct Hall {
 
 impl Hall {
     /// A new client, to be served by a connection.
-    pub fn admit(&self, user: User, peer: SocketAddr) -> Admitted {
+    pub fn admit(&self, identity: Identity, peer: SocketAddr) -> Admitted {
         Admitted {
-            session: Session::new(self.rules.clone(), user, Instant::now()),
+            session: Session::new(self.rules.clone(), identity, Instant::now()),
             hub: self.hub.clone(),
+            doorkeeper: self.doorkeeper.clone(),
             leaving: self.leaving.clone(),
             times: self.times,
             peer,
@@ -133,6 +139,7 @@ async fn come_later(State(hall): State<Hall>, request: Request, next: middleware
 struct Wishes {
     name: Option<String>,
     key: Option<String>,
+    token: Option<String>,
     room: Option<String>,
     last: Option<u64>,
 }
@@ -147,8 +154,8 @@ async fn websocket(
 ) -> Response<Body> {
     let shaken = check(&hall, &mut request).and_then(|handshake| Ok((handshake, query(wishes)?)));
     match shaken {
-        Ok((handshake, wishes)) if handshake.json => open_json(hall, caller, handshake, &wishes),
-        Ok((handshake, wishes)) => open_plain(hall, caller, handshake, &wishes),
+        Ok((handshake, wishes)) if handshake.json => open_json(hall, caller, handshake, wishes).await,
+        Ok((handshake, wishes)) => open_plain(hall, caller, handshake, wishes).await,
         Err(refused) => Err(refused),
     }
     .unwrap_or_else(Refused::answer)
@@ -160,24 +167,29 @@ async fn classic(
     wishes: Caught<Wishes>,
     mut request: Request,
 ) -> Response<Body> {
-    let shaken = check_classic(&hall, &mut request).and_then(|handshake| Ok((handshake, query(wishes)?)));
-    shaken.and_then(|(handshake, wishes)| open_plain(hall, caller, handshake, &wishes)).unwrap_or_else(Refused::answer)
+    match check_classic(&hall, &mut request).and_then(|handshake| Ok((handshake, query(wishes)?))) {
+        Ok((handshake, wishes)) => open_plain(hall, caller, handshake, wishes).await,
+        Err(refused) => Err(refused),
+    }
+    .unwrap_or_else(Refused::answer)
 }
 
-/// The tutorial's address. The token is not looked at as long as there are only guests.
+/// The tutorial's address.
 async fn classic_with_token(
     State(hall): State<Hall>,
     Extension(caller): Extension<Caller>,
-    Path((name, _token)): Path<(String, String)>,
+    Path((name, token)): Path<(String, String)>,
     wishes: Caught<Wishes>,
     mut request: Request,
 ) -> Response<Body> {
-    let shaken = check_classic(&hall, &mut request).and_then(|handshake| Ok((handshake, query(wishes)?)));
-    let opened = shaken.and_then(|(handshake, wishes)| {
-        let wishes = Wishes { name: Some(name), ..wishes };
-        open_plain(hall, caller, handshake, &wishes)
-    });
-    opened.unwrap_or_else(Refused::answer)
+    match check_classic(&hall, &mut request).and_then(|handshake| Ok((handshake, query(wishes)?))) {
+        Ok((handshake, wishes)) => {
+            let wishes = Wishes { name: Some(name), token: Some(token), ..wishes };
+            open_plain(hall, caller, handshake, wishes).await
+        }
+        Err(refused) => Err(refused),
+    }
+    .unwrap_or_else(Refused::answer)
 }
 
 fn check(hall: &Hall, request: &mut Request) -> Result<Handshake, Refused> {
@@ -202,29 +214,72 @@ fn query(wishes: Caught<Wishes>) -> Result<Wishes, Refused> {
     wishes.map(|Query(wishes)| wishes).map_err(wrong)
 }
 
-fn guest(wishes: &Wishes, caller: &Caller) -> Result<User, Refused> {
-    let user = guest::admit(wishes.name.as_deref(), wishes.key.as_deref(), caller.peer, false);
-    user.map_err(|words| Refused::new(StatusCode::BAD_REQUEST, "name", words))
+/// Asks the doorkeeper about what a request brings. A token may be in one place or in several, but it is one.
+async fn admit(hall: &Hall, caller: &Caller, handshake: &Handshake, wishes: Wishes) -> Result<Identity, NotAdmitted> {
+    let mut tokens = handshake.tokens.clone();
+    tokens.extend(wishes.token.filter(|token| !token.is_empty()));
+    tokens.dedup();
+    if tokens.len() > 1 && hall.doorkeeper.knows_tokens() {
+        return Err(NotAdmitted::unauthorized("two tokens that differ"));
+    }
+    let brought = Credentials { name: wishes.name, key: wishes.key, token: tokens.pop() };
+    hall.doorkeeper.admit(brought, caller.peer).await
 }
 
-fn open_json(hall: Hall, caller: Caller, handshake: Handshake, wishes: &Wishes) -> Result<Response<Body>, Refused> {
-    let user = guest(wishes, &caller)?;
-    Ok(open(hall, caller, handshake, user, Encoding::Json, Connection::welcome))
-}
-
-fn open_plain(hall: Hall, caller: Caller, handshake: Handshake, wishes: &Wishes) -> Result<Response<Body>, Refused> {
-    let user = guest(wishes, &caller)?;
-    let room = match &wishes.room {
-        None => hall.rules.first_room(),
-        Some(name) => {
-            RoomName::parse(name).ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "room", RoomName::RULE))?
-        }
+async fn open_json(
+    hall: Hall,
+    caller: Caller,
+    handshake: Handshake,
+    wishes: Wishes,
+) -> Result<Response<Body>, Refused> {
+    let (code, reason, words) = match admit(&hall, &caller, &handshake, wishes).await {
+        Ok(identity) => return Ok(open(hall, caller, handshake, identity, Encoding::Json, Connection::welcome)),
+        Err(NotAdmitted::Malformed(words)) => return Err(Refused::new(StatusCode::BAD_REQUEST, "name", words)),
+        Err(NotAdmitted::Unauthorized(words)) => (ErrorCode::Unauthorized, CloseReason::Unauthorized, words),
+        Err(NotAdmitted::Unavailable(words)) => (ErrorCode::Unavailable, CloseReason::TryLater, words),
     };
-    if !hall.rules.admits(&room) {
-        return Err(Refused::new(StatusCode::FORBIDDEN, "room", format!("there is no room {room} here")));
+    METRICS.refused(code.as_str());
+    let refusal = match code {
+        ErrorCode::Unavailable => Refusal::retry(code, words, COME_AGAIN_MS, Tag::default()),
+        _ => Refusal::new(code, words, Tag::default()),
+    };
+    let (answer, upgrade) = handshake.accept();
+    hall.clients.spawn(async move {
+        let Some((socket, _)) = ws::socket(upgrade).await else { return };
+        turn_away(socket, refusal, reason).await;
+        drop(caller);
+    });
+    Ok(answer)
+}
+
+async fn open_plain(
+    hall: Hall,
+    caller: Caller,
+    handshake: Handshake,
+    mut wishes: Wishes,
+) -> Result<Response<Body>, Refused> {
+    let forbidden = |words: String| Refused::new(StatusCode::FORBIDDEN, "room", words);
+    let wished = wishes.room.take().map(|name| {
+        RoomName::parse(&name).ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "room", RoomName::RULE))
+    });
+    let wished = wished.transpose()?;
+    if let Some(room) = wished.as_ref().filter(|room| !hall.rules.admits(room)) {
+        return Err(forbidden(format!("there is no room {room} here")));
     }
     let last = wishes.last.unwrap_or(0).min(MAX_LAST);
-    Ok(open(hall, caller, handshake, user, Encoding::Plain, move |connection| connection.start_in(room, last)))
+    let identity = admit(&hall, &caller, &handshake, wishes).await.map_err(|why| match why {
+        NotAdmitted::Malformed(words) => Refused::new(StatusCode::BAD_REQUEST, "name", words),
+        NotAdmitted::Unauthorized(_) => Refused::token_wrong(),
+        NotAdmitted::Unavailable(words) => {
+            Refused::for_now(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable.as_str(), words)
+        }
+    })?;
+    let room = match wished {
+        Some(room) if identity.rights.admit(&room) => room,
+        Some(room) => return Err(forbidden(format!("your token does not let you into {room}"))),
+        None => hall.rules.first_room(&identity.rights).ok_or_else(|| forbidden(NO_ROOM.into()))?,
+    };
+    Ok(open(hall, caller, handshake, identity, Encoding::Plain, move |connection| connection.start_in(room, last)))
 }
 
 /// Upgrades, and serves the client in a task of its own.
@@ -232,13 +287,13 @@ fn open(
     hall: Hall,
     caller: Caller,
     handshake: Handshake,
-    user: User,
+    identity: Identity,
     encoding: Encoding,
     start: impl FnOnce(&mut Connection) + Send + 'static,
 ) -> Response<Body> {
     let (answer, upgrade) = handshake.accept();
     let frame = hall.rules.limits.frame;
-    let admitted = hall.admit(user, caller.peer);
+    let admitted = hall.admit(identity, caller.peer);
     // Boxed, so that it is gone when the client is in.
     let entering = Box::pin(async move {
         let (socket, read) = ws::socket(upgrade).await?;

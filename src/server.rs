@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::auth::guest;
+use crate::auth::Doorkeeper;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::redis::RedisBroker;
 use crate::broker::{Broker, Feed, feed};
@@ -108,6 +108,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let hub = Hub::start(broker, deliveries, window, limits.window_budget, workers, limits.presence_grace, &stop);
     let hall = Hall {
         hub,
+        doorkeeper: Doorkeeper::new(&config.auth).map_err(anyhow::Error::msg)?,
         rules: Arc::new(Rules::new(&config, &node_name())),
         origins: Origins { allowed: config.origins.clone(), loopback: config.listen.ip().is_loopback() },
         gate: gate.clone(),
@@ -286,12 +287,12 @@ impl Doors {
                 return;
             }
         };
-        let Ok(user) = guest::admit(None, None, peer, false) else { return };
+        let identity = self.hall.doorkeeper.greet(peer);
         keep_line_alive(&socket);
         let codec = Codec::Lines(Lines::default());
         let out = Outgoing::new(socket, Encoding::Line);
-        let mut connection = Box::new(Connection::new(out, codec, self.hall.admit(user, peer)));
-        connection.start_in(self.hall.rules.first_room(), 0);
+        let mut connection = Box::new(Connection::new(out, codec, self.hall.admit(identity, peer)));
+        connection.start();
         self.hall.clients.spawn(async move {
             connection.run().await;
             drop(seat);

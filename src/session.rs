@@ -1,11 +1,14 @@
 //! What one client may do: a command in, an action out. No I/O and no clock of its own, so it is tested without a socket.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::auth::rights::Rights;
+use crate::auth::{Credentials, Identity, Kind};
 use crate::broker::{Member, Publication};
 use crate::config::{Config, Limits, Rooms};
 use crate::encoding::visible;
@@ -20,6 +23,9 @@ use crate::protocol::{
 /// As many commands in a row may be refused for their rate.
 const PATIENCE: u32 = 100;
 
+/// As many tokens that are wrong may be tried on one connection.
+const LOGINS: u32 = 5;
+
 /// What is the same for all sessions of a node.
 #[derive(Debug)]
 pub struct Rules {
@@ -28,6 +34,8 @@ pub struct Rules {
     pub dedupe: Duration,
     /// Messages kept a room.
     pub history: usize,
+    /// Whether there is something to log in with.
+    pub logins: bool,
     /// This node's name, as `welcome` says it.
     pub node: Box<str>,
 }
@@ -39,6 +47,7 @@ impl Rules {
             limits: config.limits.clone(),
             dedupe: config.history.dedupe,
             history: config.history.messages,
+            logins: config.auth.marks_guests(),
             node: node.into(),
         }
     }
@@ -51,20 +60,22 @@ impl Rules {
         }
     }
 
-    /// The room of those who name none: the lobby, or the first of those that there are.
-    pub fn first_room(&self) -> RoomName {
-        let first = match &self.rooms {
-            Rooms::Only(rooms) if !rooms.contains(&RoomName::lobby()) => rooms.first().cloned(),
-            _ => None,
-        };
-        first.unwrap_or_else(RoomName::lobby)
+    /// The room of those who name none: the lobby, or the first of those that there are for them.
+    pub fn first_room(&self, rights: &Rights) -> Option<RoomName> {
+        let rooms = self.listed(rights);
+        let lobby = rooms.iter().find(|room| **room == RoomName::lobby());
+        lobby.or(rooms.first()).cloned()
     }
 
-    fn listed(&self) -> Vec<RoomName> {
-        match &self.rooms {
-            Rooms::Open => vec![RoomName::lobby()],
+    /// What a client is told that it may join.
+    fn listed(&self, rights: &Rights) -> Vec<RoomName> {
+        let mut rooms: Vec<RoomName> = match &self.rooms {
+            Rooms::Open => [RoomName::lobby()].into_iter().chain(rights.named_rooms()).collect(),
             Rooms::Only(rooms) => rooms.clone(),
-        }
+        };
+        let mut listed = HashSet::new();
+        rooms.retain(|room| rights.admit(room) && listed.insert(room.clone()));
+        rooms
     }
 }
 
@@ -110,6 +121,8 @@ pub enum Action {
     },
     /// The user is called otherwise now; tell this client.
     Renamed(String),
+    /// Somebody wants to be let in, or in as somebody else.
+    LogIn(Credentials),
     Close(CloseReason),
     Nothing,
 }
@@ -118,36 +131,47 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Session {
     rules: Arc<Rules>,
-    user: User,
+    identity: Identity,
     joined: Vec<RoomName>,
     rate: Rate,
     refused_in_a_row: u32,
+    logins_refused: u32,
 }
 
 impl Session {
-    pub fn new(rules: Arc<Rules>, user: User, now: Instant) -> Self {
+    pub fn new(rules: Arc<Rules>, identity: Identity, now: Instant) -> Self {
         let rate = Rate::new(rules.limits.rate, rules.limits.burst, now);
-        Session { rules, user, joined: Vec::new(), rate, refused_in_a_row: 0 }
+        Session { rules, identity, joined: Vec::new(), rate, refused_in_a_row: 0, logins_refused: 0 }
     }
 
     pub fn user(&self) -> &User {
-        &self.user
+        &self.identity.user
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// The user as a member of rooms.
     pub fn member(&self) -> Member {
-        Member { id: self.user.id.clone(), name: self.user.name.clone() }
+        let User { id, name, .. } = self.user();
+        Member { id: id.clone(), name: name.clone() }
+    }
+
+    /// The room of a client that names none; `None`: there is none that it may join.
+    pub fn first_room(&self) -> Option<RoomName> {
+        self.rules.first_room(&self.identity.rights)
     }
 
     /// The first frame of a `townhall.v1` connection.
     pub fn welcome(&self) -> Reply {
         let limits = &self.rules.limits;
         Reply::Welcome {
-            user: self.user.clone(),
+            user: self.user().clone(),
             node: self.rules.node.clone(),
             session: Uuid::now_v7(),
             beat: limits.beat.as_secs_f64().ceil() as u64,
-            rooms: self.rules.listed(),
+            rooms: self.rules.listed(&self.identity.rights),
             limits: WelcomeLimits {
                 text_bytes: limits.text,
                 data_bytes: Limits::DATA,
@@ -209,7 +233,9 @@ impl Session {
                 reference: tag.reference,
             }),
             Command::Typing { room } => {
-                Ok(Action::Typing { room: self.joined(&room, &tag)?, event: announced_typing(&self.user) })
+                let room = self.joined(&room, &tag)?;
+                self.may_speak(&tag)?;
+                Ok(Action::Typing { room, event: announced_typing(self.user()) })
             }
             Command::Who { room } => Ok(Action::Who { room: self.joined(&room, &tag)?, reference: tag.reference }),
         }
@@ -234,6 +260,10 @@ impl Session {
         if !self.rules.admits(&room) {
             return Err(Refusal::new(ErrorCode::Forbidden, format!("there is no room {room} here"), tag.clone()));
         }
+        if !self.identity.rights.admit(&room) {
+            let message = format!("your token does not let you into {room}");
+            return Err(Refusal::new(ErrorCode::Forbidden, message, tag.clone()));
+        }
         Ok(room)
     }
 
@@ -245,6 +275,13 @@ impl Session {
         Ok(room)
     }
 
+    fn may_speak(&self, tag: &Tag) -> Result<(), Refusal> {
+        if self.identity.rights.mute {
+            return Err(Refusal::new(ErrorCode::Muted, "your token lets you read and not speak", tag.clone()));
+        }
+        Ok(())
+    }
+
     fn publication(
         &self,
         room: RoomName,
@@ -253,6 +290,7 @@ impl Session {
         data: Option<&str>,
         tag: &Tag,
     ) -> Result<Publication, Refusal> {
+        self.may_speak(tag)?;
         let limit = self.rules.limits.text;
         if text.len() > limit {
             let message = format!("a text has at most {limit} bytes, this one {}", text.len());
@@ -266,8 +304,8 @@ impl Session {
         if text.is_empty() && data.is_none() {
             return Err(Refusal::new(ErrorCode::BadFrame, "the text is empty", tag.clone()));
         }
-        let event = stored_message(id, &self.user, &text, data);
-        Ok(Publication { room, user: self.user.id.clone(), id, event })
+        let event = stored_message(id, self.user(), &text, data);
+        Ok(Publication { room, user: self.user().id.clone(), id, event })
     }
 
     /// Whether a client of a door without JSON may say something now. Its door repeats what is retryable, so it is held
@@ -294,38 +332,77 @@ impl Session {
 
     /// A line of a TCP client: a text or a command.
     pub fn line(&mut self, line: &str) -> Action {
-        let Some(command) = line.strip_prefix('/') else { return self.text(line) };
-        if command.starts_with('/') {
-            return self.text(command);
-        }
-        let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        let (word, rest) = match line.strip_prefix('/') {
+            Some(text) if text.starts_with('/') => return self.said(text),
+            Some(command) => command.split_once(char::is_whitespace).unwrap_or((command, "")),
+            None => return self.said(line),
+        };
         match (word, rest.trim()) {
-            ("name", name) => self.rename(name),
-            ("room", room) => match self.room(room, &Tag::default()) {
-                Ok(room) => Action::Move { room },
-                Err(refusal) => Action::Refuse(refusal),
-            },
-            ("who", _) => match self.joined.first().cloned() {
-                Some(room) => Action::Who { room, reference: None },
-                None => Action::Nothing,
-            },
+            ("login", words) if self.rules.logins => log_in(words),
             ("quit", _) => Action::Close(CloseReason::Left),
+            ("help", _) if self.rules.logins => Action::Notice(format!("{HELP} · /login NAME TOKEN")),
             ("help", _) => Action::Notice(HELP.into()),
-            _ => {
-                let message = format!("there is no /{}; /help lists what there is", visible(word));
-                Action::Refuse(Refusal::new(ErrorCode::UnknownType, message, Tag::default()))
-            }
+            (word, rest) => self.is_in().and_then(|()| self.command(word, rest)).unwrap_or_else(Action::Refuse),
         }
     }
 
-    fn rename(&mut self, name: &str) -> Action {
-        match DisplayName::parse(name) {
-            Some(name) => {
-                self.user.name = name;
-                Action::Renamed(format!("name you are {}", self.user.name))
-            }
-            None => Action::Refuse(Refusal::new(ErrorCode::BadName, DisplayName::RULE, Tag::default())),
+    /// A line that is to be said.
+    fn said(&mut self, text: &str) -> Action {
+        match self.is_in() {
+            Err(_) if text.is_empty() => Action::Nothing,
+            Err(refusal) => Action::Refuse(refusal),
+            Ok(()) => self.text(text),
         }
+    }
+
+    /// Strangers may log in and nothing else.
+    fn is_in(&self) -> Result<(), Refusal> {
+        match self.identity.kind {
+            Kind::Stranger => Err(unauthorized(LOG_IN_FIRST)),
+            Kind::Guest { .. } | Kind::Known => Ok(()),
+        }
+    }
+
+    fn command(&mut self, word: &str, rest: &str) -> Result<Action, Refusal> {
+        Ok(match word {
+            "name" => self.rename(rest)?,
+            "room" => Action::Move { room: self.room(rest, &Tag::default())? },
+            "who" => match self.joined.first().cloned() {
+                Some(room) => Action::Who { room, reference: None },
+                None => Action::Nothing,
+            },
+            _ => {
+                let message = format!("there is no /{}; /help lists what there is", visible(word));
+                return Err(Refusal::new(ErrorCode::UnknownType, message, Tag::default()));
+            }
+        })
+    }
+
+    fn rename(&mut self, name: &str) -> Result<Action, Refusal> {
+        let refused = |code, words: &str| Err(Refusal::new(code, words, Tag::default()));
+        let Kind::Guest { marked } = self.identity.kind else {
+            return refused(ErrorCode::Forbidden, "your name is the one that you have logged in with");
+        };
+        let Some(name) = DisplayName::parse(name) else {
+            return refused(ErrorCode::BadName, DisplayName::RULE);
+        };
+        self.identity.user.name = if marked { name.marked() } else { name };
+        Ok(Action::Renamed(format!("name you are {}", self.user().name)))
+    }
+
+    /// The client is this one now.
+    pub fn logged_in(&mut self, identity: Identity) {
+        self.identity = identity;
+        self.logins_refused = 0;
+    }
+
+    /// The client brought what lets nobody in.
+    pub fn not_logged_in(&mut self, words: String) -> Action {
+        self.logins_refused += 1;
+        if self.logins_refused >= LOGINS {
+            return Action::Close(CloseReason::Unauthorized);
+        }
+        Action::Refuse(unauthorized(words))
     }
 
     /// The client is in `room` now.
@@ -344,6 +421,22 @@ impl Session {
     pub fn rooms(&self) -> &[RoomName] {
         &self.joined
     }
+}
+
+/// What strangers are told.
+pub const LOG_IN_FIRST: &str = "log in first: /login NAME TOKEN";
+
+fn unauthorized(words: impl Into<String>) -> Refusal {
+    Refusal::new(ErrorCode::Unauthorized, words, Tag::default())
+}
+
+/// `NAME TOKEN`; a name may have blanks in it, a token has none. A signed token knows its name by itself.
+fn log_in(words: &str) -> Action {
+    let (name, token) = words.rsplit_once(char::is_whitespace).unwrap_or(("", words));
+    if token.is_empty() {
+        return Action::Refuse(unauthorized("what is missing is /login NAME TOKEN"));
+    }
+    Action::LogIn(Credentials { name: Some(name.trim().into()), key: None, token: Some(token.into()) })
 }
 
 const HELP: &str = "help /name NAME · /room ROOM · /who · /quit · //x says /x · anything else is said in the room";

@@ -4,6 +4,7 @@
 //! how a client with many rooms is answered within one deadline when the broker is away. Within a room the order is kept:
 //! nothing overtakes a join or a leave, and a leave overtakes no message, no history and no list of members.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use tokio::time::sleep;
 use tracing::debug;
 use uuid::Uuid;
 
+use crate::auth::{Credentials, Doorkeeper, Identity, NotAdmitted};
 use crate::broker::{BrokerError, History, Member, Publication};
 use crate::encoding::Encoding;
 use crate::hub::{Entered, Hub};
@@ -42,6 +44,7 @@ pub enum Outcome {
     History { room: RoomName, reference: Option<Ref>, history: History, before: Offset, limit: u64 },
     Accepted { room: RoomName, id: Uuid, reference: Option<Ref>, position: Position, said_at: Instant },
     Who { room: RoomName, reference: Option<Ref>, present: Present },
+    LoggedIn(Box<Result<Identity, NotAdmitted>>),
     Refused(Refusal),
     Done,
 }
@@ -51,6 +54,7 @@ enum Ends {
     Move(RoomName),
     Say(RoomName),
     Reading,
+    LogIn,
 }
 
 type Ending = (Ends, Outcome);
@@ -101,6 +105,7 @@ impl Busy {
             Ends::Move(room) => remove(&mut self.moving, &room),
             Ends::Say(room) => remove(&mut self.saying, &room),
             Ends::Reading => self.reading -= 1,
+            Ends::LogIn => {}
         }
         Poll::Ready(outcome)
     }
@@ -163,6 +168,15 @@ impl UnderWay {
                 }
             };
             (Ends::Move(room), outcome)
+        }));
+    }
+
+    /// Asks who it is that wants to come in. At the line door, where one thing is done after the other.
+    pub fn log_in(&mut self, doorkeeper: &Doorkeeper, brought: Credentials, peer: SocketAddr) {
+        let doorkeeper = doorkeeper.clone();
+        self.busy().futures.push(Box::pin(async move {
+            let admitted = doorkeeper.admit(brought, peer).await;
+            (Ends::LogIn, Outcome::LoggedIn(Box::new(admitted)))
         }));
     }
 

@@ -30,6 +30,8 @@ pub mod frame;
 /// RFC 6455 §1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const VERSION: &str = "13";
+/// A subprotocol that is a token, since browsers can set no other header.
+const BEARER: &str = "bearer.";
 /// When to come again after a refusal that passes, in seconds.
 const RETRY_AFTER_S: &str = "2";
 
@@ -41,11 +43,18 @@ pub struct Refused {
     label: &'static str,
     words: String,
     header: Option<(HeaderName, &'static str)>,
+    /// Without the line break that is kind to terminals.
+    to_the_letter: bool,
 }
 
 impl Refused {
     pub fn new(status: StatusCode, label: &'static str, words: impl Into<String>) -> Self {
-        Refused { status, label, words: words.into(), header: None }
+        Refused { status, label, words: words.into(), header: None, to_the_letter: false }
+    }
+
+    /// What the tutorial says to whoever has no right token.
+    pub fn token_wrong() -> Self {
+        Refused { to_the_letter: true, ..Refused::new(StatusCode::FORBIDDEN, "unauthorized", "token wrong.") }
     }
 
     /// Worth another try soon.
@@ -66,7 +75,8 @@ impl Refused {
     /// Counts it and makes the answer.
     pub fn answer(self) -> Response<Body> {
         METRICS.refused(self.label);
-        let mut answer = Response::new(Body::from(self.words + "\n"));
+        let line_break = if self.to_the_letter { "" } else { "\n" };
+        let mut answer = Response::new(Body::from(self.words + line_break));
         *answer.status_mut() = self.status;
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -92,6 +102,8 @@ pub struct Handshake {
     upgrade: OnUpgrade,
     /// The client speaks `townhall.v1`.
     pub json: bool,
+    /// What it brings in its headers to be let in.
+    pub tokens: Vec<String>,
 }
 
 impl Handshake {
@@ -119,10 +131,11 @@ impl Handshake {
         let accept = accept_key(headers)?;
         check_origin(headers, origins)?;
         let json = check_subprotocol(headers)?;
+        let tokens = bearer_tokens(headers);
         let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
             return Err(Refused::new(StatusCode::BAD_REQUEST, "syntax", "an upgrade needs HTTP/1.1"));
         };
-        Ok(Handshake { accept, upgrade, json })
+        Ok(Handshake { accept, upgrade, json, tokens })
     }
 
     /// The answer that upgrades, and the socket afterwards.
@@ -171,6 +184,16 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// The tokens that a request brings in its headers, as `Authorization: Bearer` and as subprotocol `bearer.<token>`.
+fn bearer_tokens(headers: &HeaderMap) -> Vec<String> {
+    let authorized = headers.get_all(header::AUTHORIZATION).into_iter().filter_map(|value| {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    });
+    let offered = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).filter_map(|offered| offered.strip_prefix(BEARER));
+    authorized.chain(offered.map(str::to_owned)).collect()
 }
 
 /// Whether the client speaks `townhall.v1`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
+use townhall::auth::{Identity, Kind};
 use townhall::broker::{MAX_ANNOUNCED_BYTES, MAX_EVENT_BYTES, Publication};
 use townhall::config::{Config, Limits, Rooms};
 use townhall::encoding::{Encoding, Event, Record};
@@ -59,7 +60,8 @@ impl Client {
         let name = DisplayName::parse(name).expect("a name that anybody may have");
         let now = Instant::now();
         let user = User { id: UserId::new("guest-1".into()), name, info: None };
-        let session = Session::new(Arc::new(Rules::new(&config, "node")), user, now);
+        let session =
+            Session::new(Arc::new(Rules::new(&config, "node")), Identity::of(user, Kind::Guest { marked: false }), now);
         Client { session, limits, now, rooms: HashSet::new(), taken: 0, refused_in_a_row: 0 }
     }
 

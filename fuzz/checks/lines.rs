@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use townhall::auth::{Identity, Kind};
 use townhall::broker::MAX_EVENT_BYTES;
 use townhall::config::{Config, Limits};
 use townhall::encoding::{Encoding, Event, Record};
@@ -64,7 +65,11 @@ fn say(lines: &[Line]) {
     let config = Config { limits: Limits { rate: 0, ..Limits::default() }, ..Config::default() };
     let Some(name) = DisplayName::parse("zoe") else { return };
     let user = User { id: UserId::new("guest-1".into()), name, info: None };
-    let mut session = Session::new(Arc::new(Rules::new(&config, "node")), user, Instant::now());
+    let mut session = Session::new(
+        Arc::new(Rules::new(&config, "node")),
+        Identity::of(user, Kind::Guest { marked: false }),
+        Instant::now(),
+    );
     session.entered(RoomName::lobby());
     for line in lines {
         let Line::Text(text) = line else { continue };

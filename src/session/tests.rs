@@ -9,7 +9,8 @@ fn session_with(change: impl FnOnce(&mut Config)) -> Session {
     change(&mut config);
     let id = crate::names::UserId::new("guest-1".into());
     let user = User { id, name: DisplayName::parse("zoe").unwrap(), info: None };
-    Session::new(Arc::new(Rules::new(&config, "node")), user, Instant::now())
+    let kind = Kind::Guest { marked: config.auth.marks_guests() };
+    Session::new(Arc::new(Rules::new(&config, "node")), Identity::of(user, kind), Instant::now())
 }
 
 fn session() -> Session {
