@@ -462,6 +462,12 @@ impl TicketKey {
     }
 }
 
+impl fmt::Display for TicketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.before, Self::NAME, self.after)
+    }
+}
+
 impl Secret {
     pub fn new(text: String) -> Self {
         Secret(text)

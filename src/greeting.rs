@@ -43,6 +43,7 @@ pub fn log_opening(config: &Config, bound: &Bound, broker: &str) {
         ops = %bound.ops,
         tcp = bound.tcp.map(tracing::field::display),
         page = page_url(config, bound),
+        auth = auth(config),
         history = config.redis.as_ref().map_or("memory".into(), |redis| redis.url.to_string()),
         redis_prefix = config.redis.as_ref().map(|redis| redis.prefix.as_str()),
         broker,
@@ -72,8 +73,10 @@ fn reach(listen: SocketAddr) -> &'static str {
 fn doors(config: &Config, bound: &Bound) -> Vec<(&'static str, String)> {
     let page = page_url(config, bound);
     let room = first_room(config);
-    let socket = format!("ws://{}{}/ws?room={room}&name=lewin", reachable(bound.listen), config.base_path);
+    let token = if config.auth.guests { "" } else { "&token=TOKEN" };
+    let socket = format!("ws://{}{}/ws?room={room}&name=lewin{token}", reachable(bound.listen), config.base_path);
     let lines = match bound.tcp.map(reachable) {
+        Some(tcp) if !config.auth.guests => format!("nc {} {}   then /login NAME TOKEN", tcp.ip(), tcp.port()),
         Some(tcp) if room.as_str() == "lobby" => format!("nc {} {}", tcp.ip(), tcp.port()),
         Some(tcp) => format!("nc {} {}   then /room {room}", tcp.ip(), tcp.port()),
         None => "closed; --tcp opens it".into(),
@@ -135,6 +138,7 @@ fn facts(config: &Config, bound: &Bound) -> Vec<(&'static str, String)> {
     };
     vec![
         ("operations", format!("http://{ops}/metrics   /healthz   /readyz")),
+        ("people", auth(config)),
         ("rooms", rooms(config)),
         ("origins", origins(config, bound)),
         (
@@ -148,6 +152,34 @@ fn facts(config: &Config, bound: &Bound) -> Vec<(&'static str, String)> {
         ),
         ("leaving", format!("Ctrl-C sends everybody on within {}; twice leaves at once", duration_text(limits.drain))),
     ]
+}
+
+/// Who may come in.
+fn auth(config: &Config) -> String {
+    let auth = &config.auth;
+    let mut ways = Vec::new();
+    if auth.guests {
+        ways.push(
+            if auth.marks_guests() { "guests, whose names begin with ~" } else { "anybody, under any name" }.into(),
+        );
+    }
+    if let Some(tickets) = &auth.tickets {
+        let once = if tickets.once { ", good for once" } else { "" };
+        ways.push(format!(
+            "whoever brings the ticket that is in Redis at {} under {}{once}",
+            tickets.redis.url, tickets.key
+        ));
+    }
+    if let Some(jwt) = &auth.jwt {
+        let keys = [
+            jwt.secret.is_some().then_some("--jwt-secret"),
+            jwt.key.is_some().then_some("--jwt-key"),
+            jwt.jwks.is_some().then_some("--jwt-jwks"),
+        ];
+        let keys: Vec<&str> = keys.into_iter().flatten().collect();
+        ways.push(format!("whoever brings a token that is signed by a key of {}", keys.join(" or ")));
+    }
+    ways.join("; ")
 }
 
 fn rooms(config: &Config) -> String {
@@ -174,7 +206,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::RedisSettings;
+    use crate::config::{AuthSettings, JwtSettings, RedisSettings, Secret, TicketKey, TicketSettings};
 
     fn bound() -> Bound {
         Bound { listen: "127.0.0.1:8080".parse().unwrap(), ops: "127.0.0.1:8081".parse().unwrap(), tcp: None }
@@ -219,6 +251,35 @@ mod tests {
         assert!(open.contains("ws://[::1]:80/gin/ws?room=help&"), "{open}");
         assert!(open.contains("nc 127.0.0.1 9999   then /room help"), "{open}");
         assert!(!open.contains("0.0.0.0"), "{open}");
+    }
+
+    #[test]
+    fn who_may_come_in_is_said_without_what_lets_them_in() {
+        assert!(greeting(&Config::default(), &bound(), "").contains("people     anybody, under any name"));
+        let redis = RedisSettings::new("redis://:hush@h:1/2".parse().unwrap());
+        let key = TicketKey::parse(TicketKey::DEFAULT).unwrap();
+        let jwt = JwtSettings {
+            secret: Some(Secret::new("hush".into())),
+            key: None,
+            jwks: Some("https://issuer.example/keys?hush".into()),
+            audiences: Vec::new(),
+            issuers: Vec::new(),
+            leeway: std::time::Duration::ZERO,
+        };
+        let auth =
+            AuthSettings { guests: false, tickets: Some(TicketSettings { redis, key, once: true }), jwt: Some(jwt) };
+        let config = Config { auth: auth.clone(), ..Config::default() };
+        let open = Bound { tcp: Some("127.0.0.1:9999".parse().unwrap()), ..bound() };
+        let text = greeting(&config, &open, "");
+        assert!(!text.contains("hush"), "{text}");
+        assert!(text.contains("redis://:***@h:1/2 under ChatroomToken<name>, good for once; "), "{text}");
+        assert!(text.contains("signed by a key of --jwt-secret or --jwt-jwks"), "{text}");
+        assert!(text.contains("&name=lewin&token=TOKEN'"), "{text}");
+        assert!(text.contains("nc 127.0.0.1 9999   then /login NAME TOKEN"), "{text}");
+        let config = Config { auth: AuthSettings { guests: true, ..auth }, ..Config::default() };
+        let text = greeting(&config, &open, "");
+        assert!(text.contains("guests, whose names begin with ~; whoever"), "{text}");
+        assert!(!text.contains("TOKEN'"), "{text}");
     }
 
     #[test]

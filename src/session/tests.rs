@@ -196,3 +196,121 @@ fn who_is_asked_at_the_line_door_about_the_room_one_is_in_and_answered_in_one_bo
     let named = words.matches('大').count() / 32;
     assert!(words.len() < 1100 && words.ends_with(&format!(" and {} more", 5000 - named)), "{words}");
 }
+
+// --- rights and logins ----------------------------------------------------------------------------------------------
+
+fn known(rights: Rights) -> Identity {
+    let user =
+        User { id: crate::names::UserId::new("42".into()), name: DisplayName::parse("ada").unwrap(), info: None };
+    Identity { rights, ..Identity::of(user, Kind::Known) }
+}
+
+/// A client with a token, where guests may come in, too.
+fn session_of(identity: Identity, change: impl FnOnce(&mut Config)) -> Session {
+    let mut session = session_with(|config| {
+        config.auth.tickets = Some(crate::config::TicketSettings {
+            redis: crate::config::RedisSettings::new("redis://h".parse().unwrap()),
+            key: crate::config::TicketKey::parse("T<name>").unwrap(),
+            once: false,
+        });
+        change(config);
+    });
+    session.logged_in(identity);
+    session
+}
+
+fn rights(patterns: &[&str]) -> Rights {
+    Rights::in_rooms(&patterns.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap()
+}
+
+fn listed(session: &Session) -> Vec<String> {
+    let Reply::Welcome { rooms, .. } = session.welcome() else { panic!("no welcome") };
+    rooms.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_room_that_the_token_does_not_name_is_not_joined_read_asked_for_or_listed() {
+    let mut session = session_of(known(rights(&["team-*", "help"])), |_| {});
+    for kind in ["join", "history", "who", "typing", "leave"] {
+        let refused = refusal(ask(&mut session, &format!(r#"{{"type":"{kind}","room":"lobby"}}"#)));
+        assert_eq!(refused.code, ErrorCode::Forbidden, "{kind}");
+        assert_eq!(refused.tag.room.as_deref(), Some("lobby"));
+    }
+    assert_eq!(refusal(ask(&mut session, &say("hi"))).code, ErrorCode::Forbidden);
+    assert_eq!(refusal(session.line("/room lobby")).code, ErrorCode::Forbidden);
+    assert_eq!(listed(&session), ["help"]);
+    join(&mut session, "team-red");
+    join(&mut session, "help");
+}
+
+#[test]
+fn of_the_rooms_that_there_are_those_of_the_token_are_listed() {
+    let rooms = |config: &mut Config| {
+        config.rooms = Rooms::Only(["lobby", "help", "team-a"].map(|room| RoomName::parse(room).unwrap()).into());
+    };
+    assert_eq!(listed(&session_of(known(Rights::all()), rooms)), ["lobby", "help", "team-a"]);
+    let some = session_of(known(rights(&["team-*", "elsewhere"])), rooms);
+    assert_eq!(listed(&some), ["team-a"]);
+    assert_eq!(some.first_room(), RoomName::parse("team-a"));
+    let none = session_of(known(rights(&["elsewhere"])), rooms);
+    assert!(listed(&none).is_empty() && none.first_room().is_none());
+}
+
+#[test]
+fn a_reader_hears_and_does_not_speak_at_any_door() {
+    let mut reads = Rights::all();
+    reads.mute = true;
+    let mut session = session_of(known(reads), |_| {});
+    join(&mut session, "lobby");
+    let typing = r#"{"type":"typing","room":"lobby"}"#;
+    for action in [ask(&mut session, &say("hi")), ask(&mut session, typing), session.text("hi"), session.line("hi")] {
+        assert_eq!(refusal(action).code, ErrorCode::Muted);
+    }
+    let history = ask(&mut session, r#"{"type":"history","room":"lobby"}"#);
+    assert!(matches!(history, Action::History { .. }), "{history:?}");
+}
+
+#[test]
+fn beside_others_a_guest_stays_a_guest_by_every_name_and_nobody_else_takes_another() {
+    let mut guest = session_of(known(Rights::all()), |_| {});
+    guest.identity.kind = Kind::Guest { marked: true };
+    assert!(matches!(guest.line("/name ada"), Action::Renamed(words) if words == "name you are ~ada"));
+    assert_eq!(refusal(guest.line("/name ~ada")).code, ErrorCode::BadName);
+
+    let mut member = session_of(known(Rights::all()), |_| {});
+    assert_eq!(refusal(member.line("/name zoe")).code, ErrorCode::Forbidden);
+    assert_eq!(member.user().name.as_str(), "ada");
+}
+
+#[test]
+fn a_stranger_may_log_in_and_nothing_else() {
+    let mut session = session_of(Identity::stranger("192.0.2.1:7".parse().unwrap()), |_| {});
+    assert_eq!(session.first_room(), None);
+    for line in ["hi", "//hi", "/who", "/room lobby", "/name ada", "/dance"] {
+        assert_eq!(refusal(session.line(line)).code, ErrorCode::Unauthorized, "{line}");
+    }
+    assert!(matches!(session.line(""), Action::Nothing));
+    assert!(matches!(session.line("/help"), Action::Notice(words) if words.contains("/login NAME TOKEN")));
+    assert!(matches!(session.line("/quit"), Action::Close(CloseReason::Left)));
+    let Action::LogIn(brought) = session.line("/login Ada Lovelace s3cret") else { panic!("no login") };
+    assert_eq!((brought.name.as_deref(), brought.token.as_deref()), (Some("Ada Lovelace"), Some("s3cret")));
+    assert!(!format!("{brought:?}").contains("s3cret"));
+    let Action::LogIn(brought) = session.line("/login s3cret") else { panic!("no login") };
+    assert_eq!((brought.name.as_deref(), brought.token.as_deref()), (Some(""), Some("s3cret")));
+    assert_eq!(refusal(session.line("/login")).code, ErrorCode::Unauthorized);
+}
+
+#[test]
+fn tokens_are_not_tried_for_ever() {
+    let mut session = session_of(Identity::stranger("192.0.2.1:7".parse().unwrap()), |_| {});
+    for _ in 1..LOGINS {
+        assert_eq!(refusal(session.not_logged_in("no".into())).code, ErrorCode::Unauthorized);
+    }
+    assert!(matches!(session.not_logged_in("no".into()), Action::Close(CloseReason::Unauthorized)));
+}
+
+#[test]
+fn where_nobody_can_log_in_there_is_no_login() {
+    assert_eq!(refusal(session().line("/login ada s3cret")).code, ErrorCode::UnknownType);
+    assert!(matches!(session().line("/help"), Action::Notice(words) if !words.contains("login")));
+}
