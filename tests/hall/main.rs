@@ -2,6 +2,8 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../harness/ways.rs"]
+mod ways;
 #[path = "../harness/wire.rs"]
 mod wire;
 
@@ -21,6 +23,7 @@ mod frames;
 mod handshakes;
 mod leaving;
 mod line_door;
+mod logins;
 mod nginx;
 mod one_order;
 mod ops;
