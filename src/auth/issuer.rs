@@ -81,6 +81,16 @@ const P_256_PRIVATE: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgV/O
     UmWuYgUxzKW0IwuJ14/lhI/rm7sLKtVG2uDVgc34F1kHjocobrBReZbZ0Fr/9dg73ub0v27GKUBZqszHwBOd";
 const ED25519_PRIVATE: &str = "MC4CAQAwBQYDK2VwBCIEIIREHzuwKbuf8+7AwY9n+BX/jULBbcOrfl4fW2M91opI";
 
+/// A certificate of 127.0.0.1 that nobody vouches for, valid until 2126, and its key.
+pub const CERTIFICATE: &str = "MIIBojCCAUegAwIBAgIUIZmgEdyFrTTHNedzHOr1IjLdlIcwCgYIKoZIzj0EAwIwHjEcMBoGA1UEAwwTaXNzdWVyIG9mIHRoZSB0\
+    ZXN0czAgFw0yNjExMjQxMDQxMjhaGA8yMTI2MTAzMTEwNDEyOFowHjEcMBoGA1UEAwwTaXNzdWVyIG9mIHRoZSB0ZXN0czBZMBMG\
+    ByqGSM49AgEGCCqGSM49AwEHA0IABLxOtH4dgm9KauwrP8mKyKofiF4EPBWDY7VLA37uAZy2cMj2tEuNSVRPJ+UGyZRLqiJZ1KrT\
+    KBkSoGN9hpekp7CjYTBfMB0GA1UdDgQWBBQ13kqH9VldlYofNZSs/7qeH33zvDAfBgNVHSMEGDAWgBQ13kqH9VldlYofNZSs/7qe\
+    H33zvDAPBgNVHREECDAGhwR/AAABMAwGA1UdEwEB/wQCMAAwCgYIKoZIzj0EAwIDSQAwRgIhAIOIYkQfCXlXkP2HAummr+7vNYQE\
+    RfJ9eWIkar7HW/qtAiEAsJ/cVsoFFxzdb+Dqfz3CJIMq6B83f8sf0D4N+uFuZtY=";
+pub const CERTIFICATE_KEY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgGd+XJcJLkTrahn8pDvEsu3YJC4qvN5ymLsCpBpcaV9yhRANCAAS8\
+    TrR+HYJvSmrsKz/JisiqH4heBDwVg2O1SwN+7gGctnDI9rRLjUlUTyflBsmUS6oiWdSq0ygZEqBjfYaXpKew";
+
 /// Signs as the key of `algorithm` does.
 pub fn signature(algorithm: Algorithm, message: &str) -> String {
     let der = |text: &str| STANDARD.decode(text).unwrap();

@@ -241,7 +241,7 @@ impl Source {
         };
         let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or(Self::RULE)?;
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let tls = secure.then(|| tls_to(&host)).transpose()?;
+        let tls = secure.then(|| tls_to(&host, whom_this_machine_trusts()?)).transpose()?;
         let (user, host_header) = authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
         let plain: Vec<u8> = percent_decode_str(user).collect();
         Ok(Source {
@@ -309,16 +309,17 @@ impl Source {
     }
 }
 
-/// Trusts whom this machine trusts.
-fn tls_to(host: &str) -> Result<(TlsConnector, ServerName<'static>), String> {
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| Source::RULE)?;
+fn whom_this_machine_trusts() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(
-            "no certificate could be believed, since this machine trusts nobody (install ca-certificates)".into()
-        );
-    }
+    let some = !roots.is_empty();
+    some.then_some(roots).ok_or_else(|| {
+        "https needs certificates that this machine trusts, and it has none; install ca-certificates".into()
+    })
+}
+
+fn tls_to(host: &str, roots: RootCertStore) -> Result<(TlsConnector, ServerName<'static>), String> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| Source::RULE)?;
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
