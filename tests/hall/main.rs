@@ -15,6 +15,7 @@ mod bad_input;
 mod browser;
 mod cli;
 mod cluster;
+mod django;
 mod echo;
 mod floods;
 mod frames;

@@ -55,7 +55,7 @@ LOGIN_REDIRECT_URL = "room"
 LOGOUT_REDIRECT_URL = "login"
 
 STATIC_URL = "/static/"
-USE_TZ = True
+TIME_ZONE = "UTC"
 
 # Behind https: HTTPS=1. The proxy says which requests came by it (`X-Forwarded-Proto` in nginx.conf).
 if os.environ.get("HTTPS"):
