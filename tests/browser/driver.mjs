@@ -69,8 +69,12 @@ const actions = {
   },
   /** What stands in all elements of a selector, now: their text, or what was typed into them. */
   async read({ who, at }) {
-    return people[who].page.locator(at).evaluateAll((elements) =>
+    const read = () => people[who].page.locator(at).evaluateAll((elements) =>
       elements.map((element) => (element.matches("input, textarea") ? element.value : element.textContent)));
+    return read().catch((error) => {
+      if (!error.message.includes("because of a navigation")) throw error;
+      return read(); // of the page that has come
+    });
   },
   async attribute({ who, at, name }) {
     return people[who].page.locator(at).getAttribute(name);

@@ -171,10 +171,15 @@ impl Site {
     async fn log_in(&self, chromium: &Arc<Mutex<Chromium>>, name: &str) -> Person {
         let person = Person::open(chromium, &self.url("/")).await;
         assert_eq!(person.address().await, self.url("/login/?next=/"));
-        person.fill("#id_username", name).await;
-        person.enter("#id_password", &self.passwords()[name]).await;
+        self.fill_in(&person, name).await;
         person.wait_connected().await;
         person
+    }
+
+    /// Fills in the form of the login page.
+    async fn fill_in(&self, person: &Person, name: &str) {
+        person.fill("#id_username", name).await;
+        person.enter("#id_password", &self.passwords()[name]).await;
     }
 }
 
@@ -343,6 +348,27 @@ async fn two_tabs_that_ask_at_the_same_moment_both_come_in() {
             assert_eq!(ticket["token"], site.ticket("zoe"), "each of {tickets:?} is the one that lets in");
         }
     }
+}
+
+#[tokio::test]
+async fn who_logs_in_as_somebody_else_in_another_tab_speaks_as_that_one_in_both() {
+    let state = tempfile::tempdir().expect("a directory");
+    let site = Site::start(state.path()).await;
+    let chromium = Chromium::start();
+    let one = site.log_in(&chromium, "lewin").await;
+    let its_node = site.crowds().await.iter().position(|&crowd| crowd == 1.0).expect("a node");
+    let other = one.tab(&site.url("/")).await;
+    other.click("#logout").await;
+    site.fill_in(&other, "zoe").await;
+    other.wait_connected().await;
+    assert_eq!(one.read("header span").await, ["lewin"]);
+
+    site.kill_node(its_node);
+    one.wait_read("header span", &texts(&["zoe"])).await;
+    one.wait_connected().await;
+    one.say("it is me").await;
+    other.wait_messages(&texts(&["it is me"])).await;
+    assert_eq!(other.read("#messages .own .name").await, ["zoe"]);
 }
 
 #[tokio::test]

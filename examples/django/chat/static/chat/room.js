@@ -26,7 +26,10 @@ async function getToken() {
   }
   if (!answer.ok) throw new Error(`no ticket: ${answer.status}`);
   const ticket = await answer.json();
-  if (ticket.name !== name) location.reload(); // somebody else has logged in meanwhile, in another tab
+  if (ticket.name !== name) {
+    location.reload();
+    throw new Error("somebody else has logged in, in another tab");
+  }
   return ticket;
 }
 
