@@ -93,10 +93,12 @@ impl Site {
 
     /// Where its logs and sockets are.
     fn directory(&self) -> PathBuf {
-        let mut entries = std::fs::read_dir(self.temporary.path()).expect("a directory");
-        entries
-            .find_map(|entry| Some(entry.ok()?.path()).filter(|path| path.join("redis.sock").exists()))
-            .expect("logs")
+        self.find_directory().expect("a directory with its sockets")
+    }
+
+    fn find_directory(&self) -> Option<PathBuf> {
+        let mut entries = std::fs::read_dir(self.temporary.path()).ok()?.flatten();
+        entries.find_map(|entry| Some(entry.path()).filter(|path| path.join("redis.sock").exists()))
     }
 
     fn log(&self, name: &str) -> String {
@@ -187,12 +189,14 @@ impl Drop for Site {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- the site says\n{}", self.said());
-            for log in ["nginx.log", "site.log", "node1.log", "node2.log"] {
-                eprintln!("--- {log}\n{}", std::fs::read_to_string(self.directory().join(log)).unwrap_or_default());
+            let directory = self.find_directory().unwrap_or_default();
+            for log in ["nginx.log", "access.log", "site.log", "node1.log", "node2.log"] {
+                eprintln!("--- {log}\n{}", std::fs::read_to_string(directory.join(log)).unwrap_or_default());
             }
         }
+        // It stops what it started; without it nobody else would.
         if self.run.try_wait().is_ok_and(|status| status.is_none()) {
-            kill("TERM", &self.run.id().to_string());
+            let _ = Command::new("kill").arg(self.run.id().to_string()).status();
         }
         let _ = self.run.wait();
     }
