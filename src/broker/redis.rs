@@ -7,11 +7,13 @@
 //! - [`publisher`]: a shard's bounded queue and the one task that stores what gathers in it.
 //! - [`subscription`]: which rooms this node listens to, and what it hears.
 //! - [`trouble`]: what can be wrong, in words; [`health`]: what is wrong now.
+//! - [`asking`]: a Redis that is asked now and then, for others than the rooms.
 //!
 //! A server is used over two connections: a multiplexed one for commands, and one that only listens; with `--redis-wait`
 //! there is one more, for storing. A time-out is ambiguous: what was asked may have happened. So whatever is asked can be
 //! asked again, with the same message id, until [`DEADLINE`].
 
+pub mod asking;
 mod cluster;
 mod functions;
 mod health;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::patiently;
+use super::{patiently, secrets};
 
 pub struct Line {
     reader: BufReader<OwnedReadHalf>,
@@ -32,6 +32,7 @@ impl Line {
 
     /// Sends bytes as they are.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        String::from_utf8_lossy(bytes.as_ref()).lines().for_each(secrets::keep_line);
         let sent = patiently("the server to take a line", self.writer.write_all(bytes.as_ref()));
         sent.await.unwrap_or_else(|error| panic!("{}: cannot send: {error}", self.address));
     }

@@ -30,6 +30,7 @@ mod nginx;
 mod node;
 mod plain;
 pub mod redis;
+pub mod secrets;
 mod socket;
 mod still;
 

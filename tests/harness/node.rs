@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use futures::future::join_all;
 
-use super::{Answer, LOOK_AGAIN, PATIENCE, get, wait_until};
+use super::{Answer, LOOK_AGAIN, PATIENCE, get, secrets, wait_until};
 
 /// A node on free ports of 127.0.0.1; killed when dropped.
 pub struct Node {
@@ -204,13 +204,15 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("--- log of the node at {}\n{}", self.bound.listen, self.log());
         }
+        secrets::assert_unread(&self.log(), &format!("the node at {}", self.bound.listen));
     }
 }
 
 /// The command line of a node on free ports, with nothing of our own environment.
 fn command(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_townhall"));
-    command.env_clear().arg("serve");
+    // Whatever the hall can be made to log must hold no secret.
+    command.env_clear().env("RUST_LOG", "trace").arg("serve");
     for listener in ["--listen", "--ops", "--tcp"] {
         if !options.contains(&listener) {
             command.args([listener, "127.0.0.1:0"]);

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::fitful::Fitful;
-use super::patiently;
+use super::{patiently, secrets};
 
 pub(super) struct Socket {
     stream: WebSocketStream<Fitful>,
@@ -80,8 +80,10 @@ impl Socket {
         subprotocol: Option<&str>,
         seed: Option<u64>,
     ) -> Result<Socket, Refusal> {
+        secrets::keep_address(url);
         let mut request = url.into_client_request().unwrap_or_else(|error| panic!("{url}: {error}"));
         if let Some(subprotocol) = subprotocol {
+            secrets::keep_header(subprotocol);
             let header = subprotocol.parse().expect("not a header's value");
             request.headers_mut().insert("Sec-WebSocket-Protocol", header);
         }
@@ -99,12 +101,14 @@ impl Socket {
     }
 
     pub(super) async fn send(&mut self, message: Message) -> Result<(), Error> {
+        keep(&message);
         self.stream.send(message).await
     }
 
     /// In one write, so that the server reads all of it at once.
     pub(super) async fn send_together(&mut self, messages: Vec<Message>) -> Result<(), Error> {
         for message in messages {
+            keep(&message);
             self.stream.feed(message).await?;
         }
         self.stream.flush().await
@@ -135,6 +139,13 @@ impl Socket {
                 None => return Heard::Closed(1006, "the connection ended".into()),
             }
         }
+    }
+}
+
+/// What it says is in no log.
+fn keep(message: &Message) {
+    if let Message::Text(text) = message {
+        secrets::keep_frame(text);
     }
 }
 
