@@ -19,6 +19,16 @@
  *   only when the room's backlog has been read without finding it.
  * - It reconnects by itself until `close()` is called or the server says never to come back.
  *
+ * Where a login is needed, `getToken` brings what the site gives to those who have logged in:
+ *
+ *     const getToken = async () => {
+ *       const answer = await fetch("/chat/token", { method: "POST", headers: { "X-CSRFToken": csrf } });
+ *       if (answer.status === 401) hall.close(); // logged out: no further attempt
+ *       if (!answer.ok) throw new Error(`no token: ${answer.status}`);
+ *       return answer.json(); // {"name": "lewin", "token": "…"}
+ *     };
+ *     const hall = new Townhall("wss://example.org/ws", { getToken });
+ *
  * ## Events
  * All are `CustomEvent`s; `detail` is the server's frame unless another shape is given.
  *
@@ -43,13 +53,17 @@
  */
 
 const SUBPROTOCOL = "townhall.v1";
+/** A subprotocol that is a token: it stands in no address, so in no log. */
+const BEARER = "bearer.";
+/** What a subprotocol may consist of (RFC 9110, `token`); any other token goes into the address. */
+const SUBPROTOCOL_CHARS = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
 /** Full jitter: a wait is anything between nothing and a bound that doubles from the first to the second. */
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_LAST_MS = 20_000;
 /** A connection that lived this long was a good one: the next one is tried quickly again. */
 const STABLE_MS = 5_000;
-/** From opening a socket to its `welcome`. */
+/** From asking for a token, or opening a socket, to the `welcome`. */
 const WELCOME_DEADLINE_MS = 10_000;
 /** Of the server's `beat`: without a text frame for so many of them the line is dead. */
 const DEAD_BEATS = 2.5;
@@ -58,6 +72,8 @@ const PENDING_CAPACITY = 200;
 /** Where the server did not say when to try again. */
 const RETRY_MS = 1_000;
 
+/** The token with which we came is no longer valid; with a new one we may come back at once. */
+const EXPIRED = 4101;
 /** What the server means by the close codes after which nobody comes back by himself; others of 40xx are `closed`. */
 const FAREWELLS = new Map([[4001, "unauthorized"], [4003, "banned"], [4004, "kicked"]]);
 /** Refusals that pass: the same command may be sent again. */
@@ -72,7 +88,7 @@ const EPHEMERAL = new Set(["presence", "typing", "members"]);
  * @typedef {object} StateDetail
  * @property {State} state
  * @property {number} [code] why a connection ended: a close code, as the server or the browser gave it
- * @property {string} [reason]
+ * @property {string} [reason] in the server's words; or why there was no token
  * @property {number} [retry_ms] when `waiting`: how long
  *
  * @typedef {{epoch: string, offset: number}} Position a place in a room's log
@@ -84,6 +100,8 @@ const EPHEMERAL = new Set(["presence", "typing", "members"]);
  *
  * @typedef {object} Options
  * @property {string} [name] how others see us; without it, our address
+ * @property {() => Promise<string | {name?: string, token: string}>} [getToken] asked before every attempt to connect;
+ *   when it fails, so has the attempt, and the next one asks again. A ticket is for a name: that beside it, or `name`
  * @property {string} [key] a secret UUID that makes a guest the same person after a reconnection. One is made for this
  *   object's lifetime when it is absent
  * @property {any} [WebSocket] the class to use where there is no global one
@@ -113,7 +131,8 @@ const EPHEMERAL = new Set(["presence", "typing", "members"]);
 /** Why something that was asked for did not happen. */
 export class TownhallError extends Error {
   /**
-   * @param {string} code one of the server's error codes, or of ours: `offline`, `closed`, `left`, `expired`, `too_many`
+   * @param {string} code one of the server's error codes, or of ours: `offline`, `closed`, `left`, `expired`,
+   *   `too_many`, `other_user`
    * @param {string} message
    * @param {{room?: string, id?: string, retry_after_ms?: number}} [about]
    */
@@ -182,6 +201,8 @@ export class Townhall extends EventTarget {
   /** @type {string} */ #key;
   /** @type {URL} */ #url;
   /** @type {any} */ #WebSocket;
+  /** @type {Options["getToken"]} */ #getToken;
+  /** The attempt that waits for its token; any other's comes too late. @type {object | null} */ #asking = null;
   /** The socket whose events count; those of any other are ignored. @type {any} */ #socket = null;
   /** @type {Map<string, Room>} */ #rooms = new Map();
   /** In the order of the calls to `send`. @type {Map<string, Say>} */ #pending = new Map();
@@ -206,7 +227,7 @@ export class Townhall extends EventTarget {
    * @param {string | URL} url of the hall's `/ws`; relative to the page where there is one, `http` counts as `ws`
    * @param {Options} [options]
    */
-  constructor(url, { name = "", key = uuid(), WebSocket = globalThis.WebSocket } = {}) {
+  constructor(url, { name = "", key = uuid(), getToken, WebSocket = globalThis.WebSocket } = {}) {
     super();
     if (!WebSocket) throw new TypeError("there is no WebSocket here: pass one as { WebSocket }");
     this.#url = new URL(url, globalThis.location?.href);
@@ -214,6 +235,7 @@ export class Townhall extends EventTarget {
     this.#url.hash = "";
     this.#name = name;
     this.#key = key;
+    this.#getToken = getToken;
     this.#WebSocket = WebSocket;
   }
 
@@ -253,7 +275,12 @@ export class Townhall extends EventTarget {
     this.#end("closed", { code: 1000, reason: "the client left" });
   }
 
-  /** Changes how others see us: a short reconnection as the same person, under which nothing is lost. @param {string} name */
+  /**
+   * Changes how others see us: a short reconnection as the same person, under which nothing is lost. For guests: who
+   * has a token is called as that says.
+   *
+   * @param {string} name
+   */
   rename(name) {
     if (name === this.#name) return;
     this.#name = name;
@@ -327,23 +354,46 @@ export class Townhall extends EventTarget {
 
   #open() {
     clearTimeout(this.#retryTimer);
+    this.#deadTimer = setTimeout(() => this.#dead(), WELCOME_DEADLINE_MS);
+    if (this.#getToken) this.#askForToken(this.#getToken);
+    else this.#knock({ key: this.#key, name: this.#name }, [SUBPROTOCOL]);
+    this.#become("connecting");
+  }
+
+  /** @param {NonNullable<Options["getToken"]>} getToken */
+  async #askForToken(getToken) {
+    const asking = (this.#asking = {});
+    try {
+      const brought = await Promise.resolve().then(getToken);
+      const { name = this.#name, token } = typeof brought === "string" ? { token: brought } : (brought ?? {});
+      if (typeof token !== "string" || !token) throw new TypeError("getToken gave no token");
+      if (asking !== this.#asking) return;
+      if (SUBPROTOCOL_CHARS.test(token)) this.#knock({ name }, [SUBPROTOCOL, BEARER + token]);
+      else this.#knock({ name, token }, [SUBPROTOCOL]);
+    } catch (error) {
+      if (asking === this.#asking) this.#lost(undefined, error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  /** Opens a socket. @param {Record<string, string>} query @param {string[]} protocols */
+  #knock(query, protocols) {
     const url = new URL(this.#url);
-    url.searchParams.set("key", this.#key);
-    if (this.#name) url.searchParams.set("name", this.#name);
-    const socket = new this.#WebSocket(url.href, [SUBPROTOCOL]);
+    for (const [name, value] of Object.entries(query)) {
+      if (value) url.searchParams.set(name, value);
+    }
+    const socket = new this.#WebSocket(url.href, protocols);
     this.#socket = socket;
     const ours = () => socket === this.#socket;
     socket.onmessage = (/** @type {any} */ { data }) => ours() && this.#heard(data);
     socket.onclose = (/** @type {any} */ { code, reason }) => ours() && this.#lost(code, reason);
     socket.onerror = () => {}; // A close follows; but some WebSockets throw what nobody listens to.
-    this.#deadTimer = setTimeout(() => this.#dead(), WELCOME_DEADLINE_MS);
-    this.#become("connecting");
   }
 
   /** Lets go of the socket and of all that belonged to it alone. @param {number} code @param {string} reason */
   #drop(code, reason) {
     const socket = this.#socket;
     this.#socket = null;
+    this.#asking = null;
     if (this.#welcomedAt && Date.now() - this.#welcomedAt >= STABLE_MS) this.#attempt = 0;
     this.#welcomedAt = 0;
     for (const timer of [this.#retryTimer, this.#deadTimer, this.#moveTimer, this.#flushTimer]) clearTimeout(timer);
@@ -359,14 +409,24 @@ export class Townhall extends EventTarget {
     socket?.close(code, reason);
   }
 
-  /** The socket is closed, by whomever. @param {number} code @param {string} reason */
+  /**
+   * The socket is closed, by whomever, or there was no token for one.
+   *
+   * @param {number | undefined} code
+   * @param {string} reason
+   */
   #lost(code, reason) {
     this.#drop(1000, "");
-    if (code >= 4000 && code < 4100) {
+    if (code !== undefined && code >= 4000 && code < 4100) {
       this.#end(FAREWELLS.get(code) ?? "closed", { code, reason });
       return;
     }
-    const bound_ms = Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** this.#attempt++);
+    const attempt = this.#attempt++;
+    if (code === EXPIRED && this.#getToken && attempt === 0) {
+      this.#open();
+      return;
+    }
+    const bound_ms = Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** attempt);
     const retry_ms = Math.random() * bound_ms;
     this.#retryTimer = setTimeout(() => this.#open(), retry_ms);
     this.#become("waiting", { code, reason, retry_ms });
@@ -442,6 +502,7 @@ export class Townhall extends EventTarget {
   /** @param {any} frame */
   #welcomed(frame) {
     clearTimeout(this.#deadTimer);
+    if (this.user && this.user.id !== frame.user.id) this.#disown();
     this.#welcome = frame;
     this.#welcomedAt = Date.now();
     this.#pace = new Pace(frame.limits?.rate ?? 0, frame.limits?.burst ?? 1);
@@ -614,6 +675,13 @@ export class Townhall extends EventTarget {
     say.sent = false;
     this.#holdUntil = Math.max(this.#holdUntil, Date.now() + (frame.retry_after_ms ?? RETRY_MS));
     this.#flush();
+  }
+
+  /** A new token may be another person's, who said nothing of what waits. */
+  #disown() {
+    for (const say of [...this.#pending.values()]) {
+      this.#fail(say, new TownhallError("other_user", "it was said by somebody else, who is no longer here", say));
+    }
   }
 
   /** @param {Say} say @param {TownhallError} error */

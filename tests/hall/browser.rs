@@ -1,158 +1,6 @@
 //! The pages in a real Chromium, as people use them: what they type and what they then see.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex};
-
-use serde_json::{Value, json};
-
-use crate::harness::{Json, Nginx, NginxKind, Node, Plain, RedisServer, get, wait_until};
-
-/// A Chromium and the Node process that moves it, by tests/browser/driver.mjs; both end when this is dropped.
-struct Chromium {
-    node: Child,
-    commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Chromium {
-    fn start() -> Arc<Mutex<Chromium>> {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
-        let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
-        let advice = "`tests/setup` installs what the tests need";
-        assert!(
-            Path::new(&chromium).exists(),
-            "no Chromium at {chromium}: install Debian's package `chromium`, or set CHROMIUM to another one; {advice}"
-        );
-        assert!(
-            directory.join("node_modules/playwright-core").exists(),
-            "no playwright-core: run `npm ci` in {}; {advice}",
-            directory.display()
-        );
-        let mut node = Command::new("node")
-            .arg("driver.mjs")
-            .current_dir(directory)
-            .env("CHROMIUM", chromium)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("no `node` ({error}): install Debian's package `nodejs`; {advice}"));
-        let commands = node.stdin.take().expect("stdin is piped");
-        let answers = BufReader::new(node.stdout.take().expect("stdout is piped"));
-        Arc::new(Mutex::new(Chromium { node, commands, answers }))
-    }
-
-    fn ask(&mut self, command: &Value) -> Value {
-        writeln!(self.commands, "{command}").expect("the driver has ended");
-        let mut line = String::new();
-        self.answers.read_line(&mut line).expect("the driver answers");
-        assert!(!line.is_empty(), "the driver ended at {command}; its words are above");
-        let answer: Value = serde_json::from_str(&line).expect("an answer is JSON");
-        assert!(answer["error"].is_null(), "{}", answer["error"].as_str().unwrap_or_default());
-        answer["value"].clone()
-    }
-}
-
-impl Drop for Chromium {
-    fn drop(&mut self) {
-        let _ = self.node.kill(); // its Chromium ends with the pipe between them
-        let _ = self.node.wait();
-    }
-}
-
-/// Somebody with a browser of their own, looking at one page.
-struct Person {
-    chromium: Arc<Mutex<Chromium>>,
-    who: Value,
-}
-
-impl Person {
-    async fn open(chromium: &Arc<Mutex<Chromium>>, url: &str) -> Person {
-        let mut person = Person { chromium: chromium.clone(), who: Value::Null };
-        person.who = person.act(json!({"action": "open", "url": url})).await;
-        person
-    }
-
-    /// The driver's pipe blocks; the clocks of the test go on meanwhile.
-    async fn act(&self, mut command: Value) -> Value {
-        command["who"] = self.who.clone();
-        let chromium = self.chromium.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            let mut chromium = chromium.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            chromium.ask(&command)
-        });
-        asked.await.unwrap_or_else(|failure| std::panic::resume_unwind(failure.into_panic()))
-    }
-
-    async fn visit(&self, url: &str) {
-        self.act(json!({"action": "goto", "url": url})).await;
-    }
-
-    async fn reload(&self) {
-        self.act(json!({"action": "reload"})).await;
-    }
-
-    async fn enter(&self, field: &str, text: &str) {
-        self.act(json!({"action": "fill", "at": field, "text": text})).await;
-        self.act(json!({"action": "press", "at": field, "key": "Enter"})).await;
-    }
-
-    /// What stands at a selector now.
-    async fn read(&self, at: &str) -> Vec<String> {
-        let texts = self.act(json!({"action": "read", "at": at})).await;
-        serde_json::from_value(texts).expect("texts")
-    }
-
-    async fn wait_read(&self, at: &str, expected: &[String]) {
-        let mut seen = Vec::new();
-        let shown = wait_until("a page shows what it should", async || {
-            seen = self.read(at).await;
-            seen == expected
-        });
-        let in_time = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(shown)).await;
-        assert!(in_time.is_ok(), "{at} of {} shows {seen:?} and not {expected:?}", self.who);
-    }
-
-    async fn assert_content(&self) {
-        let complaints = self.act(json!({"action": "complaints"})).await;
-        assert_eq!(complaints, json!([]), "the page of {} complains", self.who);
-    }
-
-    /// As [`Person::assert_content`], where handshakes may have failed: Chromium puts each into the console.
-    async fn assert_content_but_for_handshakes(&self) {
-        let complaints = self.act(json!({"action": "complaints"})).await;
-        let complaints: Vec<String> = serde_json::from_value(complaints).expect("texts");
-        let others = complaints.iter().filter(|complaint| !complaint.contains("WebSocket connection to"));
-        assert_eq!(others.collect::<Vec<_>>(), Vec::<&String>::new());
-    }
-
-    // The hall's own page:
-
-    /// Opens the page and waits until it is connected; `name` as typed.
-    async fn come_in(chromium: &Arc<Mutex<Chromium>>, url: &str, name: &str) -> Person {
-        let person = Person::open(chromium, url).await;
-        person.wait_connected().await;
-        person.enter("#name", name).await;
-        person.wait_connected().await;
-        person
-    }
-
-    async fn wait_connected(&self) {
-        let attribute = json!({"action": "attribute", "at": "body", "name": "data-state"});
-        wait_until("the page is connected", async || self.act(attribute.clone()).await == "open").await;
-    }
-
-    async fn say(&self, text: &str) {
-        self.enter("#text", text).await;
-    }
-
-    /// The texts of all messages on the page, oldest first; those that are on their way too.
-    async fn wait_messages(&self, expected: &[String]) {
-        self.wait_read("#view .message .text", expected).await;
-        self.wait_read("#unsent .message", &[]).await;
-    }
-}
+use crate::harness::{Chromium, Json, Nginx, NginxKind, Node, Person, Plain, RedisServer, get, wait_until};
 
 /// Two nodes of one hall, and nginx in front of them.
 struct Hall {
@@ -335,8 +183,8 @@ async fn the_echo_page_shows_what_comes_back() {
     let chromium = Chromium::start();
     let person = Person::open(&chromium, &format!("http://{}/echo", node.http())).await;
     person.wait_read("#output", &texts(&["Status: Connected\n"])).await;
-    person.act(json!({"action": "fill", "at": "#input", "text": "大厅"})).await;
-    person.act(json!({"action": "click", "at": "#send"})).await;
+    person.fill("#input", "大厅").await;
+    person.click("#send").await;
     person.wait_read("#output", &texts(&["Status: Connected\nServer: 大厅\n"])).await;
     node.kill();
     person.wait_read("#output", &texts(&["Status: Connected\nServer: 大厅\nConnection closed.\n"])).await;
@@ -349,8 +197,7 @@ async fn behind_the_tutorials_location_the_pages_work() {
     let front = Nginx::start(&[node.port()], NginxKind::TutorialGin).await;
     let chromium = Chromium::start();
     let ada = Person::come_in(&chromium, &format!("http://{}/gin", front.http()), "ada").await;
-    let address = ada.act(json!({"action": "address"})).await;
-    assert_eq!(address, format!("http://{}/gin/", front.http()));
+    assert_eq!(ada.address().await, format!("http://{}/gin/", front.http()));
     let lewin = Person::open(&chromium, &format!("http://{}/gin/chatroom?name=lewin", front.http())).await;
     lewin.wait_read("#output", &texts(&["[提示] 成功连接服务器\n"])).await;
     lewin.enter("#input", "through /gin").await;

@@ -17,6 +17,7 @@ mod bad_input;
 mod browser;
 mod cli;
 mod cluster;
+mod django;
 mod echo;
 mod floods;
 mod frames;

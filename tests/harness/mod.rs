@@ -17,6 +17,7 @@
 
 #![allow(dead_code, unused_imports)] // every test binary takes the parts it needs
 
+mod browser;
 mod bystanders;
 mod crowd;
 mod cut;
@@ -36,6 +37,7 @@ mod still;
 use std::future::Future;
 use std::time::Duration;
 
+pub use browser::{Chromium, Person};
 pub use bystanders::Bystanders;
 pub use crowd::Crowd;
 pub use cut::Cut;

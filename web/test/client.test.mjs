@@ -550,6 +550,178 @@ test("history fails with the line and with the server's words", async () => {
   assert.deepEqual(await outcome(made.history("lobby")), { error: "offline" });
 });
 
+/** One that comes in with tokens; `bring` is what `getToken` does for the attempt of a number, from 1. */
+function known(bring, options = {}) {
+  let attempts = 0;
+  const made = hall({ name: undefined, getToken: async () => bring(++attempts), ...options });
+  made.attempts = () => attempts;
+  made.connect();
+  return made;
+}
+
+/** Lets promises have their turn. */
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+test("a token comes as subprotocol, beside the name that it is for, and in no address", async () => {
+  const made = known(() => ({ name: "李 雷", token: "a-_~.1" }));
+  assert.equal(made.state, "connecting");
+  assert.equal(FakeSocket.opened.length, 0, "nobody knocks before the token is there");
+  await turn();
+  assert.deepEqual(newest().protocols, ["townhall.v1", "bearer.a-_~.1"]);
+  assert.deepEqual([...newest().url.searchParams], [["name", "李 雷"]], "and a guest's key is none of its business");
+  newest().welcome();
+  assert.equal(made.state, "open");
+});
+
+test("a token alone is for the name that was given, if any", async () => {
+  known(() => "t1", { name: "us" });
+  await turn();
+  assert.deepEqual([newest().protocols[1], newest().url.search], ["bearer.t1", "?name=us"]);
+  known(() => "t2");
+  await turn();
+  assert.deepEqual([newest().protocols[1], newest().url.search], ["bearer.t2", ""]);
+});
+
+test("a token that can be no subprotocol comes in the address", async () => {
+  for (const token of ["a b", "YQ==", "a/b", "a,b", "密"]) {
+    known(() => token);
+    await turn();
+    assert.deepEqual(newest().protocols, ["townhall.v1"]);
+    assert.equal(newest().url.searchParams.get("token"), token);
+  }
+});
+
+test("every attempt to connect brings a token of its own", async () => {
+  const made = known((attempt) => `t${attempt}`);
+  made.join("lobby");
+  await turn();
+  newest().welcome();
+  newest().join({ offset: 5 });
+  newest().drop();
+  pass_ms(250);
+  await turn();
+  assert.equal(newest().protocols[1], "bearer.t2");
+  newest().welcome();
+  assert.deepEqual(newest().all("join")[0].after, { epoch: "e1", offset: 5 });
+  newest().say({ type: "reconnect", after_ms: 10 });
+  pass_ms(10);
+  await turn();
+  assert.equal(newest().protocols[1], "bearer.t3");
+});
+
+test("without a token an attempt has failed, and the next one asks again", async () => {
+  const away = () => Promise.reject(new Error("the site is away"));
+  const failures = [away, () => "", () => undefined, () => ({ name: "us" }), () => Promise.reject("up")];
+  const made = known((attempt) => (failures[attempt - 1] ?? (() => "t"))());
+  made.join("lobby");
+  const sent = made.send("lobby", "one");
+  for (const bound_ms of [500, 1000, 2000, 4000, 8000]) {
+    await turn();
+    const [, { state, code, retry_ms }] = made.heard.at(-1);
+    assert.deepEqual([state, code, retry_ms], ["waiting", undefined, bound_ms / 2]);
+    pass_ms(bound_ms / 2);
+  }
+  await turn();
+  const reasons = made.heard.filter(([, { state }]) => state === "waiting").map(([, { reason }]) => reason);
+  const none = "getToken gave no token";
+  assert.deepEqual(reasons, ["the site is away", none, none, none, "up"]);
+  assert.equal(FakeSocket.opened.length, 1, "nobody knocked without a token");
+  newest().welcome();
+  newest().join();
+  assert.deepEqual(newest().all("say").map(({ text }) => text), ["one"]);
+  assert.equal(await outcome(sent), "pending");
+});
+
+test("a getToken that throws at once is an attempt that failed, too", async () => {
+  const made = hall({ getToken: () => { throw new Error("broken"); } });
+  made.connect();
+  await turn();
+  assert.deepEqual([made.state, made.heard.at(-1)[1].reason], ["waiting", "broken"]);
+});
+
+test("a token that comes too late is not used", async () => {
+  const waiting = [];
+  const made = known(() => new Promise((resolve) => waiting.push(resolve)));
+  await turn();
+  pass_ms(9_999);
+  assert.equal(made.state, "connecting");
+  pass_ms(1);
+  assert.equal(made.state, "waiting");
+  pass_ms(250);
+  await turn();
+  assert.equal(made.attempts(), 2);
+  waiting[0]("late");
+  await turn();
+  assert.equal(FakeSocket.opened.length, 0);
+  waiting[1]("fresh");
+  await turn();
+  assert.deepEqual(FakeSocket.opened.map(({ protocols }) => protocols[1]), ["bearer.fresh"]);
+});
+
+test("who closes while a token is being got is closed, and getToken may do so itself", async () => {
+  let bring;
+  const left = known(() => new Promise((resolve) => { bring = resolve; }));
+  await turn();
+  left.close();
+  bring("t");
+  const out = known(() => {
+    out.close();
+    throw new Error("logged out");
+  });
+  await turn();
+  pass_ms(60_000);
+  await turn();
+  for (const made of [left, out]) assert.deepEqual([made.state, made.attempts()], ["closed", 1]);
+  assert.equal(FakeSocket.opened.length, 0);
+});
+
+test("after its token has expired it comes at once with a new one, but not over and over", async () => {
+  const made = known((attempt) => `t${attempt}`);
+  await turn();
+  newest().welcome();
+  newest().drop(4101, "expired");
+  assert.equal(made.state, "connecting");
+  await turn();
+  assert.equal(newest().protocols[1], "bearer.t2");
+  newest().welcome();
+  newest().drop(4101, "expired");
+  assert.deepEqual([made.state, made.heard.at(-1)[1].retry_ms], ["waiting", 500]);
+  pass_ms(500);
+  await turn();
+  newest().welcome();
+  pass_ms(5_000);
+  newest().drop(4101, "expired");
+  assert.equal(made.state, "connecting", "a token that lasted is another matter");
+});
+
+test("a token that nobody wants is the end", async () => {
+  const made = known((attempt) => `t${attempt}`);
+  await turn();
+  newest().say({ type: "error", code: "unauthorized", message: "that is not your token" });
+  newest().drop(4001, "unauthorized");
+  pass_ms(60_000);
+  await turn();
+  assert.deepEqual([made.state, made.attempts()], ["closed", 1]);
+});
+
+test("what one person said is not said by another who has the next token", async () => {
+  const made = known((attempt) => `t${attempt}`);
+  made.join("lobby");
+  await turn();
+  newest().welcome();
+  newest().join();
+  const sent = made.send("lobby", "mine");
+  for (const user of [US, THEM]) {
+    newest().drop();
+    pass_ms(500);
+    await turn();
+    newest().welcome({ user });
+    newest().join({ recovered: true });
+    assert.equal(newest().all("say").length, user === US ? 1 : 0);
+  }
+  assert.deepEqual(await outcome(sent), { error: "other_user" });
+});
+
 test("a new name is taken by the same person, who misses nothing", async () => {
   const made = settled(5);
   const sent = made.send("lobby", "one");
