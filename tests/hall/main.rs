@@ -40,6 +40,7 @@ mod rooms;
 mod said_once;
 mod seats;
 mod sentinel;
+mod signed_tokens;
 mod signs_of_life;
 mod subscription;
 mod two_versions;
