@@ -364,7 +364,9 @@ fn what_says_how_tokens_are_checked_is_refused_where_none_are() {
 
 #[test]
 fn a_secret_is_long_enough_and_is_no_key_and_is_never_shown() {
-    let jwt = |options: &[&str]| [&["--auth=jwt", "--listen=0.0.0.0:8080"], options].concat();
+    fn jwt<'a>(options: &[&'a str]) -> Vec<&'a str> {
+        [&["--auth=jwt", "--listen=0.0.0.0:8080"], options].concat()
+    }
     with(&jwt(&["--jwt-secret", SECRET]));
     with(&["--auth=jwt", "--jwt-secret=short"]);
     with(&["--auth=jwt", "--jwt-secret=short", "--listen=[::1]:8080", "--tcp"]);

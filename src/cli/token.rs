@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::{
-    DAY, JwtSecret, MINUTE, RedisCa, RoomsRedis, SECOND, TicketKeyOption, TicketRedis, Way, no_ticket_redis,
-    reached_by, read_bounded, unreadable,
+    DAY, JwtSecret, RedisCa, RoomsRedis, SECOND, TicketKeyOption, TicketRedis, Way, no_ticket_redis, reached_by,
+    read_bounded, unreadable,
 };
 use crate::auth::rights::{Rights, RoomPattern};
 use crate::config::{ConfigError, Secret};

@@ -293,7 +293,7 @@ async fn the_sites_redis_may_be_another_one_and_its_trouble_is_not_the_rooms() {
     }
     // Who is in stays in, and the rooms are well.
     ada.say("hello").await;
-    ada.until("ada: hello").await;
+    ada.until("ada:hello").await;
     assert_eq!(node.metric("townhall_broker_up").await, 1.0);
     site.restart();
     give(&site, "ada", "token");
