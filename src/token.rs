@@ -75,12 +75,13 @@ impl Signer {
 
     /// By what the key is; `None` where it is none that signs.
     pub fn with_key(pem: &[u8]) -> Option<Self> {
-        let kinds: [(Algorithm, fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>); 3] = [
+        type Read = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
+        let kinds: [(Algorithm, Read); 3] = [
             (Algorithm::RS256, EncodingKey::from_rsa_pem),
             (Algorithm::ES256, EncodingKey::from_ec_pem),
             (Algorithm::EdDSA, EncodingKey::from_ed_pem),
         ];
-        let made = |(algorithm, read): (_, fn(&[u8]) -> _)| Some(Signer { algorithm, key: Result::ok(read(pem))? });
+        let made = |(algorithm, read): (Algorithm, Read)| Some(Signer { algorithm, key: read(pem).ok()? });
         // A key on another curve is seen when it signs.
         kinds
             .into_iter()
