@@ -34,6 +34,7 @@ pub mod room;
 pub mod server;
 pub mod session;
 pub mod tcp;
+pub mod token;
 pub mod underway;
 pub mod vital;
 pub mod whispers;
