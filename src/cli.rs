@@ -275,7 +275,7 @@ struct ClientLimits {
     /// Connections at the same time; 0: 90% of the files this process may open (nofile)
     #[arg(long, env = "TOWNHALL_MAX_CONNECTIONS", value_name = "N", default_value = "0", value_parser = count::<usize>(0..=Limits::MAX_CONNECTIONS))]
     max_connections: usize,
-    /// Of them, those of one address (IPv6: of a /64); behind a proxy all clients have the proxy's; 0: any number
+    /// Of them, those of one address (IPv6: of a /64); behind a proxy all clients have the proxy's, unless --trusted-proxy names it; 0: any number
     #[arg(long, env = "TOWNHALL_MAX_PER_ADDRESS", value_name = "N", default_value = "0", value_parser = count::<usize>(0..=Limits::MAX_CONNECTIONS))]
     max_per_address: usize,
     /// Who loses the connection stays a member of its rooms for so long, and may come back unnoticed; 0: leaves at once

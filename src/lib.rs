@@ -29,6 +29,7 @@ pub mod pages;
 pub mod position;
 pub mod presence;
 pub mod protocol;
+pub mod proxies;
 pub mod redis_url;
 pub mod room;
 pub mod server;

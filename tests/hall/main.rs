@@ -32,6 +32,7 @@ mod ops;
 mod pages;
 mod plain_door;
 mod presence;
+mod proxies;
 mod redis_outage;
 mod redis_troubles;
 mod redis_ways;
