@@ -45,6 +45,7 @@ impl Site {
             .envs(["PATH", "HOME"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .env("TOWNHALL", env!("CARGO_BIN_EXE_townhall"))
             .env("STATE", state)
+            .env("RUST_LOG", "townhall=trace") // the most talkative level: no ticket is in it all the same
             .env("TMPDIR", temporary.path());
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let errors = writer.try_clone().expect("the same pipe");
@@ -222,6 +223,13 @@ fn texts(texts: &[&str]) -> Vec<String> {
 const ASK: &str = "fetch('/chat/token', {method: 'POST', headers: {'X-CSRFToken': \
                    document.cookie.match(/csrftoken=([^;]*)/)?.[1] ?? document.forms[0].csrfmiddlewaretoken.value}})";
 
+/// A guess at a ticket, and what becomes of it.
+const GUESS: &str = "import('/hall/client.js').then(({ Townhall }) => new Promise((resolve) => { \
+                     const getToken = async () => ({ name: 'lewin', token: 'guessed' }); \
+                     const hall = new Townhall('/hall/ws', { getToken }); \
+                     hall.addEventListener('state', ({ detail }) => detail.state === 'closed' && resolve(detail)); \
+                     hall.connect(); }))";
+
 /// What makes a request one for a WebSocket.
 const HANDSHAKE: &str =
     "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
@@ -276,9 +284,13 @@ async fn two_who_logged_in_talk_on_when_their_tickets_have_run_out_and_a_node_di
     let new = [site.ticket("lewin"), site.ticket("zoe")].into_iter().filter(|ticket| !ticket.is_empty());
     tickets.extend(new);
     assert_eq!(tickets.len(), 3, "{tickets:?}");
-    for (log, seen) in
-        [("access.log", "/hall/ws"), ("site.log", "POST /chat/token"), ("nginx.log", ""), ("node2.log", "")]
-    {
+    for (log, seen) in [
+        ("access.log", "/hall/ws"),
+        ("site.log", "POST /chat/token"),
+        ("nginx.log", ""),
+        ("node1.log", "handshake"),
+        ("node2.log", "handshake"),
+    ] {
         let log = site.log(log);
         assert!(log.contains(seen), "no {seen} in {log}");
         assert!(!tickets.iter().any(|ticket| log.contains(ticket)), "a ticket in {log}");
@@ -304,6 +316,8 @@ async fn without_a_login_there_is_no_ticket_and_after_a_logout_no_way_back() {
             &["Please enter a correct username and password. Note that both fields may be case-sensitive.".into()],
         )
         .await;
+
+    assert_eq!(stranger.evaluate(GUESS).await["code"], 4001, "and the SDK does not try again");
 
     let lewin = site.log_in(&chromium, "lewin").await;
     assert_eq!(lewin.evaluate(outside).await, 403, "another site's page cannot ask in lewin's name");
