@@ -2,13 +2,18 @@
 //!
 //! - [`guest`]: anybody, under any name.
 //! - [`ticket`]: whom a site has put into Redis, as the tutorial's Django does.
-//! - [`jwt`]: whoever has a token that an issuer has signed; `jwks` fetches the issuer's keys.
+//! - [`jwt`]: whoever has a token that an issuer has signed; `jwks` fetches the issuer's keys,
+//!   `keys` says what is one.
 //! - [`rights`]: which rooms, and whether to speak there.
 //!
 //! Every door collects what its client brings as [`Credentials`] and asks the one [`Doorkeeper`].
 
 pub mod guest;
+#[cfg(test)]
+mod issuer;
+mod jwks;
 pub mod jwt;
+mod keys;
 pub mod rights;
 pub mod ticket;
 

@@ -2,6 +2,8 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../harness/ways.rs"]
+mod ways;
 #[path = "../harness/wire.rs"]
 mod wire;
 
@@ -22,6 +24,7 @@ mod frames;
 mod handshakes;
 mod leaving;
 mod line_door;
+mod logins;
 mod nginx;
 mod one_order;
 mod ops;
