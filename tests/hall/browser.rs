@@ -1,5 +1,7 @@
 //! The pages in a real Chromium, as people use them: what they type and what they then see.
 
+use serde_json::json;
+
 use crate::harness::{Chromium, Json, Nginx, NginxKind, Node, Person, Plain, RedisServer, get, wait_until};
 
 /// Two nodes of one hall, and nginx in front of them.
@@ -206,4 +208,43 @@ async fn behind_the_tutorials_location_the_pages_work() {
     lewin.wait_read("#output", &texts(&["[提示] 成功连接服务器\nlewin:through /gin\nada:and back\n"])).await;
     ada.assert_content().await;
     lewin.assert_content().await;
+}
+
+/// Comes in with tokens that it signs itself, each for five seconds, says something with the first one and something with
+/// the second, and tells what it went through.
+const SIGNED: &str = r#"(async () => {
+    const { Townhall } = await import("/client.js");
+    const base64 = (bytes) => btoa(String.fromCharCode(...new Uint8Array(bytes))).replace(/[+/=]/g, (c) => ({ "+": "-", "/": "_" })[c] ?? "");
+    const encode = (text) => new TextEncoder().encode(text);
+    const secret = encode("a secret of thirty-two bytes and more");
+    const key = await crypto.subtle.importKey("raw", secret, { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+    let tokens = 0;
+    const getToken = async () => {
+      tokens += 1;
+      const claims = { sub: "zoe", exp: Math.floor(Date.now() / 1000) + 5 };
+      const parts = [{ alg: "HS256" }, claims].map((part) => base64(encode(JSON.stringify(part))));
+      return `${parts.join(".")}.${base64(await crypto.subtle.sign("HMAC", key, encode(parts.join("."))))}`;
+    };
+    const hall = new Townhall("/ws", { getToken });
+    const states = [], said = [];
+    hall.addEventListener("state", ({ detail }) => states.push(detail.code ? `${detail.state} ${detail.code}` : detail.state));
+    hall.addEventListener("message", ({ detail }) => said.push(`${detail.offset} ${detail.from.id}: ${detail.text}`));
+    hall.addEventListener("welcome", () => hall.send("lobby", `with token ${tokens}`));
+    hall.join("lobby");
+    hall.connect();
+    return new Promise((resolve) => {
+      const look = () => (said.length === 2 || hall.state === "closed") && resolve({ states, said });
+      for (const event of ["message", "state"]) hall.addEventListener(event, look);
+    });
+})()"#;
+
+#[tokio::test]
+async fn whose_token_runs_out_goes_on_at_once_with_another() {
+    let secret = "a secret of thirty-two bytes and more";
+    let node = Node::start(&["--auth", "jwt", "--jwt-secret", secret, "--jwt-leeway", "0s"]).await;
+    let chromium = Chromium::start();
+    let zoe = Person::open(&chromium, &format!("http://{}/echo", node.http())).await;
+    let went = zoe.evaluate(SIGNED).await;
+    assert_eq!(went["said"], json!(["1 zoe: with token 1", "2 zoe: with token 2"]), "{went}");
+    assert_eq!(went["states"], json!(["connecting", "open", "connecting", "open"]), "never did it wait: {went}");
 }

@@ -57,7 +57,7 @@ pub use still::Still;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks at a state.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` holds; `what` completes "waited in vain until …".
 pub async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
