@@ -6,22 +6,23 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use serde_json::Value;
 
 /// Bytes of a text, and of a key or a token, that are not found by chance.
 const SHORTEST_TEXT: usize = 12;
 const SHORTEST: usize = 6;
-/// Of a long text so many characters are looked for.
+/// Of what is long, so many characters are looked for.
 const LOOKED_FOR: usize = 100;
 
 static SECRETS: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 
 /// A key, a token, a password.
 pub fn keep(secret: &str) {
-    if secret.len() >= SHORTEST {
+    let beginning: String = secret.chars().take(LOOKED_FOR).collect();
+    if beginning.len() >= SHORTEST {
         let mut secrets = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
-        secrets.get_or_insert_default().insert(secret.into());
+        secrets.get_or_insert_default().insert(beginning);
     }
 }
 
@@ -31,9 +32,8 @@ pub fn keep_text(text: &str) {
         // As a log in JSON would have it, quotes and control characters are escaped; a part without is enough.
         let plain = |c: char| !c.is_control() && c != '"' && c != '\\';
         let longest = line.split(|c| !plain(c)).max_by_key(|part| part.len()).unwrap_or_default();
-        let part: String = longest.chars().take(LOOKED_FOR).collect();
-        if part.len() >= SHORTEST_TEXT {
-            keep(&part);
+        if longest.len() >= SHORTEST_TEXT {
+            keep(longest);
         }
     }
 }
@@ -101,7 +101,9 @@ pub fn found_in(log: &str) -> Option<String> {
         let secrets = SECRETS.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.iter().flatten().cloned().collect()
     };
-    let search = AhoCorasick::new(&secrets).expect("secrets to look for");
+    // Made once and used once, so it must be made quickly.
+    let kind = Some(AhoCorasickKind::ContiguousNFA);
+    let search = AhoCorasick::builder().kind(kind).build(&secrets).expect("secrets to look for");
     let found = search.find(log)?;
     let begin = log[..found.start()].rfind('\n').map_or(0, |at| at + 1);
     let end = log[found.end()..].find('\n').map_or(log.len(), |at| found.end() + at);
