@@ -2,7 +2,7 @@
 //!
 //! Every option is a flag and a variable `TOWNHALL_…`; the flag wins, and a variable that is set but empty counts as not set
 //! (what `${REDIS:-}` leaves behind). An option's declaration below is all there is to it: name, default, help and what is
-//! allowed; README's table is made of it ([`options_table`]). Nothing here opens anything but the file that holds a secret.
+//! allowed; README's table is made of it ([`options_table`]). Nothing here opens anything but the files that options name.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -24,6 +24,10 @@ use crate::config::{
 use crate::measure::{Zero, count, duration, size};
 use crate::names::RoomName;
 use crate::redis_url::{BadRedisUrl, RedisUrl};
+
+mod token;
+
+pub use self::token::TokenArgs;
 
 const KIB: u64 = bytesize::KIB;
 const MIB: u64 = bytesize::MIB;
@@ -58,6 +62,8 @@ struct CommandLine {
 pub enum Command {
     /// Open the hall (the default command)
     Serve(Box<ServeArgs>),
+    /// Make a ticket or a signed token, for development, and print it
+    Token(Box<TokenArgs>),
     /// Ask a running hall how it is, for container probes: exit code 0 is well
     Health(HealthArgs),
 }
@@ -123,24 +129,15 @@ struct Auth {
     /// guest: anybody, under any name; ticket: whom a site has put into Redis; jwt: whoever has a signed token; or a list of them
     #[arg(long, env = "TOWNHALL_AUTH", value_name = "WAY", default_value = "guest", value_delimiter = ',', value_parser = Way::parse)]
     auth: Vec<Way>,
-    /// The Redis key of a name's ticket
-    #[arg(long, env = "TOWNHALL_TICKET_KEY", value_name = "PATTERN", default_value = TicketKey::DEFAULT, value_parser = ticket_key)]
-    ticket_key: TicketKey,
+    #[command(flatten)]
+    ticket_key: TicketKeyOption,
     /// A ticket lets in once; without this, until it expires
     #[arg(long, env = "TOWNHALL_TICKET_ONCE", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true")]
     ticket_once: bool,
-    /// The Redis where the site puts tickets, if it is another one than that of --redis
-    #[arg(long, env = "TOWNHALL_TICKET_REDIS", value_name = "URL")]
-    ticket_redis: Option<String>,
-    /// A file that holds the URL of --ticket-redis, since that is a secret
-    #[arg(long, env = "TOWNHALL_TICKET_REDIS_FILE", value_name = "PATH")]
-    ticket_redis_file: Option<PathBuf>,
-    /// The secret of tokens that are signed with HS256: 32 bytes or more
-    #[arg(long, env = "TOWNHALL_JWT_SECRET", value_name = "SECRET")]
-    jwt_secret: Option<String>,
-    /// A file that holds it
-    #[arg(long, env = "TOWNHALL_JWT_SECRET_FILE", value_name = "PATH")]
-    jwt_secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    tickets_at: TicketRedis,
+    #[command(flatten)]
+    secret: JwtSecret,
     /// A file with the public keys (PEM) of tokens that are signed with RS256, ES256 or EdDSA
     #[arg(long, env = "TOWNHALL_JWT_KEY", value_name = "PATH")]
     jwt_key: Option<PathBuf>,
@@ -158,21 +155,62 @@ struct Auth {
     jwt_leeway: Duration,
 }
 
+// Options that `serve` and `token` share. Their comments are no documentation: clap would take that for the command's.
+
 #[derive(Args)]
-#[command(next_help_heading = "Broker")]
-struct Broker {
+struct TicketKeyOption {
+    /// The Redis key of a name's ticket
+    #[arg(long, env = "TOWNHALL_TICKET_KEY", value_name = "PATTERN", default_value = TicketKey::DEFAULT, value_parser = ticket_key)]
+    ticket_key: TicketKey,
+}
+
+#[derive(Args)]
+struct TicketRedis {
+    /// The Redis where the site puts tickets, if it is another one than that of --redis
+    #[arg(long, env = "TOWNHALL_TICKET_REDIS", value_name = "URL")]
+    ticket_redis: Option<String>,
+    /// A file that holds the URL of --ticket-redis, since that is a secret
+    #[arg(long, env = "TOWNHALL_TICKET_REDIS_FILE", value_name = "PATH")]
+    ticket_redis_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct JwtSecret {
+    /// The secret of tokens that are signed with HS256: 32 bytes or more
+    #[arg(long, env = "TOWNHALL_JWT_SECRET", value_name = "SECRET")]
+    jwt_secret: Option<String>,
+    /// A file that holds it
+    #[arg(long, env = "TOWNHALL_JWT_SECRET_FILE", value_name = "PATH")]
+    jwt_secret_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct RoomsRedis {
     /// One hall with all that name the same Redis 7+: redis://, rediss://, redis+unix://, redis-sentinel:// or redis-cluster://; without it, history is in memory and this replica is alone
     #[arg(long, env = "TOWNHALL_REDIS", value_name = "URL")]
     redis: Option<String>,
     /// A file that holds the URL of --redis, since that is a secret
     #[arg(long, env = "TOWNHALL_REDIS_FILE", value_name = "PATH")]
     redis_file: Option<PathBuf>,
-    /// What keys and channels in Redis begin with; halls apart have prefixes apart
-    #[arg(long, env = "TOWNHALL_REDIS_PREFIX", value_name = "PREFIX", default_value = "townhall", value_parser = redis_prefix)]
-    redis_prefix: String,
+}
+
+#[derive(Args)]
+struct RedisCa {
     /// A file with the certificates (PEM) of those who may vouch for Redis behind rediss://; without it, whom this machine trusts
     #[arg(long, env = "TOWNHALL_REDIS_CA", value_name = "PATH")]
     redis_ca: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Broker")]
+struct Broker {
+    #[command(flatten)]
+    at: RoomsRedis,
+    /// What keys and channels in Redis begin with; halls apart have prefixes apart
+    #[arg(long, env = "TOWNHALL_REDIS_PREFIX", value_name = "PREFIX", default_value = "townhall", value_parser = redis_prefix)]
+    redis_prefix: String,
+    #[command(flatten)]
+    ca: RedisCa,
     /// A message is accepted only when so many replicas of its Redis server have it, 16 at most
     #[arg(long, env = "TOWNHALL_REDIS_WAIT", value_name = "N", default_value = "0", value_parser = count::<u32>(0..=16))]
     redis_wait: u32,
@@ -237,7 +275,7 @@ struct ClientLimits {
     /// Connections at the same time; 0: 90% of the files this process may open (nofile)
     #[arg(long, env = "TOWNHALL_MAX_CONNECTIONS", value_name = "N", default_value = "0", value_parser = count::<usize>(0..=Limits::MAX_CONNECTIONS))]
     max_connections: usize,
-    /// Of them, those of one address (IPv6: of a /64); behind a proxy all clients have the proxy's; 0: any number
+    /// Of them, those of one address (IPv6: of a /64); behind a proxy all clients have the proxy's, unless --trusted-proxy names it; 0: any number
     #[arg(long, env = "TOWNHALL_MAX_PER_ADDRESS", value_name = "N", default_value = "0", value_parser = count::<usize>(0..=Limits::MAX_CONNECTIONS))]
     max_per_address: usize,
     /// Who loses the connection stays a member of its rooms for so long, and may come back unnoticed; 0: leaves at once
@@ -345,7 +383,9 @@ fn one_line(error: &clap::Error, grammar: &clap::Command, words: &[OsString]) ->
         return ConfigError::new(origin, &value, allowed).to_string();
     }
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
+    // What is missing stands in lines of its own.
+    let lines = if error.kind() == ErrorKind::MissingRequiredArgument { 2 } else { 1 };
+    let first = text.lines().take(lines).map(str::trim).collect::<Vec<_>>().join(" ");
     let first = first.trim_start_matches("error: ");
     let suggestion = context(ContextKind::SuggestedArg).or(context(ContextKind::SuggestedSubcommand));
     match suggestion {
@@ -380,8 +420,12 @@ impl ServeArgs {
     pub fn into_config(self, nofile: u64) -> Result<Config, ConfigError> {
         let limits = self.limits;
         let rooms = self.rooms;
-        let redis = self.broker.settings()?;
-        let auth = self.auth.settings(redis.as_ref())?;
+        self.auth.refuse_unused()?;
+        let (rooms_at, tickets_at) = (self.broker.at.url()?, self.auth.tickets_at.url()?);
+        let ca = self.broker.ca.certificates(rooms_at.as_ref(), tickets_at.as_ref())?;
+        let redis = self.broker.settings(rooms_at, ca.as_deref())?;
+        let tickets_in = tickets_at.map(|url| reached_by(url, ca.as_deref())).or_else(|| redis.clone());
+        let auth = self.auth.settings(tickets_in)?;
         let config = Config {
             listen: self.doors.listen,
             ops: self.doors.ops,
@@ -425,53 +469,50 @@ impl ServeArgs {
 }
 
 impl Auth {
-    /// `redis` is that of the rooms, where tickets are if nothing else is said.
-    fn settings(self, redis: Option<&RedisSettings>) -> Result<AuthSettings, ConfigError> {
-        let has = |way| self.auth.contains(&way);
-        let (guests, tickets, jwt) = (has(Way::Guest), has(Way::Ticket), has(Way::Jwt));
-        self.refuse_unused(tickets, jwt)?;
-        let tickets = tickets.then(|| self.tickets(redis)).transpose()?;
-        Ok(AuthSettings { guests, tickets, jwt: jwt.then(|| self.jwt()).transpose()? })
+    fn has(&self, way: Way) -> bool {
+        self.auth.contains(&way)
+    }
+
+    /// `tickets_in`: the Redis that tickets would be in.
+    fn settings(self, tickets_in: Option<RedisSettings>) -> Result<AuthSettings, ConfigError> {
+        let tickets = self.has(Way::Ticket).then(|| self.tickets(tickets_in)).transpose()?;
+        let jwt = self.has(Way::Jwt).then(|| self.jwt()).transpose()?;
+        Ok(AuthSettings { guests: self.has(Way::Guest), tickets, jwt })
     }
 
     /// What says how something is done that is not done at all.
-    fn refuse_unused(&self, tickets: bool, jwt: bool) -> Result<(), ConfigError> {
+    fn refuse_unused(&self) -> Result<(), ConfigError> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let hidden = |secret: &Option<String>| secret.as_ref().map(|_| String::new());
+        let list = |list: &[String]| (!list.is_empty()).then(|| list.join(","));
         let given = [
-            ("--ticket-once", self.ticket_once, "ticket", tickets),
-            ("--ticket-redis", self.ticket_redis.is_some(), "ticket", tickets),
-            ("--ticket-redis-file", self.ticket_redis_file.is_some(), "ticket", tickets),
-            ("--jwt-secret", self.jwt_secret.is_some(), "jwt", jwt),
-            ("--jwt-secret-file", self.jwt_secret_file.is_some(), "jwt", jwt),
-            ("--jwt-key", self.jwt_key.is_some(), "jwt", jwt),
-            ("--jwt-jwks", self.jwt_jwks.is_some(), "jwt", jwt),
-            ("--jwt-aud", !self.jwt_aud.is_empty(), "jwt", jwt),
-            ("--jwt-iss", !self.jwt_iss.is_empty(), "jwt", jwt),
+            ("--ticket-once", self.ticket_once.then(|| "true".into()), Way::Ticket),
+            ("--ticket-redis", hidden(&self.tickets_at.ticket_redis), Way::Ticket),
+            ("--ticket-redis-file", path(&self.tickets_at.ticket_redis_file), Way::Ticket),
+            ("--jwt-secret", hidden(&self.secret.jwt_secret), Way::Jwt),
+            ("--jwt-secret-file", path(&self.secret.jwt_secret_file), Way::Jwt),
+            ("--jwt-key", path(&self.jwt_key), Way::Jwt),
+            ("--jwt-jwks", hidden(&self.jwt_jwks), Way::Jwt),
+            ("--jwt-aud", list(&self.jwt_aud), Way::Jwt),
+            ("--jwt-iss", list(&self.jwt_iss), Way::Jwt),
         ];
-        match given.into_iter().find(|(_, given, _, used)| *given && !used) {
-            Some((option, _, way, _)) => Err(ConfigError::secret(option, format!("allowed is that with --auth {way}"))),
-            None => Ok(()),
-        }
+        let unused = given.into_iter().find(|(_, value, way)| value.is_some() && !self.has(*way));
+        let Some((option, Some(value), way)) = unused else { return Ok(()) };
+        let allowed = format!("--auth is {}; allowed is that with {} in it", Way::list(&self.auth), way.name());
+        Err(if value.is_empty() {
+            ConfigError::secret(option, allowed)
+        } else {
+            ConfigError::new(option, &value, allowed)
+        })
     }
 
-    fn tickets(&self, redis: Option<&RedisSettings>) -> Result<TicketSettings, ConfigError> {
-        let url = one_of(
-            ("--ticket-redis", self.ticket_redis.clone()),
-            ("--ticket-redis-file", self.ticket_redis_file.as_deref()),
-        )?;
-        let redis = match (url, redis) {
-            (Some((option, url)), _) => RedisSettings::new(redis_url(option, &url)?),
-            (None, Some(redis)) => redis.clone(),
-            (None, None) => {
-                let allowed = "a site puts tickets into Redis; allowed is that with --ticket-redis, or with --redis";
-                return Err(ConfigError::new("--auth", "ticket", allowed));
-            }
-        };
-        Ok(TicketSettings { redis, key: self.ticket_key.clone(), once: self.ticket_once })
+    fn tickets(&self, redis: Option<RedisSettings>) -> Result<TicketSettings, ConfigError> {
+        let redis = redis.ok_or_else(no_ticket_redis)?;
+        Ok(TicketSettings { redis, key: self.ticket_key.ticket_key.clone(), once: self.ticket_once })
     }
 
     fn jwt(&self) -> Result<JwtSettings, ConfigError> {
-        let secret =
-            one_of(("--jwt-secret", self.jwt_secret.clone()), ("--jwt-secret-file", self.jwt_secret_file.as_deref()))?;
+        let secret = self.secret.read()?;
         let pem = |path: &Path| read_bounded(path).map_err(|error| unreadable("--jwt-key", path, error, "public keys"));
         let key = self.jwt_key.as_deref().map(pem).transpose()?;
         if secret.is_none() && key.is_none() && self.jwt_jwks.is_none() {
@@ -479,13 +520,62 @@ impl Auth {
             return Err(ConfigError::new("--auth", "jwt", allowed));
         }
         Ok(JwtSettings {
-            secret: secret.map(|(_, secret)| Secret::new(secret)),
+            secret,
             key,
-            jwks: self.jwt_jwks.clone(),
+            jwks: self.jwt_jwks.as_deref().map(jwks).transpose()?,
             audiences: self.jwt_aud.clone(),
             issuers: self.jwt_iss.clone(),
             leeway: self.jwt_leeway,
         })
+    }
+}
+
+fn no_ticket_redis() -> ConfigError {
+    let allowed = "a site puts tickets into Redis; allowed is that with --ticket-redis, or with --redis";
+    ConfigError::new("--auth", "ticket", allowed)
+}
+
+impl TicketRedis {
+    fn url(&self) -> Result<Option<RedisUrl>, ConfigError> {
+        let file = self.ticket_redis_file.as_deref();
+        redis_url(("--ticket-redis", self.ticket_redis.clone()), ("--ticket-redis-file", file))
+    }
+}
+
+impl RoomsRedis {
+    fn url(&self) -> Result<Option<RedisUrl>, ConfigError> {
+        redis_url(("--redis", self.redis.clone()), ("--redis-file", self.redis_file.as_deref()))
+    }
+}
+
+impl JwtSecret {
+    fn read(&self) -> Result<Option<Secret>, ConfigError> {
+        let file = self.jwt_secret_file.as_deref();
+        let given = one_of(("--jwt-secret", self.jwt_secret.clone()), ("--jwt-secret-file", file))?;
+        let Some((option, secret)) = given else { return Ok(None) };
+        if secret.starts_with("-----BEGIN") {
+            let allowed =
+                "it is a key (PEM), which is no secret; allowed is that with --jwt-key, if it is a public one";
+            return Err(ConfigError::secret(option, allowed));
+        }
+        if secret.is_empty() {
+            return Err(ConfigError::secret(option, "it is empty; allowed is 32 bytes or more"));
+        }
+        Ok(Some(Secret::new(secret)))
+    }
+}
+
+/// The address may hold a password.
+fn jwks(url: &str) -> Result<String, ConfigError> {
+    let parsed: Option<hyper::Uri> = url.parse().ok();
+    let sound = parsed.is_some_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
+    });
+    let allowed = "allowed is an address like https://issuer.example/.well-known/jwks.json, or with http://";
+    match sound {
+        true => Ok(url.to_owned()),
+        false if url.contains('@') => Err(ConfigError::secret("--jwt-jwks", allowed)),
+        false => Err(ConfigError::new("--jwt-jwks", url, allowed)),
     }
 }
 
@@ -505,29 +595,56 @@ fn one_of(
     }
 }
 
-fn redis_url(option: &str, url: &str) -> Result<RedisUrl, ConfigError> {
-    url.parse().map_err(|bad: BadRedisUrl| refused_url(option, &bad))
+fn redis_url(
+    given: (&'static str, Option<String>),
+    file: (&'static str, Option<&Path>),
+) -> Result<Option<RedisUrl>, ConfigError> {
+    let Some((option, url)) = one_of(given, file)? else { return Ok(None) };
+    url.parse().map(Some).map_err(|bad: BadRedisUrl| refused_url(option, &bad))
+}
+
+/// Certificates are for those who speak TLS.
+fn reached_by(url: RedisUrl, ca: Option<&[u8]>) -> RedisSettings {
+    let ca = ca.filter(|_| url.tls).map(<[u8]>::to_vec);
+    RedisSettings { ca, ..RedisSettings::new(url) }
 }
 
 impl Broker {
-    fn settings(self) -> Result<Option<RedisSettings>, ConfigError> {
-        let given = one_of(("--redis", self.redis), ("--redis-file", self.redis_file.as_deref()))?;
-        let Some((option, url)) = given else {
-            return without_redis(self.redis_ca.as_deref(), self.redis_wait).map(|()| None);
-        };
-        let url = redis_url(option, &url)?;
-        let ca = self.redis_ca.as_deref().map(|path| certificates(path, &url)).transpose()?;
-        Ok(Some(RedisSettings { url, prefix: self.redis_prefix, ca, wait: self.redis_wait }))
+    fn settings(self, url: Option<RedisUrl>, ca: Option<&[u8]>) -> Result<Option<RedisSettings>, ConfigError> {
+        match url {
+            Some(url) => {
+                Ok(Some(RedisSettings { prefix: self.redis_prefix, wait: self.redis_wait, ..reached_by(url, ca) }))
+            }
+            None if self.redis_wait > 0 => {
+                Err(ConfigError::new("--redis-wait", &self.redis_wait.to_string(), WITH_REDIS))
+            }
+            None => Ok(None),
+        }
     }
 }
 
 /// What says how Redis is used makes no hall with Redis.
-fn without_redis(ca: Option<&Path>, wait: u32) -> Result<(), ConfigError> {
-    const ALLOWED: &str = "allowed is that with --redis, and there is none: history would be in memory";
-    match (ca, wait) {
-        (Some(path), _) => Err(ConfigError::new("--redis-ca", &path.to_string_lossy(), ALLOWED)),
-        (None, 1..) => Err(ConfigError::new("--redis-wait", &wait.to_string(), ALLOWED)),
-        (None, 0) => Ok(()),
+const WITH_REDIS: &str = "allowed is that with --redis, and there is none: history would be in memory";
+
+impl RedisCa {
+    /// Those who vouch for the Redis of the rooms, for that of the tickets, or for both.
+    fn certificates(
+        &self,
+        rooms: Option<&RedisUrl>,
+        tickets: Option<&RedisUrl>,
+    ) -> Result<Option<Vec<u8>>, ConfigError> {
+        let Some(path) = self.redis_ca.as_deref() else { return Ok(None) };
+        let plain = match (rooms, tickets) {
+            (None, None) => return Err(ConfigError::new("--redis-ca", &path.to_string_lossy(), WITH_REDIS)),
+            (rooms, tickets) if [rooms, tickets].into_iter().flatten().any(|url| url.tls) => {
+                return certificates(path).map(Some);
+            }
+            (Some(_), None) => "--redis is no rediss:// URL",
+            (None, Some(_)) => "--ticket-redis is no rediss:// URL",
+            (Some(_), Some(_)) => "neither --redis nor --ticket-redis is a rediss:// URL",
+        };
+        let allowed = format!("{plain}, and without TLS there is nothing to vouch for");
+        Err(ConfigError::new("--redis-ca", &path.to_string_lossy(), allowed))
     }
 }
 
@@ -546,15 +663,8 @@ fn secret_in(option: &str, path: &Path) -> Result<String, ConfigError> {
     Ok(text.trim().to_owned())
 }
 
-fn certificates(path: &Path, url: &RedisUrl) -> Result<Vec<u8>, ConfigError> {
+fn certificates(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let shown = path.to_string_lossy();
-    if !url.tls {
-        return Err(ConfigError::new(
-            "--redis-ca",
-            &shown,
-            "--redis is no rediss:// URL, and without TLS there is nothing to vouch for",
-        ));
-    }
     let pem = read_bounded(path).map_err(|error| unreadable("--redis-ca", path, error, "certificates"))?;
     let has_one = pem.windows(PEM_CERTIFICATE.len()).any(|part| part == PEM_CERTIFICATE);
     has_one.then_some(pem).ok_or_else(|| {
@@ -663,6 +773,18 @@ impl Way {
             "jwt" => Ok(Way::Jwt),
             _ => Err("allowed is guest, ticket or jwt, or a list of them like guest,jwt"),
         }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Way::Guest => "guest",
+            Way::Ticket => "ticket",
+            Way::Jwt => "jwt",
+        }
+    }
+
+    fn list(ways: &[Way]) -> String {
+        ways.iter().map(|way| way.name()).collect::<Vec<_>>().join(",")
     }
 }
 

@@ -272,6 +272,7 @@ impl Config {
         self.check_addresses()?;
         self.check_sizes()?;
         self.check_dedupe()?;
+        self.check_jwt_secret()?;
         self.check_connections(nofile)
     }
 
@@ -331,6 +332,24 @@ impl Config {
             duration_text(room_ttl)
         );
         Err(ConfigError::new("--dedupe", &duration_text(dedupe), allowed))
+    }
+
+    /// A secret that can be guessed makes anybody anybody; on a machine of one's own it is only warned of.
+    fn check_jwt_secret(&self) -> Result<(), ConfigError> {
+        let secret = self.auth.jwt.as_ref().and_then(|jwt| jwt.secret.as_ref());
+        let Some(bytes) = secret.map(|secret| secret.reveal().len()) else { return Ok(()) };
+        let doors = [("--listen", Some(self.listen)), ("--tcp", self.tcp)];
+        let public = doors.into_iter().find_map(|(option, address)| {
+            address.filter(|address| !address.ip().is_loopback()).map(|address| (option, address))
+        });
+        match public {
+            Some((option, address)) if bytes < Secret::LEAST_BYTES => {
+                let least = Secret::LEAST_BYTES;
+                let allowed = format!("it has {bytes} bytes; allowed is {least} or more where {option} is {address}");
+                Err(ConfigError::secret("--jwt-secret", allowed))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_connections(&self, nofile: u64) -> Result<(), ConfigError> {
@@ -469,6 +488,9 @@ impl fmt::Display for TicketKey {
 }
 
 impl Secret {
+    /// What signs tokens and has fewer can be guessed (RFC 7518, 3.2).
+    pub const LEAST_BYTES: usize = 32;
+
     pub fn new(text: String) -> Self {
         Secret(text)
     }

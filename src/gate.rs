@@ -99,7 +99,8 @@ impl NoSeat {
     }
 }
 
-/// The sockets that may be open at the same time, in all and of one address.
+/// The clients that there may be at the same time: sockets in all, and of one address those who came by it, some of them
+/// through a proxy's socket.
 #[derive(Debug)]
 pub struct Seats {
     taken: AtomicUsize,
@@ -110,11 +111,22 @@ pub struct Seats {
     by_address: Mutex<HashMap<Address, usize>>,
 }
 
-/// One of them; free again when dropped.
-#[derive(Debug)]
+/// One of them; free again when the last clone is dropped.
+#[derive(Debug, Clone)]
 pub struct Seat {
+    socket: Arc<OfAll>,
+    _address: Option<Arc<OfOne>>,
+}
+
+/// A socket's share of all seats.
+#[derive(Debug)]
+struct OfAll(Arc<Seats>);
+
+/// A client's share of the seats of its address.
+#[derive(Debug)]
+struct OfOne {
     seats: Arc<Seats>,
-    address: Option<Address>,
+    address: Address,
 }
 
 /// Where somebody comes from, as far as it tells one from another: whoever has one IPv6 address has all of its /64.
@@ -143,17 +155,27 @@ impl Seats {
         Arc::new(Seats { taken: AtomicUsize::new(0), all, of_one, by_address: Mutex::default() })
     }
 
+    /// For a client's own socket.
+    ///
     /// # Errors
     /// When all are taken, or all that this address may have.
     pub fn take(self: &Arc<Self>, ip: IpAddr) -> Result<Seat, NoSeat> {
         let address = self.count_in(ip)?;
-        // From here on a seat that is not given is free again.
-        let seat = Seat { seats: self.clone(), address };
-        let taken = self.taken.fetch_add(1, Ordering::AcqRel);
-        if taken < self.all { Ok(seat) } else { Err(NoSeat::Full) }
+        Ok(Seat { _address: address, ..self.take_of_all()? })
     }
 
-    fn count_in(&self, ip: IpAddr) -> Result<Option<Address>, NoSeat> {
+    /// For a proxy's socket, which is nobody's own: whose its requests are, they say one by one ([`Seat::of`]).
+    ///
+    /// # Errors
+    /// When all are taken.
+    pub fn take_of_all(self: &Arc<Self>) -> Result<Seat, NoSeat> {
+        // From here on a seat that is not given is free again.
+        let socket = Arc::new(OfAll(self.clone()));
+        let taken = self.taken.fetch_add(1, Ordering::AcqRel);
+        if taken < self.all { Ok(Seat { socket, _address: None }) } else { Err(NoSeat::Full) }
+    }
+
+    fn count_in(self: &Arc<Self>, ip: IpAddr) -> Result<Option<Arc<OfOne>>, NoSeat> {
         if self.of_one == 0 {
             return Ok(None);
         }
@@ -164,7 +186,7 @@ impl Seats {
             return Err(NoSeat::Address);
         }
         *taken += 1;
-        Ok(Some(address))
+        Ok(Some(Arc::new(OfOne { seats: self.clone(), address })))
     }
 
     /// Nothing is kept of an address without a connection.
@@ -183,12 +205,26 @@ impl Seats {
     }
 }
 
-impl Drop for Seat {
+impl Seat {
+    /// The same socket's seat for a client of this address, who came through a proxy.
+    ///
+    /// # Errors
+    /// When all that this address may have are taken.
+    pub fn of(&self, ip: IpAddr) -> Result<Seat, NoSeat> {
+        let address = self.socket.0.count_in(ip)?;
+        Ok(Seat { socket: self.socket.clone(), _address: address })
+    }
+}
+
+impl Drop for OfAll {
     fn drop(&mut self) {
-        self.seats.taken.fetch_sub(1, Ordering::AcqRel);
-        if let Some(address) = self.address {
-            self.seats.count_out(address);
-        }
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for OfOne {
+    fn drop(&mut self) {
+        self.seats.count_out(self.address);
     }
 }
 
@@ -295,6 +331,26 @@ mod tests {
         drop(here);
         assert_eq!(seats.by_address().len(), 0);
         assert_eq!(seats.taken.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn clients_of_one_proxy_have_each_the_seats_of_their_own_address() {
+        let seats = Seats::new(2, 1);
+        let proxy = seats.take_of_all().unwrap();
+        let one = proxy.of(ip("10.0.0.1")).unwrap();
+        let two = proxy.of(ip("10.0.0.2")).unwrap();
+        assert_eq!(proxy.of(ip("10.0.0.1")).err(), Some(NoSeat::Address));
+        assert_eq!(seats.take(ip("10.0.0.1")).err(), Some(NoSeat::Address), "nor past the proxy");
+        assert_eq!(seats.taken.load(Ordering::Acquire), 1, "it is one socket");
+        drop(proxy);
+        assert_eq!(seats.taken.load(Ordering::Acquire), 1, "the clients still have it");
+        drop(two.clone());
+        assert_eq!(two.of(ip("10.0.0.2")).err(), Some(NoSeat::Address));
+        drop((one, two));
+        assert_eq!(seats.taken.load(Ordering::Acquire), 0);
+        assert_eq!(seats.by_address().len(), 0);
+        let _all = [seats.take_of_all().unwrap(), seats.take_of_all().unwrap()];
+        assert_eq!(seats.take_of_all().err(), Some(NoSeat::Full));
     }
 
     #[test]

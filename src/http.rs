@@ -64,11 +64,11 @@ impl Hall {
     }
 }
 
-/// Who a request comes from, and whether there was a seat for them as they came.
+/// Who a request comes from, seen through trusted proxies, and whether there was a seat for them as they came.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub peer: SocketAddr,
-    pub seat: Result<Arc<Seat>, NoSeat>,
+    pub seat: Result<Seat, NoSeat>,
 }
 
 /// Everything public, at the root and below the base path.

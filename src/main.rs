@@ -4,13 +4,14 @@
 use std::process::ExitCode;
 
 use tokio::runtime;
-use townhall::cli::{self, Command, HealthArgs, ServeArgs};
+use townhall::cli::{self, Command, HealthArgs, ServeArgs, TokenArgs};
 use townhall::config::{self, Config};
 use townhall::{health, logging, server};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::Serve(args)) => serve(*args),
+        Ok(Command::Token(args)) => token(*args),
         Ok(Command::Health(args)) => health(args),
         Err(ending) => ending.tell(),
     }
@@ -30,6 +31,24 @@ fn run(config: Config, nofile: u64) -> anyhow::Result<()> {
     tracing::info!(nofile, connections, "files and connections at the same time");
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { server::run(config, server::Shutdown::on_signals()?).await })
+}
+
+fn token(args: TokenArgs) -> ExitCode {
+    let order = match args.into_order() {
+        Ok(order) => order,
+        Err(refusal) => return cli::Ending::from(refusal).tell(),
+    };
+    let minted = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(order.mint()).map_err(anyhow::Error::msg));
+    outcome(minted.map(|token| {
+        println!("{token}");
+        if logging::on_terminal() {
+            eprintln!("{order}");
+        }
+    }))
 }
 
 fn health(args: HealthArgs) -> ExitCode {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -36,6 +36,7 @@ use crate::log::Window;
 use crate::logging::Seldom;
 use crate::metrics::{self, METRICS};
 use crate::outgoing::Outgoing;
+use crate::proxies::{self, Proxies};
 use crate::session::Rules;
 use crate::tcp::Lines;
 use crate::ws::Origins;
@@ -184,6 +185,9 @@ struct Doors {
     hall: Hall,
     router: Router,
     seats: Arc<Seats>,
+    proxies: Proxies,
+    /// Said when a limit of each address meets a proxy that nobody trusts; `None`: there is no such limit.
+    strange_proxies: Option<Arc<Mutex<Seldom>>>,
     handshake_timeout: Duration,
     /// Who found no seat is told so there.
     standing: Arc<Standing>,
@@ -199,10 +203,13 @@ impl Doors {
     const STANDING: usize = Limits::STANDING / 2;
 
     fn new(hall: Hall, config: &Config) -> Self {
+        let limited = config.limits.per_address > 0;
         Doors {
             router: http::router(hall.clone(), config),
             hall,
             seats: Seats::new(config.limits.connections, config.limits.per_address),
+            proxies: Proxies::new(&config.trusted_proxies),
+            strange_proxies: limited.then(|| Arc::new(Mutex::new(Seldom::new(COMPLAIN_EVERY)))),
             handshake_timeout: config.limits.handshake_timeout,
             standing: Standing::new(Self::STANDING),
             crowding: Standing::new(Self::STANDING),
@@ -228,7 +235,7 @@ impl Doors {
     }
 
     fn http(&self, socket: TcpStream, peer: SocketAddr) {
-        let seat = self.seats.take(peer.ip()).map(Arc::new);
+        let seat = if self.proxies.trusts(peer.ip()) { self.seats.take_of_all() } else { self.seats.take(peer.ip()) };
         let place = seat.as_ref().err().map(|no_seat| self.standing_of(*no_seat).take());
         let doors = self.clone();
         let caller = Caller { peer, seat };
@@ -241,6 +248,39 @@ impl Doors {
                 Some(place) => tokio::select! { () = served => {} () = place.gives_way() => {} },
             }
         });
+    }
+
+    /// Who a request comes from, and the host that they asked a proxy for, both among its extensions. A proxy's socket
+    /// carries the requests of many, so a seat of the client's address is taken for each.
+    fn announce<B>(&self, caller: &Caller, request: &mut hyper::Request<B>) {
+        if !self.proxies.trusts(caller.peer.ip()) {
+            if proxies::is_forwarded(request.headers()) {
+                self.mention_strange_proxy(caller.peer);
+            }
+            request.extensions_mut().insert(caller.clone());
+            return;
+        }
+        let peer = self.proxies.client(caller.peer, request.headers());
+        let seat = caller.seat.as_ref().map_err(|no_seat| *no_seat).and_then(|seat| seat.of(peer.ip()));
+        if let Some(host) = self.proxies.host(caller.peer, request.headers()) {
+            request.extensions_mut().insert(host);
+        }
+        request.extensions_mut().insert(Caller { peer, seat });
+    }
+
+    /// Behind a proxy that nobody trusts all clients are of one address, and some find the hall closed for no reason
+    /// that they could see.
+    fn mention_strange_proxy(&self, peer: SocketAddr) {
+        let Some(seldom) = &self.strange_proxies else { return };
+        let said = seldom.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now());
+        if let Some(times) = said {
+            let address = peer.ip();
+            warn!(
+                %address, times,
+                "requests with X-Forwarded-For count for --max-per-address as those of the address that sends them; \
+                 if that is a proxy of yours, name it with --trusted-proxy"
+            );
+        }
     }
 
     fn standing_of(&self, no_seat: NoSeat) -> &Arc<Standing> {
@@ -256,16 +296,17 @@ impl Doors {
         prepare(&socket);
         limit_silence(&socket, self.hall.times.write_timeout);
         let routes = TowerToHyperService::new(router);
+        let handshake_timeout = self.handshake_timeout;
         let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             if let Some(caller) = &caller {
-                request.extensions_mut().insert(caller.clone());
+                self.announce(caller, &mut request);
             }
             routes.call(request)
         });
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).max_buf_size(HEAD_BYTES);
-        if !self.handshake_timeout.is_zero() {
-            server.header_read_timeout(self.handshake_timeout);
+        if !handshake_timeout.is_zero() {
+            server.header_read_timeout(handshake_timeout);
         }
         let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(socket), service).with_upgrades());
         tokio::select! {

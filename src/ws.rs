@@ -24,6 +24,7 @@ use crate::config::AllowedOrigins;
 use crate::gate::Closed;
 use crate::metrics::METRICS;
 use crate::protocol::SUBPROTOCOL;
+use crate::proxies::ForwardedHost;
 
 pub mod frame;
 
@@ -129,7 +130,7 @@ impl Handshake {
             return Err(refused.with(SEC_WEBSOCKET_VERSION, VERSION));
         }
         let accept = accept_key(headers)?;
-        check_origin(headers, origins)?;
+        check_origin(headers, request.extensions().get(), origins)?;
         let json = check_subprotocol(headers)?;
         let tokens = bearer_tokens(headers);
         let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
@@ -209,11 +210,12 @@ fn check_subprotocol(headers: &HeaderMap) -> Result<bool, Refused> {
 }
 
 /// Browsers say which page connects; only pages of this site and allowed ones may. What is no browser sends no Origin.
-fn check_origin(headers: &HeaderMap, origins: &Origins) -> Result<(), Refused> {
+/// A proxy may have put a `Host` of its own in the place of the site's, and say which that was.
+fn check_origin(headers: &HeaderMap, forwarded: Option<&ForwardedHost>, origins: &Origins) -> Result<(), Refused> {
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or("");
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-    if is_let_in(origin, host, origins) {
+    if is_let_in(origin, host, origins) || forwarded.is_some_and(|host| is_let_in(origin, &host.0, origins)) {
         return Ok(());
     }
     let advice = match AllowedOrigins::authority(origin) {

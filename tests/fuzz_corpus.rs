@@ -72,5 +72,6 @@ targets! {
     commands: commands_are_accepted_or_refused_in_so_many_words, any_command_has_an_answer_of_bounded_length;
     lines: lines_are_found_wherever_they_are_cut, any_line_is_heard_under_the_name_of_who_said_it;
     payloads: a_hostile_redis_breaks_nothing, any_answer_of_redis_leaves_rooms_dense;
+    tokens: a_token_lets_in_only_what_its_key_has_signed, any_token_is_refused_or_signed;
     log: the_log_is_what_a_list_of_records_would_be, any_history_of_a_log_gives_its_readers_whole_records_in_order;
 }

@@ -6,4 +6,5 @@ pub mod frames;
 pub mod lines;
 pub mod log;
 pub mod payloads;
+pub mod tokens;
 mod wire;

@@ -126,6 +126,9 @@ pub fn p_256_jwk(kid: &str) -> String {
     format!(r#"{{"kty":"EC","crv":"P-256","kid":"{kid}","x":"{P_256_X}","y":"{P_256_Y}"}}"#)
 }
 
+/// One of RFC 7515 A.3.
+pub const ANOTHER_P_256_JWK: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+
 pub fn ed25519_jwk(kid: &str) -> String {
     format!(r#"{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{ED25519_X}"}}"#)
 }

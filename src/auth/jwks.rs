@@ -339,4 +339,4 @@ fn keys_in(body: &[u8]) -> Result<Arc<[Key]>, String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::auth) mod tests;

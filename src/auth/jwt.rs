@@ -202,4 +202,6 @@ fn names_algorithm(header: &str) -> bool {
 }
 
 #[cfg(test)]
+mod published_tests;
+#[cfg(test)]
 mod tests;

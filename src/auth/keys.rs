@@ -4,6 +4,7 @@
 //! an Ed25519 key EdDSA. A token says which algorithm it is signed with, and so chooses among the keys that have it; how a
 //! key is used is never the token's to say. No public key can become a secret, and no algorithm is none.
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
@@ -92,7 +93,7 @@ impl Key {
         let curve = || der_value(OBJECT_ID, parameters).map(|(curve, _)| curve);
         match kind {
             RSA => Key::in_rsa_public_key(key),
-            EC if curve() == Some(P_256) => Key::p_256(key).ok_or("its point is none of P-256, uncompressed"),
+            EC if curve() == Some(P_256) => Key::p_256(key).ok_or("its point is not one of P-256, uncompressed"),
             ED25519 => Key::ed25519(key).ok_or("an Ed25519 key has 32 bytes"),
             _ => Err("its kind or curve is not known here; allowed are RSA, P-256 and Ed25519"),
         }
@@ -142,8 +143,10 @@ impl Key {
 
     fn p_256(point: &[u8]) -> Option<Self> {
         let uncompressed = point.len() == 65 && point[0] == 4;
+        // A point beside the curve would be a key that signs nothing, and be found out by nobody.
+        let on_curve = || ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).is_ok();
         let key = || DecodingKey::from_ec_der(point);
-        uncompressed.then(|| Key { kid: None, algorithm: Algorithm::ES256, key: key() })
+        (uncompressed && on_curve()).then(|| Key { kid: None, algorithm: Algorithm::ES256, key: key() })
     }
 
     fn ed25519(key: &[u8]) -> Option<Self> {

@@ -123,3 +123,35 @@ impl Said {
 fn is_ticket(kept: &[u8], token: &str) -> bool {
     (1..=MAX_TICKET_BYTES).contains(&kept.len()) && bool::from(kept.ct_eq(token.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_ticket_is_it_and_nothing_is_none() {
+        assert!(is_ticket(b"token", "token"));
+        for (kept, token) in [(&b"token"[..], "Token"), (b"token", "toke"), (b"toke", "token"), (b"", ""), (b"", "x")] {
+            assert!(!is_ticket(kept, token), "{token}");
+        }
+        let [longest, longer] = [MAX_TICKET_BYTES, MAX_TICKET_BYTES + 1].map(|bytes| "x".repeat(bytes));
+        assert!(is_ticket(longest.as_bytes(), &longest));
+        assert!(!is_ticket(longer.as_bytes(), &longer));
+    }
+
+    #[test]
+    fn each_trouble_is_said_once_in_a_while_and_its_end_once() {
+        let trouble = |kind| NoAnswer { kind, words: "words".into() };
+        let (silent, login) = (trouble("silent"), trouble("login"));
+        let start = Instant::now();
+        let mut said = Said::default();
+        let mut learn = |trouble, seconds| said.learn(trouble, start + Duration::from_secs(seconds));
+        assert!(!learn(None, 0));
+        assert!(learn(Some(&silent), 0) && !learn(Some(&silent), 1));
+        assert!(learn(Some(&login), 2) && !learn(Some(&login), 3) && !learn(Some(&silent), 4));
+        assert!(learn(None, 5) && !learn(None, 6));
+        // What was not said does not end.
+        assert!(!learn(Some(&silent), 7) && !learn(None, 8));
+        assert!(learn(Some(&silent), 60) && learn(None, 61));
+    }
+}

@@ -13,8 +13,12 @@ use super::{Cut, get, wait_until};
 pub enum NginxKind {
     /// Every request to the next node, at `/`.
     RoundRobin,
+    /// The same, with nginx's own `Host`; whom it passes on and which host they asked for is said as proxies say it.
+    OwnHost,
     /// The tutorial's own `location /gin`, to the letter: one node, which it knows as `bloggin:9999`.
     TutorialGin,
+    /// `examples/nginx/townhall.conf`, but for its addresses: two nodes, at `/`.
+    Shipped,
 }
 
 /// A running nginx; gone when dropped.
@@ -26,24 +30,27 @@ pub struct Nginx {
     bloggin: Option<Cut>,
 }
 
-/// As the tutorial has it, blanks included.
-const LOCATION_GIN: &str = r#"location /gin {
-        proxy_pass http://bloggin:9999;
-        proxy_http_version 1.1;
-        proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection "upgrade";
+/// As the tutorial has it, and as it is shipped.
+const LOCATION_GIN: &str = include_str!("../../examples/nginx/tutorial.conf");
 
-        proxy_set_header X-Real-IP $remote_addr;
-        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-        proxy_set_header X-Forwarded-Proto $scheme;
-    }
-"#;
+/// Ours, as it is shipped: a whole `server`, with its upstream of two nodes and its logs.
+const SHIPPED: &str = include_str!("../../examples/nginx/townhall.conf");
 
 /// The tutorial's upgrade headers, and the `Host` that the page's origin is compared with.
 const LOCATION_ROUND_ROBIN: &str = r#"location / {
         proxy_pass http://nodes;
         proxy_http_version 1.1;
         proxy_set_header Host $http_host;
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Connection "upgrade";
+    }
+"#;
+
+const LOCATION_OWN_HOST: &str = r#"location / {
+        proxy_pass http://nodes;
+        proxy_http_version 1.1;
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        proxy_set_header X-Forwarded-Host $http_host;
         proxy_set_header Upgrade $http_upgrade;
         proxy_set_header Connection "upgrade";
     }
@@ -68,7 +75,7 @@ impl Nginx {
     async fn try_start(ports: &[u16], kind: NginxKind, directives: &str) -> Option<Nginx> {
         let address = free_address();
         let bloggin = match kind {
-            NginxKind::RoundRobin => None,
+            NginxKind::RoundRobin | NginxKind::OwnHost | NginxKind::Shipped => None,
             NginxKind::TutorialGin => {
                 let [node] = ports else {
                     panic!("the tutorial has one node, not {ports:?}");
@@ -127,6 +134,11 @@ impl Nginx {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("error.log")).unwrap_or_default()
     }
+
+    /// The access log of the shipped configuration so far.
+    pub fn access_log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("townhall.log")).unwrap_or_default()
+    }
 }
 
 impl Drop for Nginx {
@@ -143,7 +155,7 @@ impl Drop for Nginx {
 /// `upstream` where `proxy_pass` has a port), it gets a view of the files in which `/etc/hosts` is its own.
 fn command(directory: &Path, kind: NginxKind) -> Command {
     let mut command = match kind {
-        NginxKind::RoundRobin => Command::new("nginx"),
+        NginxKind::RoundRobin | NginxKind::OwnHost | NginxKind::Shipped => Command::new("nginx"),
         NginxKind::TutorialGin => {
             let mut unshare = Command::new("unshare");
             unshare
@@ -168,12 +180,12 @@ fn command(directory: &Path, kind: NginxKind) -> Command {
 
 /// `user root`: nginx must not hand its directories to `nobody`, whom a mapped user namespace does not know.
 fn configuration(address: SocketAddr, ports: &[u16], kind: NginxKind, directives: &str) -> String {
-    let servers: String = ports.iter().map(|port| format!("        server 127.0.0.1:{port};\n")).collect();
-    let (upstream, location) = match kind {
-        NginxKind::RoundRobin => (format!("upstream nodes {{\n{servers}    }}"), LOCATION_ROUND_ROBIN),
-        NginxKind::TutorialGin => (String::new(), LOCATION_GIN),
+    let server = match kind {
+        NginxKind::RoundRobin => round_robin(address, ports, LOCATION_ROUND_ROBIN),
+        NginxKind::OwnHost => round_robin(address, ports, LOCATION_OWN_HOST),
+        NginxKind::TutorialGin => server(address, LOCATION_GIN),
+        NginxKind::Shipped => shipped(address, ports),
     };
-    let here = address.port();
     format!(
         r#"user root;
 daemon off;
@@ -192,17 +204,44 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     {directives}
-    {upstream}
-    server {{
+    {server}
+}}
+"#
+    )
+}
+
+fn round_robin(address: SocketAddr, ports: &[u16], location: &str) -> String {
+    let servers: String = ports.iter().map(|port| format!("        server 127.0.0.1:{port};\n")).collect();
+    format!("upstream nodes {{\n{servers}    }}\n    {}", server(address, location))
+}
+
+fn server(address: SocketAddr, location: &str) -> String {
+    let here = address.port();
+    format!(
+        r#"server {{
     listen {address};
     location = /harness {{
         add_header X-Harness {here};
         return 204;
     }}
-    {location}    }}
-}}
-"#
+    {location}    }}"#
     )
+}
+
+/// The shipped file with other addresses and places; whatever it answers says that it is this nginx.
+fn shipped(address: SocketAddr, ports: &[u16]) -> String {
+    let [east, west] = ports else { panic!("the shipped configuration has two nodes, not {ports:?}") };
+    let places = [
+        ("listen 80;", format!("listen {address};")),
+        ("server 127.0.0.1:8083 ", format!("server 127.0.0.1:{east} ")),
+        ("server 127.0.0.1:8084 ", format!("server 127.0.0.1:{west} ")),
+        ("/var/log/nginx/", String::new()),
+    ];
+    let here = address.port();
+    places.iter().fold(format!("add_header X-Harness {here} always;\n{SHIPPED}"), |text, (place, ours)| {
+        assert_eq!(text.matches(place).count(), 1, "{place:?} once in the shipped configuration");
+        text.replace(place, ours)
+    })
 }
 
 /// An address that was free a moment ago.

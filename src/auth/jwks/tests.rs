@@ -18,15 +18,15 @@ use crate::auth::issuer::{CERTIFICATE, CERTIFICATE_KEY, RSA_N, ed25519_jwk, p_25
 const LONG: Duration = Duration::from_secs(3600);
 
 /// Fetches only when somebody asks, and then at once.
-const ON_DEMAND: Rhythm =
+pub(in crate::auth) const ON_DEMAND: Rhythm =
     Rhythm { every: LONG, gap: Duration::ZERO, deadline: LONG, first_backoff: LONG, last_backoff: LONG };
 
 /// Fetches once, and whoever asks for more waits.
-const ONCE: Rhythm = Rhythm { gap: LONG, ..ON_DEMAND };
+pub(in crate::auth) const ONCE: Rhythm = Rhythm { gap: LONG, ..ON_DEMAND };
 
 /// What an issuer answers.
 #[derive(Clone)]
-enum Answer {
+pub(in crate::auth) enum Answer {
     Keys(String),
     Status(u16),
     Redirect(String),
@@ -35,20 +35,20 @@ enum Answer {
     Cut,
 }
 
-fn set_of(keys: &[String]) -> Answer {
+pub(in crate::auth) fn set_of(keys: &[String]) -> Answer {
     Answer::Keys(format!(r#"{{"keys":[{}]}}"#, keys.join(",")))
 }
 
 /// One that answers as it is told to.
-struct Issuer {
+pub(in crate::auth) struct Issuer {
     address: SocketAddr,
-    answer: watch::Sender<Answer>,
+    pub(in crate::auth) answer: watch::Sender<Answer>,
     asked: watch::Receiver<Vec<String>>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Issuer {
-    async fn that_answers(answer: Answer) -> Self {
+    pub(in crate::auth) async fn that_answers(answer: Answer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (answer, answers) = watch::channel(answer);
@@ -71,7 +71,7 @@ impl Issuer {
         Issuer { address, answer, asked, _task: AbortOnDropHandle::new(task) }
     }
 
-    fn url(&self) -> String {
+    pub(in crate::auth) fn url(&self) -> String {
         format!("http://{}/keys", self.address)
     }
 
@@ -79,7 +79,7 @@ impl Issuer {
         Jwks::new(&self.url(), rhythm).unwrap()
     }
 
-    fn asked(&self) -> usize {
+    pub(in crate::auth) fn asked(&self) -> usize {
         self.asked.borrow().len()
     }
 }

@@ -412,8 +412,7 @@ fn what_has_the_shape_of_a_signed_token_is_nobodys_ticket() {
 #[test]
 fn a_token_without_a_name_of_its_key_tries_a_bounded_number_of_keys() {
     let mut keys = vec![Key::all_in_pem(P_256_PEM.as_bytes()).unwrap().remove(0); MAX_TRIES];
-    let other = issuer::p_256_jwk("a").replace(&issuer::P_256_X[..4], "AAAA");
-    keys[..MAX_TRIES - 1].fill(Key::in_jwk(&other).unwrap());
+    keys[..MAX_TRIES - 1].fill(Key::in_jwk(issuer::ANOTHER_P_256_JWK).unwrap());
     let good = token(Algorithm::ES256, ZOE);
     let good = Signed::parse(&good).unwrap();
     assert!(good.is_signed_by_one_of(&keys));
@@ -429,6 +428,49 @@ fn words_for_clients_show_no_token() {
     let mut debug = String::new();
     write!(debug, "{:?}", settings()).unwrap();
     assert!(!debug.contains(SECRET), "{debug}");
+}
+
+/// Published keys, as a client sees them: the rest is told by the tests of `jwks`.
+#[tokio::test]
+async fn a_token_of_a_published_key_lets_in_and_without_keys_nobody_can_tell() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/keys", listener.local_addr().unwrap());
+    let soon = Duration::from_millis(1);
+    let rhythm = Rhythm { gap: soon, first_backoff: soon, last_backoff: soon, ..Rhythm::default() };
+    let jwt = Jwt::with_rhythm(&JwtSettings { jwks: Some(url), ..settings_without_keys() }, rhythm).unwrap();
+    let of = |algorithm, kid: &str| token_of(algorithm, &format!(r#"{{"alg":"{algorithm:?}","kid":"{kid}"}}"#), ZOE);
+    let by_a = of(Algorithm::RS256, "a");
+    let unheard = async { drop(listener.accept().await.unwrap()) };
+    let (checked, ()) = tokio::join!(jwt.check(&by_a), unheard);
+    assert!(matches!(checked, Err(NotAdmitted::Unavailable(_))), "{checked:?}");
+
+    let answering = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let keys = format!(r#"{{"keys":[{}]}}"#, rsa_jwk("a"));
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", keys.len());
+            tokio::io::AsyncWriteExt::write_all(&mut stream, format!("{head}{keys}").as_bytes()).await.unwrap();
+            // Read until the other side is done, so that no reset swallows the answer.
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        }
+    };
+    let checks = async {
+        while jwt.check(&by_a).await.is_err() {}
+        assert!(jwt.check(&of(Algorithm::RS256, "a")).now_or_never().unwrap().is_ok());
+        for forged in [format!("{}AAAA", &by_a[..by_a.len() - 4]), of(Algorithm::HS256, "a"), of(Algorithm::ES256, "a")]
+        {
+            let refused = jwt.check(&forged).now_or_never().expect("a key that is known needs no waiting");
+            assert_eq!(refused, Err(NotAdmitted::unauthorized(BY_NOBODY)));
+        }
+        for unknown in [of(Algorithm::RS256, "b"), token(Algorithm::ES256, ZOE)] {
+            assert_eq!(jwt.check(&unknown).await, Err(NotAdmitted::unauthorized(BY_NOBODY)));
+        }
+    };
+    tokio::select! { () = answering => unreachable!(), () = checks => {} }
+}
+
+fn settings_without_keys() -> JwtSettings {
+    JwtSettings { secret: None, key: None, ..settings() }
 }
 
 proptest! {

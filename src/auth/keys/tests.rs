@@ -95,6 +95,8 @@ fn a_file_without_a_usable_key_is_refused_in_words_that_help() {
         (P_384_PEM.into(), "curve"),
         (SECP256K1_PEM.into(), "curve"),
         (SMALL_RSA_PEM.into(), "2048"),
+        // Beside the curve: one digit of its y is another.
+        (P_256_PEM.replace("ATnQ==", "ATnA=="), "not one of P-256"),
         // One that cannot be used beside one that can: whoever put it there expects it to be used.
         (format!("{RSA_PEM}\n{P_384_PEM}"), "curve"),
     ] {
@@ -149,6 +151,8 @@ fn a_published_key_that_signs_no_tokens_of_ours_is_passed_over() {
         ec.replace("P-256", "secp256k1"),
         ec.replace(issuer::P_256_X, &issuer::P_256_X[..40]),
         ec.replace(r#""y""#, r#""z""#),
+        // Beside the curve.
+        ec.replace(&issuer::P_256_X[..4], "AAAA"),
         ed.replace("Ed25519", "X25519"),
         ed.replace("Ed25519", "Ed448"),
         ed.replace(issuer::ED25519_X, &issuer::ED25519_X[..40]),

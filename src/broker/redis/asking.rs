@@ -246,9 +246,9 @@ impl Cluster {
                 }
                 Err(failure) => failure,
             };
-            if let Some(elsewhere) = failure.elsewhere {
+            if let Some(elsewhere) = &failure.elsewhere {
                 *locked(&self.good) = Some(host.clone());
-                return self.follow(&host, &elsewhere, question).await;
+                return self.follow(&host, elsewhere, question).await;
             }
             let dead = failure.ends_connection();
             trouble = Trouble { words: format!("{host}: {}", failure.trouble.words), ..failure.trouble };
