@@ -214,7 +214,8 @@ async fn behind_the_tutorials_location_the_pages_work() {
 /// the second, and tells what it went through.
 const SIGNED: &str = r#"(async () => {
     const { Townhall } = await import("/client.js");
-    const base64 = (bytes) => btoa(String.fromCharCode(...new Uint8Array(bytes))).replace(/[+/=]/g, (c) => ({ "+": "-", "/": "_" })[c] ?? "");
+    const url = { "+": "-", "/": "_", "=": "" };
+    const base64 = (bytes) => btoa(String.fromCharCode(...new Uint8Array(bytes))).replace(/[+/=]/g, (c) => url[c]);
     const encode = (text) => new TextEncoder().encode(text);
     const secret = encode("a secret of thirty-two bytes and more");
     const key = await crypto.subtle.importKey("raw", secret, { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
@@ -227,7 +228,7 @@ const SIGNED: &str = r#"(async () => {
     };
     const hall = new Townhall("/ws", { getToken });
     const states = [], said = [];
-    hall.addEventListener("state", ({ detail }) => states.push(detail.code ? `${detail.state} ${detail.code}` : detail.state));
+    hall.addEventListener("state", ({ detail: { state, code } }) => states.push(code ? `${state} ${code}` : state));
     hall.addEventListener("message", ({ detail }) => said.push(`${detail.offset} ${detail.from.id}: ${detail.text}`));
     hall.addEventListener("welcome", () => hall.send("lobby", `with token ${tokens}`));
     hall.join("lobby");

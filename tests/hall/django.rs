@@ -244,7 +244,8 @@ async fn two_who_logged_in_talk_on_when_their_tickets_have_run_out_and_a_node_di
     let chromium = Chromium::start();
     let lewin = site.log_in(&chromium, "lewin").await;
     let zoe = site.log_in(&chromium, "zoe").await;
-    // nginx deals out requests in turn. How many a page needs is the browser's business, so every other time it is one more.
+    // nginx deals out requests in turn. How many a page takes is the browser's business, so every other time it is one
+    // more.
     let mut one_more = false;
     wait_until("the two are at two nodes", async || {
         let crowds = site.crowds().await;

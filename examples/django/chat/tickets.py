@@ -27,8 +27,8 @@ def fits(name):
 def issue(name):
     """A ticket for `name`: the one that is still good, with its time begun anew, or a new one.
 
-    A name has one ticket. Would every call replace it, two tabs of one person that lose their node at the same moment would
-    take it from each other: one of them would come to the hall with what the other's call has just overwritten.
+    A name has one ticket. Would every call replace it, two tabs of one person that lose their node at the same moment
+    would take it from each other: one of them would come to the hall with what the other's call has just overwritten.
     """
     lifetime = settings.HALL_TICKET_SECONDS
     token = store.getex(key(name), ex=lifetime)

@@ -82,7 +82,7 @@ hall.addEventListener("state", ({ detail }) => {
 });
 
 hall.addEventListener("joined", ({ detail }) => {
-  if (detail.recovered !== true) show(() => messages.replaceChildren()); // a fresh view, or one in which something is lost
+  if (detail.recovered !== true) show(() => messages.replaceChildren()); // a fresh view, or something is lost
 });
 
 hall.addEventListener("message", ({ detail: { id, from, at, text } }) => {
