@@ -124,6 +124,14 @@ struct Ways {
     jwt: Option<Jwt>,
 }
 
+/// Says what [`Doorkeeper::new`] would of the keys and addresses it is given, and begins nothing.
+///
+/// # Errors
+/// In words, where one cannot be used.
+pub fn check_settings(settings: &AuthSettings) -> Result<(), String> {
+    settings.jwt.as_ref().map_or(Ok(()), Jwt::check_settings)
+}
+
 impl Doorkeeper {
     /// # Errors
     /// In words, where a key or an address cannot be used.

@@ -720,7 +720,9 @@ fn base_path(text: &str) -> Result<String, &'static str> {
 fn network(text: &str) -> Result<IpNet, &'static str> {
     let text = text.trim();
     let alone = || text.parse::<IpAddr>().map(IpNet::from).ok();
-    text.parse().ok().or_else(alone).ok_or("allowed is a network like 10.0.0.0/8 or fd00::/8, or an address")
+    let mapped = |network: &IpNet| matches!(network, IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some());
+    let network: Option<IpNet> = text.parse().ok().or_else(alone).filter(|network| !mapped(network));
+    network.ok_or("allowed is a network like 10.0.0.0/8 or fd00::/8, or an address; one of IPv4 is written as such")
 }
 
 fn ticket_key(text: &str) -> Result<TicketKey, &'static str> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use tokio::runtime;
 use townhall::cli::{self, Command, HealthArgs, ServeArgs, TokenArgs};
 use townhall::config::{self, Config};
-use townhall::{health, logging, server};
+use townhall::{auth, health, logging, server};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -20,9 +20,13 @@ fn main() -> ExitCode {
 fn serve(args: ServeArgs) -> ExitCode {
     let nofile = config::raise_nofile();
     let config = args.into_config(nofile);
-    match config.and_then(|config| logging::start().map(|()| config)) {
-        Ok(config) => outcome(run(config, nofile)),
-        Err(refusal) => cli::Ending::from(refusal).tell(),
+    let config = match config.and_then(|config| logging::start().map(|()| config)) {
+        Ok(config) => config,
+        Err(refusal) => return cli::Ending::from(refusal).tell(),
+    };
+    match auth::check_settings(&config.auth) {
+        Ok(()) => outcome(run(config, nofile)),
+        Err(words) => cli::Ending::Refused(words).tell(),
     }
 }
 

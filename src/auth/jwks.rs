@@ -99,6 +99,12 @@ impl Jwks {
         Ok(Jwks { fetches, waiting, _task: AbortOnDropHandle::new(tokio::spawn(task)) })
     }
 
+    /// # Errors
+    /// In words, where nothing can be fetched from there.
+    pub fn check_address(url: &str) -> Result<(), String> {
+        Source::parse(url).map(|_| ()).map_err(|words| format!("--jwt-jwks: {words}"))
+    }
+
     /// The keys that are known; `None` before there were any.
     pub fn known(&self) -> Option<Arc<[Key]>> {
         self.fetches.borrow().keys.clone()

@@ -48,22 +48,24 @@ impl Jwt {
         Self::with_rhythm(settings, Rhythm::default())
     }
 
+    /// Says what [`Jwt::new`] would, and begins nothing.
+    ///
+    /// # Errors
+    /// In words, where a key or an address cannot be used.
+    pub fn check_settings(settings: &JwtSettings) -> Result<(), String> {
+        keys_of(settings)?;
+        settings.jwks.as_deref().map_or(Ok(()), Jwks::check_address)
+    }
+
     fn with_rhythm(settings: &JwtSettings, rhythm: Rhythm) -> Result<Self, String> {
-        let mut keys = Vec::new();
-        if let Some(secret) = &settings.secret {
-            keys.push(Key::secret(secret.reveal())?);
-            if secret.reveal().len() < SOUND_SECRET_BYTES {
-                tracing::warn!(
-                    "--jwt-secret is shorter than {SOUND_SECRET_BYTES} bytes: whoever has one token can guess it, and then sign \
+        if settings.secret.as_ref().is_some_and(|secret| secret.reveal().len() < SOUND_SECRET_BYTES) {
+            tracing::warn!(
+                "--jwt-secret is shorter than {SOUND_SECRET_BYTES} bytes: whoever has one token can guess it, and then sign \
                      tokens for anybody; `openssl rand -base64 32` makes a good one"
-                );
-            }
-        }
-        if let Some(pem) = &settings.key {
-            keys.extend(Key::all_in_pem(pem)?);
+            );
         }
         Ok(Jwt {
-            keys,
+            keys: keys_of(settings)?,
             jwks: settings.jwks.as_deref().map(|url| Jwks::new(url, rhythm)).transpose()?,
             rules: Rules {
                 audiences: settings.audiences.clone(),
@@ -125,6 +127,18 @@ impl Jwt {
         }
         NotAdmitted::unauthorized(words)
     }
+}
+
+/// The keys that are given at the start.
+fn keys_of(settings: &JwtSettings) -> Result<Vec<Key>, String> {
+    let mut keys = Vec::new();
+    if let Some(secret) = &settings.secret {
+        keys.push(Key::secret(secret.reveal())?);
+    }
+    if let Some(pem) = &settings.key {
+        keys.extend(Key::all_in_pem(pem)?);
+    }
+    Ok(keys)
 }
 
 /// A token in its parts; nothing was checked yet.

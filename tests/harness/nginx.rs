@@ -232,7 +232,7 @@ fn server(address: SocketAddr, location: &str) -> String {
 fn shipped(address: SocketAddr, ports: &[u16]) -> String {
     let [east, west] = ports else { panic!("the shipped configuration has two nodes, not {ports:?}") };
     let places = [
-        ("listen 80;", format!("listen {address};")),
+        ("listen 80 default_server;", format!("listen {address} default_server;")),
         ("server 127.0.0.1:8083 ", format!("server 127.0.0.1:{east} ")),
         ("server 127.0.0.1:8084 ", format!("server 127.0.0.1:{west} ")),
         ("/var/log/nginx/", String::new()),
