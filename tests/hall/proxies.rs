@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{Answer, Json, Nginx, NginxKind, Node, wait_until};
@@ -166,6 +167,22 @@ async fn the_shipped_nginx_has_no_secret_in_its_logs_whatever_becomes_of_the_nod
     }
     sent += 1 + 2 * with_secrets().len();
     wait_until("all is logged", async || front.access_log().lines().count() == before + sent).await;
+
+    // What nginx cannot read is not logged by another server of the port, either.
+    let long = "x".repeat(9000);
+    for head in [
+        "GET /chatroom/ws/lewin/S3CRET-without-host HTTP/1.1\r\n\r\n".to_string(),
+        "GET /chatroom/ws/lewin/S3CRET-at-an-ip HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".to_string(),
+        format!("GET /chatroom/ws/lewin/S3CRET-{long} HTTP/1.1\r\nHost: chat.example\r\n\r\n"),
+    ] {
+        let mut stream = TcpStream::connect(front.http()).await.expect("nginx listens");
+        stream.write_all(head.as_bytes()).await.expect("nginx reads");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.expect("nginx answers");
+        sent += 1;
+    }
+    wait_until("all is logged", async || front.access_log().lines().count() == before + sent).await;
+    assert_eq!(front.elsewhere_log(), "");
 
     let log = front.access_log();
     for seen in [" /chatroom/ws/lewin/... 101 ", " /ws 403 ", " /ws 426 ", " ... 404 ", " /ws 502 ", " 502, 101\n"] {

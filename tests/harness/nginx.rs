@@ -141,6 +141,13 @@ impl Nginx {
     }
 }
 
+impl Nginx {
+    /// The access log of the server beside the shipped one.
+    pub fn elsewhere_log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("elsewhere.log")).unwrap_or_default()
+    }
+}
+
 impl Drop for Nginx {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -228,7 +235,8 @@ fn server(address: SocketAddr, location: &str) -> String {
     )
 }
 
-/// The shipped file with other addresses and places; whatever it answers says that it is this nginx.
+/// The shipped file with other addresses and places, beside a server of somebody else who logs what comes, at the same port;
+/// whatever it answers says that it is this nginx.
 fn shipped(address: SocketAddr, ports: &[u16]) -> String {
     let [east, west] = ports else { panic!("the shipped configuration has two nodes, not {ports:?}") };
     let places = [
@@ -238,7 +246,10 @@ fn shipped(address: SocketAddr, ports: &[u16]) -> String {
         ("/var/log/nginx/", String::new()),
     ];
     let here = address.port();
-    places.iter().fold(format!("add_header X-Harness {here} always;\n{SHIPPED}"), |text, (place, ours)| {
+    let elsewhere =
+        format!("server {{ listen {address}; server_name elsewhere.example; access_log elsewhere.log; return 204; }}");
+    let whole = format!("add_header X-Harness {here} always;\n{elsewhere}\n{SHIPPED}");
+    places.iter().fold(whole, |text, (place, ours)| {
         assert_eq!(text.matches(place).count(), 1, "{place:?} once in the shipped configuration");
         text.replace(place, ours)
     })
