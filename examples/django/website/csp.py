@@ -1,4 +1,4 @@
-"""What a page of this site may load: its own files, and the hall, which is at the same origin. Django 6 has a setting."""
+"""What a page of this site may load: its own files, and the hall, at the same origin. Django 6 has a setting for it."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
