@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{Json, Line, Node, Plain, RedisServer};
+use crate::harness::{Chromium, Json, Line, Node, Person, Plain, RedisServer, wait_until};
 
 /// What breaks pages, terminals, lines, JSON, keys and payloads elsewhere.
 const HOSTILE: [&str; 12] = [
@@ -123,4 +123,32 @@ async fn a_hostile_name_is_refused_or_harmless_at_every_door_and_a_hostile_room_
     }
     let keys = redis.cli(&["KEYS", "*"]);
     assert!(keys.lines().all(|key| key.starts_with("townhall:{lobby}:")), "{keys}");
+}
+
+#[tokio::test]
+async fn both_pages_show_hostile_texts_and_names_as_text() {
+    let node = Node::start(&["--rate", "0"]).await;
+    let chromium = Chromium::start();
+    let page = Person::come_in(&chromium, &format!("http://{}/", node.http()), "bea").await;
+    let classic = Person::open(&chromium, &format!("http://{}/chatroom?name=lewin", node.http())).await;
+    wait_until("the tutorial's page is connected", async || {
+        node.metric(r#"townhall_connections{door="plain"}"#).await == 1.0
+    })
+    .await;
+    let name = "<b onclick=alert(1)>\"&amp;";
+    let mut eve = Json::connect(&node.ws_url(), &format!("?name={}", encoded(name))).await;
+    eve.join("lobby").await;
+    wait_until("all three are in", async || eve.who("lobby").await.len() == 3).await;
+    let mut lines = vec!["[提示] 成功连接服务器".to_owned()];
+    for text in HOSTILE {
+        eve.said("lobby", text).await;
+        lines.extend(shown(name, text));
+    }
+    page.wait_messages(&HOSTILE.map(kept)).await;
+    let names = page.read("#view .message .name").await;
+    assert!(!names.is_empty() && names.iter().all(|shown| shown == name), "{names:?}");
+    assert_eq!(page.read("#view script, #view img, #view b").await, Vec::<String>::new(), "markup is text");
+    classic.wait_read("#output", &[lines.join("\n") + "\n"]).await;
+    page.assert_content().await;
+    classic.assert_content().await;
 }
