@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::names::{RoomName, breaks_lines};
+use crate::names::{RoomName, breaks_lines, turns_direction};
 use crate::position::{Epoch, Offset};
 use crate::ws::frame::{self, Opcode};
 
@@ -176,9 +176,13 @@ fn event_frame(room: &RoomName, offset: Offset, at_ms: u64, event: &Event, out: 
 
 impl Said {
     /// `None` for a message without text: it is for programs.
+    ///
+    /// Here names and texts share lines, so nothing stays that turns a direction round. A line break ends what was turned
+    /// (UAX #9, P1), but not every program that shows lines takes each for a paragraph, and the next line is another's. What
+    /// remains is laid out by its letters alone; JSON clients, which keep texts apart, get all of it.
     fn new(name: &str, text: &str) -> Option<Self> {
-        let text = visible(text);
-        let name = name.chars().filter(|c| !c.is_control() && !breaks_lines(*c)).collect();
+        let text: String = visible(text).chars().filter(|c| !turns_direction(*c)).collect();
+        let name = name.chars().filter(|c| !c.is_control() && !breaks_lines(*c) && !turns_direction(*c)).collect();
         (!text.is_empty()).then_some(Said { name, text })
     }
 
@@ -240,6 +244,16 @@ mod tests {
     #[test]
     fn every_line_of_a_text_carries_its_speaker() {
         assert_eq!(encoded(&record(MESSAGE), Encoding::Line), "zoe:a\nzoe:b[1m\n");
+    }
+
+    #[test]
+    fn nothing_turns_a_line_round_where_names_and_texts_share_it() {
+        let turned = MESSAGE.replace(r"a\nb\u001b[1m", "\u{2067}a\u{202E}b\u{2069}\u{202C}\u{200D}c");
+        let turned = record(&turned.replace("zoe", "z\u{202E}oe"));
+        assert_eq!(encoded(&turned, Encoding::Line), "zoe:ab\u{200D}c\n");
+        assert!(encoded(&turned, Encoding::Json).contains("\u{2067}a\u{202E}b\u{2069}\u{202C}\u{200D}c"));
+        let nothing = record(&MESSAGE.replace(r"a\nb\u001b[1m", "\u{202E}\u{2066}"));
+        assert_eq!(encoded(&nothing, Encoding::Line), "", "nothing of it is to be read");
     }
 
     #[test]

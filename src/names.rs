@@ -1,10 +1,15 @@
 //! Names that were checked: a value of these types can be trusted, whoever sent it.
 
+mod unseen;
+
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
 use unicode_normalization::UnicodeNormalization;
+
+pub use self::unseen::turns_direction;
+use self::unseen::{may_end_with, may_follow};
 
 /// A room's name: `[a-z0-9][a-z0-9._-]{0,63}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -69,16 +74,18 @@ impl UserId {
     }
 }
 
-/// How somebody is called: 1 to 32 characters, NFC, trimmed, without control characters and `:`, and not beginning with
-/// `!`, `/` or `~`. Need not be unique. Guests without a name are called by their `ip:port`, which no one can choose.
+/// How somebody is called: 1 to 32 characters, NFC, trimmed, all of which can be seen, without `:` and what looks like it,
+/// and not beginning with `!`, `/` or `~`. Need not be unique. Guests without a name are called by their `ip:port`, which no one can choose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct DisplayName(Arc<str>);
 
 impl DisplayName {
-    pub const RULE: &'static str =
-        "a name is 1 to 32 characters, without control characters and `:`, and does not begin with `!`, `/` or `~`";
+    pub const RULE: &'static str = "a name is 1 to 32 characters, without control characters, invisible ones and `:`, \
+        and does not begin with `!`, `/` or `~`";
     const MAX_CHARS: usize = 32;
+    /// Of a name that does not fit, no more is looked at.
+    const MAX_LOOKED_AT: usize = 16 * Self::MAX_CHARS;
 
     /// `None` where the name breaks [`DisplayName::RULE`].
     pub fn parse(text: &str) -> Option<Self> {
@@ -88,17 +95,24 @@ impl DisplayName {
         let name: String = text.trim().nfc().collect();
         let valid = (1..=Self::MAX_CHARS).contains(&name.chars().count())
             && !name.starts_with(['!', '/', '~'])
-            && !name.contains(|c: char| c == ':' || c.is_control() || breaks_lines(c));
+            && name.ends_with(may_end_with)
+            && std::iter::once(None).chain(name.chars().map(Some)).zip(name.chars()).all(|(a, b)| may_follow(a, b));
         valid.then(|| DisplayName(name.into()))
     }
 
     /// What fits of a name that somebody trustworthy gave; `None` where nothing does.
     pub fn fitted(text: &str) -> Option<Self> {
-        let shown = |c: &char| *c != ':' && !c.is_control() && !breaks_lines(*c);
-        let name: String = text.nfc().filter(shown).take(16 * Self::MAX_CHARS).collect();
-        let name = name.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '!' | '/' | '~'));
-        let name: String = name.chars().take(Self::MAX_CHARS).collect();
-        Self::parse(&name)
+        let mut name = String::new();
+        let mut last = None;
+        for c in text.nfc().take(Self::MAX_LOOKED_AT).filter(|c| !c.is_control()) {
+            let begins = last.is_some() || !(c.is_whitespace() || matches!(c, '!' | '/' | '~'));
+            if begins && may_follow(last, c) {
+                name.push(c);
+                last = Some(c);
+            }
+        }
+        let name: String = name.nfc().take(Self::MAX_CHARS).collect();
+        Self::parse(name.trim_end_matches(|c: char| c.is_whitespace() || !may_end_with(c)))
     }
 
     /// The same name as that of a guest where others are let in, too: they begin with none of that.
@@ -170,6 +184,46 @@ mod tests {
         assert_eq!(DisplayName::fitted(&"大".repeat(5000)).unwrap().as_str(), "大".repeat(32));
         assert_eq!(DisplayName::fitted(&format!("{}{}", "x".repeat(31), " y")).unwrap().as_str(), "x".repeat(31));
         assert!(DisplayName::fitted(":::").is_none());
+    }
+
+    #[test]
+    fn names_hold_nothing_that_nobody_sees_or_that_turns_what_follows_round() {
+        let unseen = "\u{202A}\u{202B}\u{202C}\u{202D}\u{202E}\u{2066}\u{2067}\u{2068}\u{2069}\u{200B}\u{200E}\u{200F}\
+            \u{61C}\u{FEFF}\u{AD}\u{2060}\u{34F}\u{180E}\u{2800}\u{3164}\u{E0041}\u{E007F}\u{200C}\u{200D}\u{FE0F}";
+        for c in unseen.chars() {
+            for name in [format!("zoe{c}"), format!("{c}zoe"), format!("z{c}oe"), format!("大{c}{c}e")] {
+                assert!(DisplayName::parse(&name).is_none(), "{name:?}");
+            }
+            assert_eq!(DisplayName::fitted(&format!("z{c}o{c}{c}e{c}")).unwrap().as_str(), "zoe", "{c:?}");
+        }
+        for colon in "\u{FF1A}\u{2236}\u{A789}\u{589}\u{5C3}\u{2F8}\u{FE13}\u{FE55}".chars() {
+            assert!(DisplayName::parse(&format!("ada{colon}hello")).is_none(), "{colon:?}");
+        }
+        assert!(DisplayName::parse("\u{338}zoe").is_none(), "a mark that is written on what stands before the name");
+        assert_eq!(DisplayName::fitted("\u{338}zoe").unwrap().as_str(), "zoe");
+        assert!(DisplayName::fitted("\u{202E}\u{200B}\u{200D}").is_none());
+    }
+
+    #[test]
+    fn names_of_every_script_and_emoji_keep_what_they_are_written_with() {
+        for name in [
+            "می\u{200C}خواهم",
+            "क्\u{200D}ष",
+            "👩🏽\u{200D}⚕\u{FE0F}",
+            "❤\u{FE0F}\u{200D}🔥",
+            "葛\u{E0100}城",
+            "עדה",
+            "عمر",
+            "Đặng Thị",
+            "©\u{FE0F}",
+            "O'Neill-<b>",
+            "a\u{A0}b",
+        ] {
+            assert_eq!(DisplayName::parse(name).unwrap().as_str(), name);
+            assert_eq!(DisplayName::fitted(name).unwrap().as_str(), name);
+        }
+        let cut = format!("{}👩\u{200D}👩", "x".repeat(30));
+        assert_eq!(DisplayName::fitted(&cut).unwrap().as_str(), format!("{}👩", "x".repeat(30)));
     }
 
     #[test]

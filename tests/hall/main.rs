@@ -22,6 +22,7 @@ mod echo;
 mod floods;
 mod frames;
 mod handshakes;
+mod hostile;
 mod issuer;
 mod leaving;
 mod line_door;
