@@ -154,9 +154,9 @@ async fn a_new_key_lets_in_at_once_and_all_who_bring_it_cost_one_question() {
     let node = hall(&issuer).await;
     come(&node, Way::JsonQuery, "ada", &old.token("ada")).await.let_in();
     issuer.becomes(publishing(&[&old, &new]));
-    let tokens: Vec<String> = (0..30).map(|at| new.token(&format!("person-{at}"))).collect();
-    let all =
-        tokens.iter().enumerate().map(|(at, token)| come(&node, Way::ALL[at % 7], &format!("person-{at}"), token));
+    let people: Vec<String> = (0..30).map(|at| format!("person-{at}")).collect();
+    let tokens: Vec<String> = people.iter().map(|name| new.token(name)).collect();
+    let all = (0..30).map(|at| come(&node, Way::ALL[at % 7], &people[at], &tokens[at]));
     for outcome in futures::future::join_all(all).await {
         outcome.let_in();
     }
@@ -187,7 +187,8 @@ async fn an_issuer_that_hangs_or_fails_is_noticed_by_nobody_but_those_whose_keys
     .await;
     for mood in [Mood::Refuses, Mood::Publishes("{\"keys\":7}".into()), Mood::Hangs] {
         issuer.becomes(mood);
-        let nobody_knows = come(&node, Way::JsonQuery, "eve", &unknown.token("eve"));
+        let unknown = unknown.token("eve");
+        let nobody_knows = come(&node, Way::JsonQuery, "eve", &unknown);
         let known = async {
             for way in Way::ALL {
                 come(&node, way, "ada", &ours.token("ada")).await.let_in();

@@ -343,3 +343,42 @@ async fn a_token_is_sent_back_and_logged_by_nobody() {
     assert!(!metrics.contains(&brought[..20]), "{metrics}");
     assert!(secrets::found_in(&metrics).is_none());
 }
+
+#[tokio::test]
+async fn whatever_a_token_says_arrives_harmless_at_every_door() {
+    let node = hall(&["--rate", "0"]).await;
+    let hostile = [
+        "<script>alert(1)</script>",
+        "\u{202E}reversed\u{2066}",
+        "nul\u{0}bell\u{7}escape\u{1B}[31m",
+        "line\nbreak\r\nroot:forged\u{2028}line",
+        "\u{1F469}\u{200D}\u{1F4BB} \u{1F3F4}\u{E0067}",
+        "root:said this",
+        "\"}],\"type\":\"message\",\"x\":\"",
+        "~guest !notice /quit",
+    ];
+    let mut json = Json::connect(&node.ws_url(), &format!("?token={}", token(json!({"sub": "json"})))).await;
+    json.join("lobby").await;
+    let mut plain = Plain::connect(&node.ws_url(), &format!("?token={}", token(json!({"sub": "plain"})))).await;
+    let mut line = Line::connect(node.tcp_addr()).await;
+    line.expect_notice("unauthorized").await;
+    line.say(&format!("/login {}", token(json!({"sub": "line"})))).await;
+    line.expect("! login you are line").await;
+    for text in hostile {
+        let info = json!({"title": text, text: [text], "deep": {"er": {"x": text}}});
+        let brought = token(json!({"sub": "eve", "name": format!("eve{text}"), "info": info}));
+        let mut speaker = Json::connect(&node.ws_url(), &format!("?token={brought}")).await;
+        let name = speaker.welcome["user"]["name"].as_str().expect("a name").to_string();
+        assert!(name.starts_with("eve") && !name.contains(|c: char| c == ':' || c.is_control()), "{name:?}");
+        speaker.join("lobby").await;
+        speaker.say("lobby", "nothing but a greeting").await;
+        let heard = json.hear("lobby", "nothing but a greeting").await;
+        assert_eq!(heard["from"], json!({"id": "eve", "name": name, "info": info}), "as the issuer has it");
+        plain.expect(&format!("{name}:nothing but a greeting")).await;
+        line.expect(&format!("{name}:nothing but a greeting")).await;
+    }
+    for (sub, name) in [("\u{202E}", None), ("a\nb", Some("Ada")), (":::", None), (&"x".repeat(300), Some("Ada"))] {
+        let brought = token(json!({"sub": sub, "name": name}));
+        come(&node, Way::JsonQuery, "", &brought).await.assert_unauthorized();
+    }
+}
