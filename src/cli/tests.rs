@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::{AuthSettings, JwtSettings, Secret, TicketKey, TicketSettings};
 
 /// As in a process without variables.
 fn read(options: &[&str]) -> Result<Command, String> {

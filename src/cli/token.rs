@@ -6,10 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::{
-    DAY, JwtSecret, RedisCa, RoomsRedis, SECOND, TicketKeyOption, TicketRedis, Way, no_ticket_redis, reached_by,
-    read_bounded, unreadable,
-};
+use super::auth::{JwtSecret, TicketKeyOption, TicketRedis, Way, no_ticket_redis};
+use super::{DAY, RedisCa, RoomsRedis, SECOND, reached_by, read_bounded, unreadable};
 use crate::auth::rights::{Rights, RoomPattern};
 use crate::config::{ConfigError, Secret};
 use crate::measure::{Zero, duration};
