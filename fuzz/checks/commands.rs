@@ -56,7 +56,7 @@ impl Client {
         let only = ["lobby", "help"].into_iter().filter_map(RoomName::parse).collect();
         let rooms = if bit(2) { Rooms::Only(only) } else { Rooms::Open };
         let config = Config { limits: limits.clone(), rooms, ..Config::default() };
-        let name = if bit(3) { "\"\\\u{202e}\u{1F980}" } else { "zoe" };
+        let name = if bit(3) { "\"\\\u{5D0}\u{1F980}" } else { "zoe" };
         let name = DisplayName::parse(name).expect("a name that anybody may have");
         let now = Instant::now();
         let user = User { id: UserId::new("guest-1".into()), name, info: None };
