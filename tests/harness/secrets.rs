@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Bytes of a text, and of a key or a token, that are not found by chance.
 const SHORTEST_TEXT: usize = 12;
-const SHORTEST: usize = 6;
+const SHORTEST: usize = 8;
 /// Of what is long, so many characters are looked for.
 const LOOKED_FOR: usize = 100;
 
