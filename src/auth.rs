@@ -106,6 +106,13 @@ impl NotAdmitted {
         NotAdmitted::Unauthorized(words.into())
     }
 
+    /// In words for whoever is not let in; they hold no secret.
+    pub fn words(&self) -> &str {
+        match self {
+            NotAdmitted::Malformed(words) | NotAdmitted::Unauthorized(words) | NotAdmitted::Unavailable(words) => words,
+        }
+    }
+
     /// What nobody could tell in time.
     pub fn too_late() -> Self {
         NotAdmitted::Unavailable("your token could not be checked in time; come again in a moment".into())

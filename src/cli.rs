@@ -513,8 +513,22 @@ fn certificates(path: &Path) -> Result<Vec<u8>, ConfigError> {
 const PEM_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 fn unreadable(option: &str, path: &Path, error: io::Error, what: &str) -> ConfigError {
-    let allowed = format!("cannot be read ({error}); allowed is a file that holds {what}");
-    ConfigError::new(option, &path.to_string_lossy(), allowed)
+    if looks_like_a_path(path) {
+        let allowed = format!("cannot be read ({error}); allowed is a file that holds {what}");
+        return ConfigError::new(option, &path.to_string_lossy(), allowed);
+    }
+    let allowed = format!("that is no file; allowed is the path of one that holds {what}, and not what it holds");
+    ConfigError::secret(option, allowed)
+}
+
+/// Whoever puts a secret itself where its file belongs must not find it in a log. So a path is one that begins with a directory
+/// that is there, or a file's name with a point in it.
+fn looks_like_a_path(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    let mut directories = path.ancestors().skip(1).filter(|directory| directory.file_name().is_some());
+    let has_directory = directories.any(Path::is_dir);
+    let is_name = text.len() <= 128 && path.extension().is_some() && !text.contains(['@', ':']);
+    !text.contains('\n') && (has_directory || is_name)
 }
 
 /// Nothing that is longer is a URL, and few bundles are; `/dev/zero` is not read to its end.

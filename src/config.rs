@@ -335,21 +335,29 @@ impl Config {
     }
 
     /// A secret that can be guessed makes anybody anybody; on a machine of one's own it is only warned of.
+    /// Whether only this machine comes in: no door is open to others, nor is there a proxy that brings them.
+    pub fn is_for_this_machine(&self) -> bool {
+        let doors = [Some(self.listen), self.tcp];
+        self.trusted_proxies.is_empty() && doors.iter().flatten().all(|address| address.ip().is_loopback())
+    }
+
+    /// Whether pages of this machine may come in: they are nobody else's while nobody brings others here.
+    pub fn origins_of_this_machine(&self) -> bool {
+        self.trusted_proxies.is_empty() && self.listen.ip().is_loopback()
+    }
+
     fn check_jwt_secret(&self) -> Result<(), ConfigError> {
         let secret = self.auth.jwt.as_ref().and_then(|jwt| jwt.secret.as_ref());
         let Some(bytes) = secret.map(|secret| secret.reveal().len()) else { return Ok(()) };
-        let doors = [("--listen", Some(self.listen)), ("--tcp", self.tcp)];
-        let public = doors.into_iter().find_map(|(option, address)| {
-            address.filter(|address| !address.ip().is_loopback()).map(|address| (option, address))
-        });
-        match public {
-            Some((option, address)) if bytes < Secret::LEAST_BYTES => {
-                let least = Secret::LEAST_BYTES;
-                let allowed = format!("it has {bytes} bytes; allowed is {least} or more where {option} is {address}");
-                Err(ConfigError::secret("--jwt-secret", allowed))
-            }
-            _ => Ok(()),
+        if bytes >= Secret::LEAST_BYTES || self.is_for_this_machine() {
+            return Ok(());
         }
+        let least = Secret::LEAST_BYTES;
+        let allowed = format!(
+            "it has {bytes} bytes; allowed is {least} or more where others than this machine come in (--listen, --tcp, \
+             --trusted-proxy)"
+        );
+        Err(ConfigError::secret("--jwt-secret", allowed))
     }
 
     fn check_connections(&self, nofile: u64) -> Result<(), ConfigError> {

@@ -15,7 +15,7 @@ use futures::future::{BoxFuture, poll_fn};
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::attendance::Attendance;
 use crate::auth::{Doorkeeper, Identity, Kind, NotAdmitted};
@@ -419,10 +419,18 @@ impl Connection {
                 return Ok(());
             }
             Err(NotAdmitted::Malformed(words) | NotAdmitted::Unauthorized(words)) => {
+                debug!(peer = %self.peer, why = words, "not let in");
                 let action = self.session.not_logged_in(words);
+                if matches!(action, Action::Close(_)) {
+                    self.notice("unauthorized too many wrong tokens; good-bye");
+                }
                 return self.act(action, now);
             }
         };
+        // Whose time was over while this was looked at is in all the same.
+        if matches!(self.finishing, Some((CloseReason::Unauthorized | CloseReason::TokenExpired, _))) {
+            self.finishing = None;
+        }
         self.may_stay = may_stay(&identity, now);
         self.clock.wake_by(now);
         self.session.logged_in(identity);
@@ -543,12 +551,9 @@ impl Connection {
         }
         if let Some((until, reason)) = self.may_stay
             && self.finishing.is_none()
-            && now >= until
+            && (now >= until || self.has_expired())
         {
-            if self.out.encoding == Encoding::Line {
-                self.notice(&format!("unauthorized {}", reason.code_and_text().1));
-            }
-            self.finish(reason, now + GOODBYE);
+            self.may_stay_no_longer(reason, now);
         }
         if let Some(slot) = self.slot
             && self.finishing.is_none()
@@ -559,6 +564,25 @@ impl Connection {
         self.take_up(now)?;
         self.arm(now);
         Ok(())
+    }
+
+    /// By the clock on the wall, which goes on while a machine sleeps, and may be set right.
+    fn has_expired(&self) -> bool {
+        self.session.identity().expires.is_some_and(|at| SystemTime::now() >= at)
+    }
+
+    fn may_stay_no_longer(&mut self, reason: CloseReason, now: Instant) {
+        if self.out.encoding == Encoding::Line {
+            let words = match reason {
+                CloseReason::Unauthorized => "nobody has logged in for too long; good-bye",
+                other => other.code_and_text().1,
+            };
+            self.notice(&format!("unauthorized {words}"));
+        }
+        // Nothing is said any more, whatever came before.
+        self.held_back = None;
+        self.unread = Vec::new();
+        self.finish(reason, now + GOODBYE);
     }
 
     /// Sets the clock to whatever is due first.

@@ -140,7 +140,7 @@ fn facts(config: &Config, bound: &Bound) -> Vec<(&'static str, String)> {
         ("operations", format!("http://{ops}/metrics   /healthz   /readyz")),
         ("people", auth(config)),
         ("rooms", rooms(config)),
-        ("origins", origins(config, bound)),
+        ("origins", origins(config)),
         (
             "limits",
             format!(
@@ -192,8 +192,8 @@ fn rooms(config: &Config) -> String {
     }
 }
 
-fn origins(config: &Config, bound: &Bound) -> String {
-    let loopback = if bound.listen.ip().is_loopback() { ", and any of this machine" } else { "" };
+fn origins(config: &Config) -> String {
+    let loopback = if config.origins_of_this_machine() { ", and any of this machine" } else { "" };
     match &config.origins {
         AllowedOrigins::Any => "pages of every origin may come in".into(),
         AllowedOrigins::Only(others) if others.is_empty() => format!("the hall's own{loopback}"),

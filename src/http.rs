@@ -14,6 +14,7 @@ use axum::{Router, middleware};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 use crate::auth::{Credentials, Doorkeeper, Identity, NotAdmitted};
 use crate::clock::Times;
@@ -79,7 +80,13 @@ pub fn router(hall: Hall, config: &Config) -> Router {
         let page = format!("{last}/");
         router = routes(router, base).route(base, get(async move |RawQuery(query)| redirect(&page, query)));
     }
-    router.fallback(not_found).layer(middleware::from_fn_with_state(hall.clone(), come_later)).with_state(hall)
+    let router = router.fallback(not_found).layer(middleware::from_fn_with_state(hall.clone(), come_later));
+    // Outside of that: whether the process lives is told to everybody, at any time.
+    let mut router = router.route("/healthz", get("alive\n"));
+    if !base.is_empty() {
+        router = router.route(&format!("{base}/healthz"), get("alive\n"));
+    }
+    router.with_state(hall)
 }
 
 fn routes(router: Router<Hall>, base: &str) -> Router<Hall> {
@@ -88,8 +95,7 @@ fn routes(router: Router<Hall>, base: &str) -> Router<Hall> {
         .route(&at("/ws"), get(websocket))
         .route(&at("/chatroom/ws"), get(classic))
         .route(&at("/chatroom/ws/{name}/{token}"), get(classic_with_token))
-        .route(&at("/echo"), get(echo_or_page))
-        .route(&at("/healthz"), get("alive\n"));
+        .route(&at("/echo"), get(echo_or_page));
     for page in PAGES.iter() {
         router = router.route(&at(page.path), get(async move |headers: HeaderMap| page.answer(&headers)));
     }
@@ -110,11 +116,8 @@ async fn not_found() -> Response<Body> {
     Refused::new(StatusCode::NOT_FOUND, "not_found", "there is no such address; the chat is at /").answer()
 }
 
-/// While the node leaves, and to those who found no seat, everything is refused for now; but the process lives.
+/// While the node leaves, and to those who found no seat, everything is refused for now.
 async fn come_later(State(hall): State<Hall>, request: Request, next: middleware::Next) -> Response<Body> {
-    if request.uri().path().ends_with("/healthz") {
-        return next.run(request).await;
-    }
     let caller = request.extensions().get::<Caller>();
     if let Some(no_seat) = caller.map_or(Some(NoSeat::Full), |caller| caller.seat.as_ref().err().copied()) {
         let status = match no_seat {
@@ -226,13 +229,19 @@ async fn admit(hall: &Hall, caller: &Caller, handshake: &Handshake, wishes: Wish
     hall.doorkeeper.admit(brought, caller.peer).await
 }
 
+/// Only operators are told why at every door.
+fn log_not_admitted(caller: &Caller, why: &NotAdmitted) {
+    debug!(peer = %caller.peer, why = why.words(), "not let in");
+}
+
 async fn open_json(
     hall: Hall,
     caller: Caller,
     handshake: Handshake,
     wishes: Wishes,
 ) -> Result<Response<Body>, Refused> {
-    let (code, reason, words) = match admit(&hall, &caller, &handshake, wishes).await {
+    let admitted = admit(&hall, &caller, &handshake, wishes).await.inspect_err(|why| log_not_admitted(&caller, why));
+    let (code, reason, words) = match admitted {
         Ok(identity) => return Ok(open(hall, caller, handshake, identity, Encoding::Json, Connection::welcome)),
         Err(NotAdmitted::Malformed(words)) => return Err(Refused::new(StatusCode::BAD_REQUEST, "name", words)),
         Err(NotAdmitted::Unauthorized(words)) => (ErrorCode::Unauthorized, CloseReason::Unauthorized, words),
@@ -267,7 +276,8 @@ async fn open_plain(
         return Err(forbidden(format!("there is no room {room} here")));
     }
     let last = wishes.last.unwrap_or(0).min(MAX_LAST);
-    let identity = admit(&hall, &caller, &handshake, wishes).await.map_err(|why| match why {
+    let admitted = admit(&hall, &caller, &handshake, wishes).await.inspect_err(|why| log_not_admitted(&caller, why));
+    let identity = admitted.map_err(|why| match why {
         NotAdmitted::Malformed(words) => Refused::new(StatusCode::BAD_REQUEST, "name", words),
         NotAdmitted::Unauthorized(_) => Refused::token_wrong(),
         NotAdmitted::Unavailable(words) => {

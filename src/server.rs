@@ -111,7 +111,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         hub,
         doorkeeper: Doorkeeper::new(&config.auth).map_err(anyhow::Error::msg)?,
         rules: Arc::new(Rules::new(&config, &node_name())),
-        origins: Origins { allowed: config.origins.clone(), loopback: config.listen.ip().is_loopback() },
+        origins: Origins { allowed: config.origins.clone(), loopback: config.origins_of_this_machine() },
         gate: gate.clone(),
         leaving,
         times: Times { beat: limits.beat, write_timeout: limits.write_timeout },

@@ -156,7 +156,7 @@ async fn keep(source: Arc<Source>, rhythm: Rhythm, told: watch::Sender<Fetches>,
         let fetched = AbortOnDropHandle::new(tokio::spawn(fetch)).await;
         let fetched = fetched.unwrap_or_else(|_| Ok(Err("a bug, please report it".into())));
         let fetched = fetched.unwrap_or_else(|_| Err("no answer in time".into()));
-        complaints.hear(&source, fetched.as_ref().err());
+        complaints.hear(&source, fetched.as_ref());
         told.send_modify(|fetches| {
             fetches.ended += 1;
             fetches.failed = fetched.is_err();
@@ -174,7 +174,7 @@ async fn keep(source: Arc<Source>, rhythm: Rhythm, told: watch::Sender<Fetches>,
                 () = sleep_until(next) => break,
                 somebody = asked.wait_for(|waiting| *waiting > 0) => if somebody.is_err() { return },
             }
-            sleep_until(began + rhythm.gap).await;
+            sleep_until(next.min(began + rhythm.gap)).await;
             // Those who asked may have got what they need from the last fetch, or have left.
             if *asked.borrow_and_update() > 0 {
                 break;
@@ -191,22 +191,33 @@ fn jittered(duration: Duration) -> Duration {
 /// Says once in a while that keys cannot be fetched, and once that they can be again.
 struct Complaints {
     seldom: Seldom,
+    without_keys: Seldom,
     failing: bool,
 }
 
 impl Default for Complaints {
     fn default() -> Self {
-        Complaints { seldom: Seldom::new(WARN_EVERY), failing: false }
+        let seldom = || Seldom::new(WARN_EVERY);
+        Complaints { seldom: seldom(), without_keys: seldom(), failing: false }
     }
 }
 
 impl Complaints {
-    fn hear(&mut self, source: &Source, reason: Option<&String>) {
-        let was_failing = std::mem::replace(&mut self.failing, reason.is_some());
-        match reason {
-            None if was_failing => tracing::info!("{source}: the issuer's keys are fetched again"),
-            None => {}
-            Some(reason) => {
+    fn hear(&mut self, source: &Source, fetched: Result<&Arc<[Key]>, &String>) {
+        let was_failing = std::mem::replace(&mut self.failing, fetched.is_err());
+        match fetched {
+            // That is an answer: an issuer whose keys were stolen takes them back so.
+            Ok(keys) if keys.is_empty() => {
+                if self.without_keys.pass(std::time::Instant::now()).is_some() {
+                    tracing::warn!(
+                        "{source}: the issuer publishes no key that can be used (RSA, P-256 or Ed25519), so its tokens let \
+                         nobody in"
+                    );
+                }
+            }
+            Ok(_) if was_failing => tracing::info!("{source}: the issuer's keys are fetched again"),
+            Ok(_) => {}
+            Err(reason) => {
                 if let Some(times) = self.seldom.pass(std::time::Instant::now()) {
                     tracing::warn!(times, "{source}: the issuer's keys cannot be fetched: {reason}");
                 }
@@ -339,9 +350,7 @@ fn keys_in(body: &[u8]) -> Result<Arc<[Key]>, String> {
     }
     let object = body.trim_ascii_start().starts_with(b"{");
     let set: Set = serde_json::from_slice(body).ok().filter(|_| object).ok_or("that is no set of keys (JWKS)")?;
-    let found: Arc<[Key]> = set.keys.into_iter().filter_map(|key| Key::in_jwk(key.get())).take(MAX_KEYS).collect();
-    let some = !found.is_empty();
-    some.then_some(found).ok_or_else(|| "none of its keys can be used; allowed are RSA, P-256 and Ed25519".into())
+    Ok(set.keys.into_iter().filter_map(|key| Key::in_jwk(key.get())).take(MAX_KEYS).collect())
 }
 
 #[cfg(test)]

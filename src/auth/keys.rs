@@ -58,8 +58,11 @@ impl Key {
         while let Some((_, after)) = rest.split_once("-----BEGIN ") {
             let (label, after) = after.split_once("-----").ok_or_else(|| refused(NO_PEM))?;
             let (body, after) = after.split_once("-----END ").ok_or_else(|| refused(NO_PEM))?;
-            keys.push(Key::in_block(label, body).map_err(refused)?);
             rest = after;
+            // What openssl writes before a private key.
+            if label != "EC PARAMETERS" {
+                keys.push(Key::in_block(label, body).map_err(refused)?);
+            }
         }
         match keys.len() {
             0 => Err(refused(NO_PEM)),

@@ -7,7 +7,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ::redis::{Cmd, FromRedisValue, cmd};
+use ::redis::cmd;
 use subtle::ConstantTimeEq;
 
 use super::{Identity, Kind, NotAdmitted};
@@ -83,15 +83,17 @@ impl Tickets {
 
     /// What is kept for a name, up to one byte more than a ticket has.
     async fn kept(&self, key: &str) -> Result<Vec<u8>, NotAdmitted> {
-        self.ask(cmd("GETRANGE").arg(key).arg(0).arg(MAX_TICKET_BYTES)).await
+        let question = cmd("GETRANGE").arg(key).arg(0).arg(MAX_TICKET_BYTES).clone();
+        self.heard(self.redis.ask(&question).await)
     }
 
     async fn use_up(&self, key: &str, token: &str) -> Result<bool, NotAdmitted> {
-        self.ask(cmd("EVAL").arg(USE_UP).arg(1).arg(key).arg(token).arg(MAX_TICKET_BYTES)).await
+        let question = cmd("EVAL").arg(USE_UP).arg(1).arg(key).arg(token).arg(MAX_TICKET_BYTES).clone();
+        // Asked twice, it would find that the ticket is used up, and its bearer would be sent away for good.
+        self.heard(self.redis.ask_once(&question).await)
     }
 
-    async fn ask<T: FromRedisValue>(&self, question: &Cmd) -> Result<T, NotAdmitted> {
-        let answer = self.redis.ask(question).await;
+    fn heard<T>(&self, answer: Result<T, NoAnswer>) -> Result<T, NotAdmitted> {
         self.say(answer.as_ref().err());
         answer.map_err(|_| NotAdmitted::Unavailable(NOT_NOW.into()))
     }

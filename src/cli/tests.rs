@@ -337,7 +337,7 @@ fn a_way_in_is_refused_that_is_none_or_has_nothing_to_go_by() {
     refused(&["--auth=ticket", "--redis=redis://h", "--ticket-key=key"], "--ticket-key", "\"key\"");
     refused(&[jwt, "--jwt-secret", SECRET, "--jwt-leeway=11m"], "--jwt-leeway", "\"11m\"");
     refused(&[jwt, "--jwt-key=/nowhere/key.pem"], "--jwt-key", "\"/nowhere/key.pem\"");
-    refused(&[jwt, "--jwt-secret-file=/nowhere/secret"], "--jwt-secret-file", "\"/nowhere/secret\"");
+    refused(&[jwt, "--jwt-secret-file=/run/nowhere/secret"], "--jwt-secret-file", "\"/run/nowhere/secret\"");
 }
 
 #[test]
@@ -373,8 +373,19 @@ fn a_secret_is_long_enough_and_is_no_key_and_is_never_shown() {
     with(&["--auth=jwt", "--jwt-secret=short", "--listen=[::1]:8080", "--tcp"]);
     let line = refused(&jwt(&["--jwt-secret", &SECRET[1..]]), "--jwt-secret", "(not shown)");
     assert!(line.contains("31 bytes") && line.contains("32 or more") && line.contains("--listen"), "{line}");
-    let line = refused(&["--auth=jwt", "--jwt-secret=short", "--tcp=0.0.0.0:9"], "--jwt-secret", "(not shown)");
-    assert!(line.contains("--tcp is 0.0.0.0:9"), "{line}");
+    for open in ["--tcp=0.0.0.0:9", "--trusted-proxy=127.0.0.1"] {
+        refused(&["--auth=jwt", "--jwt-secret=short", open], "--jwt-secret", "(not shown)");
+    }
+    let pem = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n";
+    for (option, secret) in [
+        ("--jwt-secret-file", "hunter2hunter2hunter2"),
+        ("--jwt-secret-file", "q83vEjRWeJASNFZ4/kBI0VniQEjRWeJASNFZ4kBI0Vng="),
+        ("--jwt-key", pem),
+        ("--redis-file", "redis://:hunter2@redis.example:6379/0"),
+    ] {
+        let line = config(&jwt(&[&format!("{option}={secret}")])).unwrap_err();
+        assert!(line.starts_with(&format!("{option} (not shown): that is no file")), "{line}");
+    }
     let file = file_with(&format!("{SECRET}\n"));
     let path = file.path().to_str().unwrap();
     assert_eq!(with(&jwt(&["--jwt-secret-file", path])).auth.jwt.unwrap().secret, Some(Secret::new(SECRET.into())));
@@ -494,7 +505,7 @@ fn a_token_that_the_hall_would_refuse_is_not_made() {
         (&["zoe"][..], "nothing is given to make it with"),
         (&["zoe", "--auth=ticket"], "--ticket-redis"),
         (&["zoe", "--auth=jwt"], "--jwt-private-key"),
-        (&["zoe", "--jwt-private-key=/nowhere"], "\"/nowhere\": cannot be read"),
+        (&["zoe", "--jwt-private-key=/nowhere.pem"], "\"/nowhere.pem\": cannot be read"),
         (&[], "<NAME>; see `townhall token --help`"),
         (&["zoe", "ada"], "'ada'"),
     ] {

@@ -167,8 +167,9 @@ impl TokenArgs {
             (None, Some(path)) => {
                 let pem = read_bounded(path).map_err(|error| unreadable(KEY, path, error, "a private key"))?;
                 Signer::with_key(&pem).ok_or_else(|| {
-                    let allowed = "it holds no key that signs; allowed is a PEM file with a private key (PKCS#8) for \
-                                   RS256 (2,048 bits or more), ES256 (P-256) or EdDSA (Ed25519)";
+                    let allowed = "it holds no private key that can be used; allowed is a PEM file with one in PKCS#8 for RS256 \
+                                   (2,048 bits or more), ES256 (P-256) or EdDSA (Ed25519); `openssl pkey -in FILE -out NEW` \
+                                   makes that of an older form";
                     ConfigError::new(KEY, &path.to_string_lossy(), allowed)
                 })
             }

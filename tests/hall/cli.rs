@@ -143,7 +143,7 @@ fn a_wrong_option_is_refused_in_one_line_that_says_what_is_allowed() {
             &["--redis-ca", "/nowhere/ca.pem", "certificates"],
         ),
         (&["--redis-prefix", "a{b}"], &["--redis-prefix", "\"a{b}\"", "allowed"]),
-        (&["--redis-file", "/nowhere/url"], &["--redis-file", "/nowhere/url", "allowed"]),
+        (&["--redis-file", "/run/nowhere/url"], &["--redis-file", "/run/nowhere/url", "allowed"]),
         (&["--history", "0"], &["--history", "\"0\"", "allowed"]),
         (&["--dedupe", "2h", "--room-ttl", "1h"], &["--dedupe", "2h", "allowed", "--room-ttl"]),
         (&["--max-connections", "many"], &["--max-connections", "\"many\"", "allowed"]),

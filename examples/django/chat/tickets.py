@@ -1,6 +1,7 @@
 """Tickets to the hall: a token in Redis under a person's name, for which the hall looks when the person knocks."""
 
 import logging
+import re
 import secrets
 
 import redis
@@ -20,7 +21,9 @@ def key(name):
 
 
 def fits(name):
-    """Whether somebody can be called so in the hall. Django's usernames can only be too long."""
+    """Whether somebody can be called so in the hall. Django's usernames can be too long, or look like a guest's id there."""
+    if re.fullmatch("guest-[0-9a-fA-F]*", name):
+        return False
     return 1 <= len(name) <= 32 and ":" not in name and not name.startswith(("!", "/", "~"))
 
 

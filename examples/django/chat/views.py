@@ -25,7 +25,7 @@ def token(request):
         return plain(401, "You are logged out.")
     name = request.user.get_username()
     if not tickets.fits(name):
-        return plain(403, "Names in the hall have 1 to 32 characters and no colon. Yours does not fit.")
+        return plain(403, "Names in the hall have 1 to 32 characters, no colon, and are not like a guest's (guest-…). Yours does not fit.")
     try:
         return JsonResponse({"name": name, "token": tickets.issue(name)})
     except redis.RedisError:

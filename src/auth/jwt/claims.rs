@@ -6,8 +6,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::auth::rights::Rights;
@@ -66,10 +66,15 @@ pub struct Claims<'a> {
     name: Option<&'a RawValue>,
     #[serde(borrow)]
     info: Option<&'a RawValue>,
-    #[serde(borrow)]
+    /// `null` is there: it is what some write for an empty list, and that is no room at all.
+    #[serde(borrow, default, deserialize_with = "even_null")]
     rooms: Option<&'a RawValue>,
     #[serde(borrow)]
     role: Option<&'a RawValue>,
+}
+
+fn even_null<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(value).map(Some)
 }
 
 impl<'a> Claims<'a> {

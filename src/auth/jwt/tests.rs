@@ -363,6 +363,7 @@ fn a_claim_of_a_wrong_shape_refuses_the_token_in_words() {
         (r#""name":7"#, "the token's `name` must be a text"),
         (r#""role":["reader"]"#, "the token's `role` must be a text"),
         (r#""rooms":"lobby""#, "the token's `rooms` must be a list of texts"),
+        (r#""rooms":null"#, "the token's `rooms` must be a list of texts"),
         (r#""rooms":[7]"#, "the token's `rooms` must be a list of texts"),
         (r#""rooms":["The Lobby"]"#, "`rooms` are"),
         (r#""info":"x""#, "`info`"),

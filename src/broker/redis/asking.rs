@@ -31,6 +31,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// See the module's documentation.
 pub struct Asking(Way);
 
+/// Whether a question is asked again when nobody can tell if it was heard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Often {
+    Once,
+    Again,
+}
+
 enum Way {
     One(Server),
     Cluster(Cluster),
@@ -62,13 +69,27 @@ impl Asking {
         }))
     }
 
+    /// What may be asked twice: the first time it may have been heard and not answered.
+    ///
     /// # Errors
     /// Where there is no answer in time, where Redis refuses, and where the answer is no `T`.
     pub async fn ask<T: FromRedisValue>(&self, question: &Cmd) -> Result<T, NoAnswer> {
+        self.ask_so_often(question, Often::Again).await
+    }
+
+    /// What must not be done twice.
+    ///
+    /// # Errors
+    /// As [`Asking::ask`]; it may have been done all the same.
+    pub async fn ask_once<T: FromRedisValue>(&self, question: &Cmd) -> Result<T, NoAnswer> {
+        self.ask_so_often(question, Often::Once).await
+    }
+
+    async fn ask_so_often<T: FromRedisValue>(&self, question: &Cmd, often: Often) -> Result<T, NoAnswer> {
         let asked = async {
             match &self.0 {
-                Way::One(server) => server.ask(question, false).await.map_err(|failure| failure.trouble),
-                Way::Cluster(cluster) => cluster.ask(question).await,
+                Way::One(server) => server.ask(question, false, often).await.map_err(|failure| failure.trouble),
+                Way::Cluster(cluster) => cluster.ask(question, often).await,
             }
         };
         let answer = timeout(DEADLINE, asked).await.unwrap_or_else(|_| Err(Trouble::silent()))?;
@@ -134,11 +155,11 @@ impl Server {
         Server { place: Arc::new(place), line: Mutex::new(None) }
     }
 
-    async fn ask(&self, question: &Cmd, asking: bool) -> Result<Value, Failure> {
+    async fn ask(&self, question: &Cmd, asking: bool, often: Often) -> Result<Value, Failure> {
         let (line, old) = self.line();
         match self.ask_over(&line, question, asking).await {
             // The connection was good once; that says nothing of the server now.
-            Err(failure) if old && failure.ends_connection() => {
+            Err(failure) if old && often == Often::Again && failure.ends_connection() => {
                 let (line, _) = self.line();
                 self.ask_over(&line, question, asking).await
             }
@@ -236,10 +257,10 @@ impl Cluster {
         Cluster { access, seeds, servers: Mutex::default(), good: Mutex::default() }
     }
 
-    async fn ask(&self, question: &Cmd) -> Result<Value, Trouble> {
+    async fn ask(&self, question: &Cmd, often: Often) -> Result<Value, Trouble> {
         let mut trouble = Trouble::new(Reason::Topology, "the URL names no server");
         for host in self.in_turn() {
-            let failure = match self.server(&host)?.ask(question, false).await {
+            let failure = match self.server(&host)?.ask(question, false, often).await {
                 Ok(answer) => {
                     *locked(&self.good) = Some(host);
                     return Ok(answer);
@@ -248,7 +269,7 @@ impl Cluster {
             };
             if let Some(elsewhere) = &failure.elsewhere {
                 *locked(&self.good) = Some(host.clone());
-                return self.follow(&host, elsewhere, question).await;
+                return self.follow(&host, elsewhere, question, often).await;
             }
             let dead = failure.ends_connection();
             trouble = Trouble { words: format!("{host}: {}", failure.trouble.words), ..failure.trouble };
@@ -256,6 +277,9 @@ impl Cluster {
                 return Err(trouble);
             }
             self.forget(&host);
+            if often == Often::Once {
+                return Err(trouble);
+            }
         }
         Err(trouble)
     }
@@ -267,10 +291,10 @@ impl Cluster {
         good.into_iter().chain(others).collect()
     }
 
-    async fn follow(&self, from: &Host, elsewhere: &Elsewhere, question: &Cmd) -> Result<Value, Trouble> {
+    async fn follow(&self, from: &Host, elsewhere: &Elsewhere, question: &Cmd, often: Often) -> Result<Value, Trouble> {
         let host = host_at(&elsewhere.address, from)
             .ok_or_else(|| Trouble::new(Reason::WrongServer, "it does not answer as a cluster does"))?;
-        let answer = self.server(&host)?.ask(question, elsewhere.asking).await;
+        let answer = self.server(&host)?.ask(question, elsewhere.asking, often).await;
         answer.map_err(|failure| {
             if failure.ends_connection() {
                 self.forget(&host);

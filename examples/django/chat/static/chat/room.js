@@ -18,7 +18,10 @@ const hall = new Townhall("/hall/ws", { getToken });
 
 /** Asks the site for a ticket. What fails here is tried again by the hall's client, after a while. */
 async function getToken() {
-  const csrf = document.cookie.match(/(?:^|; )csrftoken=([^;]*)/)?.[1] ?? "";
+  // From the cookie, which is right also when somebody has logged in anew in another tab; sites that hide it have it in the
+  // page's form.
+  const inForm = document.querySelector("[name=csrfmiddlewaretoken]")?.value ?? "";
+  const csrf = document.cookie.match(/(?:^|; )csrftoken=([^;]*)/)?.[1] ?? inForm;
   const answer = await fetch(tokenAddress, { method: "POST", headers: { "X-CSRFToken": csrf } });
   if (answer.status === 401 || answer.status === 403) {
     end(answer.headers.get("Content-Type")?.startsWith("text/plain") ? await answer.text() : "You cannot come in.");
@@ -98,6 +101,11 @@ hall.addEventListener("message", ({ detail: { id, from, at, text } }) => {
 
 hall.addEventListener("gap", ({ detail: { from, to } }) => {
   show(() => messages.append(element("li", "break", `${to - from + 1} messages were lost here`)));
+});
+
+// Instead of a welcome: the hall's own words.
+hall.addEventListener("error", ({ detail }) => {
+  if (detail.code === "unauthorized") end(detail.message);
 });
 
 hall.addEventListener("refused", ({ detail }) => end(detail.message));
