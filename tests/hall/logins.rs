@@ -219,6 +219,7 @@ async fn at_the_line_door_tokens_are_not_tried_for_ever() {
         line.expect_notice("unauthorized").await;
     }
     line.say("/login lewin forged-token").await;
+    line.expect("! unauthorized too many wrong tokens; good-bye").await;
     assert_eq!(line.next_or_end().await, None);
 }
 

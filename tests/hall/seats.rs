@@ -24,7 +24,7 @@ async fn an_address_with_as_many_as_it_may_have_is_told_so_at_every_door_and_oth
     nc.say("here").await;
     ada.hear("lobby", "here").await;
 
-    for path in ["/ws", "/chatroom/ws", "/chatroom/ws/lewin/token", "/echo"] {
+    for path in ["/ws", "/chatroom/ws", "/chatroom/ws/lewin/token", "/chatroom/ws/lewin/healthz", "/echo"] {
         let answer = Request::handshake(path).send(node.http()).await;
         assert_told_to_come_again(&answer, 429, "address");
     }
@@ -33,7 +33,7 @@ async fn an_address_with_as_many_as_it_may_have_is_told_so_at_every_door_and_oth
     another.expect_notice("unavailable").await;
     assert_eq!(another.next_or_end().await, None, "it is closed");
     let refused = node.metric(r#"townhall_handshakes_refused_total{reason="address"}"#).await; // and this is not limited
-    assert_eq!(refused, 6.0);
+    assert_eq!(refused, 7.0);
     assert_eq!(Request::new("GET", "/healthz").send(node.http()).await.status, 200, "the process lives");
 
     let neighbour = connect_from("127.0.0.2", node.http()).await;
