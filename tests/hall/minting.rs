@@ -123,12 +123,12 @@ fn a_private_key_signs_as_it_is_made_for_and_another_is_refused() {
         let file = directory.path().join("public.pem");
         std::fs::write(&file, &public).expect("a file");
         let said = refused(&["zoe", "--jwt-private-key", file.to_str().expect("UTF-8")], 2);
-        assert!(said.contains("it holds no key that signs"), "{said}");
+        assert!(said.contains("it holds no private key that can be used"), "{said}");
     }
     for other in [&["EC", "-pkeyopt", "ec_paramgen_curve:P-384"][..], &["RSA", "-pkeyopt", "rsa_keygen_bits:1024"]] {
         let (private, _) = key_pair(directory.path(), other);
         let said = refused(&["zoe", "--jwt-private-key", &private], 2);
-        assert!(said.contains("it holds no key that signs"), "{other:?}: {said}");
+        assert!(said.contains("it holds no private key that can be used"), "{other:?}: {said}");
     }
 }
 

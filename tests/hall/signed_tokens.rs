@@ -364,18 +364,19 @@ async fn whatever_a_token_says_arrives_harmless_at_every_door() {
     line.expect_notice("unauthorized").await;
     line.say(&format!("/login {}", token(json!({"sub": "line"})))).await;
     line.expect("! login you are line").await;
-    for text in hostile {
+    for (at, text) in hostile.into_iter().enumerate() {
+        let greeting = format!("greeting number {at}");
         let info = json!({"title": text, text: [text], "deep": {"er": {"x": text}}});
         let brought = token(json!({"sub": "eve", "name": format!("eve{text}"), "info": info}));
         let mut speaker = Json::connect(&node.ws_url(), &format!("?token={brought}")).await;
         let name = speaker.welcome["user"]["name"].as_str().expect("a name").to_string();
         assert!(name.starts_with("eve") && !name.contains(|c: char| c == ':' || c.is_control()), "{name:?}");
         speaker.join("lobby").await;
-        speaker.say("lobby", "nothing but a greeting").await;
-        let heard = json.hear("lobby", "nothing but a greeting").await;
+        speaker.say("lobby", &greeting).await;
+        let heard = json.hear("lobby", &greeting).await;
         assert_eq!(heard["from"], json!({"id": "eve", "name": name, "info": info}), "as the issuer has it");
-        plain.expect(&format!("{name}:nothing but a greeting")).await;
-        line.expect(&format!("{name}:nothing but a greeting")).await;
+        plain.expect(&format!("{name}:{greeting}")).await;
+        line.expect(&format!("{name}:{greeting}")).await;
     }
     for (sub, name) in [("\u{202E}", None), ("a\nb", Some("Ada")), (":::", None), (&"x".repeat(300), Some("Ada"))] {
         let brought = token(json!({"sub": sub, "name": name}));
