@@ -11,8 +11,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures::FutureExt;
 use futures::future::{BoxFuture, poll_fn};
 use serde_json::value::RawValue;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -21,7 +23,7 @@ use crate::attendance::Attendance;
 use crate::auth::{Doorkeeper, Identity, Kind, NotAdmitted};
 use crate::broker::{Entry, History};
 use crate::clock::{Clock, Times};
-use crate::door::{Codec, Incoming, write_close, write_ping, write_pong, write_refusal, write_reply};
+use crate::door::{Codec, Incoming, is_farewell, write_close, write_ping, write_pong, write_refusal, write_reply};
 use crate::drain::{Leaving, Slot};
 use crate::encoding::{Encoding, Event, lost_notice, notice};
 use crate::hub::{Entered, Hub};
@@ -537,6 +539,9 @@ impl Connection {
     // --- clocks -----------------------------------------------------------------------------------------------------
 
     fn tick(&mut self, now: Instant) -> Result<(), CloseReason> {
+        if !self.may_take() && self.has_hung_up() {
+            return Err(CloseReason::Lost);
+        }
         let due = self.clock.look(now, self.may_take(), self.out.spoke_at())?;
         if due.ping {
             self.out.control(write_ping);
@@ -564,6 +569,22 @@ impl Connection {
         self.take_up(now)?;
         self.arm(now);
         Ok(())
+    }
+
+    /// Whether the client has closed its end and has nothing more to say, which is not read while something else must end
+    /// first. At the line door it may still want to listen.
+    fn has_hung_up(&self) -> bool {
+        let ready = self.out.socket().ready(Interest::READABLE).now_or_never();
+        let closed = matches!(ready, Some(Ok(ready)) if ready.is_read_closed());
+        if self.out.encoding == Encoding::Line || !closed || !self.unread.is_empty() {
+            return false;
+        }
+        let mut next = [0];
+        match self.out.socket().peek(&mut next).now_or_never() {
+            Some(Ok(0)) => true,
+            Some(Ok(_)) => is_farewell(next[0]),
+            Some(Err(_)) | None => false,
+        }
     }
 
     /// By the clock on the wall, which goes on while a machine sleeps, and may be set right.

@@ -47,6 +47,11 @@ impl Codec {
     }
 }
 
+/// Whether a frame that begins so is a client's last.
+pub fn is_farewell(first: u8) -> bool {
+    first == 0x80 | Opcode::Close as u8
+}
+
 /// The close that a broken frame is answered with.
 pub fn broken(error: FrameError) -> CloseReason {
     let words = match error {

@@ -292,3 +292,24 @@ async fn what_plain_and_tcp_clients_say_while_redis_is_away_is_repeated_for_them
     texts.sort();
     assert_eq!(texts, ["lewin, a little later", "lewin, meanwhile", "nc, meanwhile"]);
 }
+
+#[tokio::test]
+async fn who_hangs_up_before_the_broker_let_them_in_gives_their_seat_back_and_what_they_said_is_said() {
+    let redis = RedisServer::start();
+    let node = Node::start(&["--redis", &redis.url(), "--beat", "1s"]).await;
+    redis.pause();
+    let here = r#"townhall_connections{door="plain"}"#;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(Plain::connect(&node.ws_url(), "?name=lewin").await);
+    }
+    let mut speaker = Plain::connect(&node.ws_url(), "?name=zoe").await;
+    speaker.say("the last words of somebody").await;
+    wait_until("they are here and on their way in", async || node.metric(here).await == 6.0).await;
+    drop((clients, speaker));
+    wait_until("who has nothing to say is gone", async || node.metric(here).await == 1.0).await;
+    redis.resume();
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    ada.hear("lobby", "the last words of somebody").await;
+}
