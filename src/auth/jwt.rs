@@ -17,9 +17,9 @@ use serde::{Deserialize, Deserializer};
 
 use self::claims::{Claims, FOR_OTHERS, Refused, Rules};
 use super::jwks::{Jwks, Rhythm};
-use super::keys::{self, Key, SOUND_SECRET_BYTES};
+use super::keys::{self, Key};
 use super::{Identity, MAX_TOKEN_BYTES, NotAdmitted};
-use crate::config::JwtSettings;
+use crate::config::{JwtSettings, Secret};
 use crate::logging::Seldom;
 
 /// A token that names no key tries so many of its algorithm.
@@ -58,10 +58,11 @@ impl Jwt {
     }
 
     fn with_rhythm(settings: &JwtSettings, rhythm: Rhythm) -> Result<Self, String> {
-        if settings.secret.as_ref().is_some_and(|secret| secret.reveal().len() < SOUND_SECRET_BYTES) {
+        if settings.secret.as_ref().is_some_and(|secret| secret.reveal().len() < Secret::LEAST_BYTES) {
             tracing::warn!(
-                "--jwt-secret is shorter than {SOUND_SECRET_BYTES} bytes: whoever has one token can guess it, and then sign \
-                     tokens for anybody; `openssl rand -base64 32` makes a good one"
+                "--jwt-secret is shorter than {} bytes: whoever has one token can guess it, and then sign \
+                     tokens for anybody; `openssl rand -base64 32` makes a good one",
+                Secret::LEAST_BYTES
             );
         }
         Ok(Jwt {

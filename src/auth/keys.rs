@@ -10,9 +10,6 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
 
-/// Shorter secrets can be guessed (RFC 7518 §3.2).
-pub const SOUND_SECRET_BYTES: usize = 32;
-
 /// A smaller RSA key can be broken; a larger one costs whoever checks with it.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// Public exponents that AWS-LC takes have 33 bits at most.

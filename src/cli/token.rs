@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::auth::{JwtSecret, TicketKeyOption, TicketRedis, Way, no_ticket_redis};
@@ -12,15 +13,13 @@ use crate::auth::rights::{Rights, RoomPattern};
 use crate::config::{ConfigError, Secret};
 use crate::measure::{Zero, duration};
 use crate::names::{DisplayName, UserId};
+use crate::protocol::Info;
 use crate::redis_url::RedisUrl;
 use crate::token::{Order, Signer};
 
 /// As the tutorial's site has it.
 const TICKET_LIFE: Duration = Duration::from_secs(5 * 60);
 const JWT_LIFE: Duration = Duration::from_secs(60 * 60);
-
-/// What rides on every message must be small.
-const MAX_INFO_BYTES: usize = 1024;
 
 /// `townhall token`. [`TokenArgs::into_order`] is the way on.
 #[derive(Args)]
@@ -191,9 +190,12 @@ fn user_id(option: &str, id: &str) -> Result<Value, ConfigError> {
 }
 
 fn info(text: &str) -> Result<Value, ConfigError> {
-    let object = serde_json::from_str(text).ok().filter(Value::is_object);
-    let fits = object.filter(|info| info.to_string().len() <= MAX_INFO_BYTES);
-    fits.ok_or_else(|| ConfigError::new("--info", text, "allowed is a JSON object of at most 1,024 bytes"))
+    let raw: Option<&RawValue> = serde_json::from_str(text).ok();
+    let value = raw.filter(|raw| Info::parse(raw).is_ok()).and_then(|raw| serde_json::from_str(raw.get()).ok());
+    value.ok_or_else(|| {
+        let allowed = "allowed is a JSON object of at most 1,024 bytes, nested at most 32 deep";
+        ConfigError::new("--info", text, allowed)
+    })
 }
 
 fn room_pattern(text: &str) -> Result<String, String> {
