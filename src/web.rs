@@ -31,15 +31,8 @@ const CLASSIC: &str = include_str!("../web/classic.html");
 const ECHO: &str = include_str!("../web/echo.html");
 
 /// All that pages and programs load. A new file is named here; a test tells who forgets it.
-const SOURCES: &[Source] = embedded![
-    "classic.css",
-    "classic.js",
-    "client.js",
-    "echo.js",
-    "favicon.svg",
-    "page/page.js",
-    "page/style.css",
-];
+const SOURCES: &[Source] =
+    embedded!["classic.css", "classic.js", "client.js", "echo.js", "favicon.svg", "page/page.js", "page/style.css",];
 
 /// Scripts and styles are files of ours; nothing else runs, nothing is loaded from elsewhere, and nobody frames us. No
 /// Trusted Types policy can be made, so no text ever becomes markup. `'self'` covers WebSockets of the same host; only
@@ -296,7 +289,8 @@ mod tests {
 
     #[test]
     fn only_links_to_files_lead_to_the_version() {
-        let page = r##"<script src="page/page.js"></script><link href="page/page.js"><a href="#page/page.js">page.js</a>"##;
+        let page =
+            r##"<script src="page/page.js"></script><link href="page/page.js"><a href="#page/page.js">page.js</a>"##;
         let led = lead_to_version(page, &[("page/page.js", ""), ("page.js", "")], "12ab");
         let expected = r##"<script src="v/12ab/page/page.js"></script><link href="v/12ab/page/page.js"><a href="#page/page.js">page.js</a>"##;
         assert_eq!(led, expected);
