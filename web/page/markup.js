@@ -38,13 +38,13 @@ const SCHEME = /https?:\/\//gi;
  * like a slash. What IDNA makes of foreign letters stands in the link's title.
  */
 const HOST = new RegExp(
-  String.raw`https?:\/\/(?:\[[\da-f:.]+\]|(?![${CJK}])[\p{L}\p{N}](?:(?![${CJK}])[\p{L}\p{M}\p{N}._-])*)(?::\d+)?`,
+  String.raw`https?:\/\/(?:\[[\da-f:.]{2,45}\]|(?![${CJK}])[\p{L}\p{N}](?:(?![${CJK}])[\p{L}\p{M}\p{N}._-])*)(?::\d+)?`,
   "iuy",
 );
-/** What seemed to be a host was somebody's name and password. */
-const CREDENTIALS = new RegExp(`[^${STOPS}${BRACKETS}/?#@]*@`, "uy");
+/** If an `@` follows, what seemed to be a host was somebody's name and password. */
+const UP_TO_AT = new RegExp(`[^${STOPS}${BRACKETS}/?#@]*`, "uy");
 /** What a host does not end before: it is another one than it seems. */
-const GOES_ON = new RegExp(String.raw`[${UNSEEN}]|(?![${CJK}])[:%\p{L}\p{M}\p{N}_]`, "uy");
+const GOES_ON = new RegExp(String.raw`%|:\/\/|(?!\p{White_Space})[${UNSEEN}]|:?(?![${CJK}])[\p{L}\p{M}\p{N}_]`, "uy");
 /** The rest of an address, up to a bracket. */
 const REST = new RegExp(`[^${STOPS}${BRACKETS}]*`, "uy");
 const HAS_UNSEEN = new RegExp(`[${UNSEEN}]`, "u");
@@ -55,8 +55,9 @@ const PART_OF_WORD = /[A-Za-z\d+_]/;
 /** @type {Record<string, string>} */
 const CLOSES = { "(": ")", "[": "]", "{": "}" };
 
-/** The fence's line: a language or nothing. Anything else on it is code already. */
-const FENCE_LINE = /([\w+#.-]{0,32})[ \t]*\n/y;
+/** What may follow an opening fence, if its line then ends: a language or nothing. Anything else is code already. */
+const LANGUAGE = /[\w+#.-]{0,32}/y;
+const SPACES = /[ \t]*/y;
 const EMPTY_LINES = /(?:[ \t]*\n)*(?:[ \t]+$)?/y;
 
 /** @param {string} text @returns {Token[]} what a text consists of, in order */
@@ -123,20 +124,22 @@ function code(text, open, close) {
     const inline = text.slice(from, close.index);
     return inline.trim() ? { start: open.index, end, token: { type: "code", text: inline } } : null;
   }
-  const line = matchAt(FENCE_LINE, text, from);
-  const block = text.slice(from + (line?.[0].length ?? 0), lastLineEnd(text, close.index));
+  const languageEnd = from + lengthAt(LANGUAGE, text, from);
+  const lineEnd = languageEnd + lengthAt(SPACES, text, languageEnd);
+  const named = text[lineEnd] === "\n";
+  const block = text.slice(named ? lineEnd + 1 : from, lastLineEnd(text, close.index));
   if (!block.trim()) return null;
   return {
     start: seenEnd(text, open.index),
-    end: end + (matchAt(EMPTY_LINES, text, end)?.[0].length ?? 0),
-    token: { type: "block", text: block, language: line?.[1] ?? "" },
+    end: end + lengthAt(EMPTY_LINES, text, end),
+    token: { type: "block", text: block, language: named ? text.slice(from, languageEnd) : "" },
   };
 }
 
-/** @param {RegExp} sticky @param {string} text @param {number} at */
-function matchAt(sticky, text, at) {
+/** @param {RegExp} sticky @param {string} text @param {number} at @returns {number} how much of a text it matches there */
+function lengthAt(sticky, text, at) {
   sticky.lastIndex = at;
-  return sticky.exec(text);
+  return sticky.exec(text)?.[0].length ?? 0;
 }
 
 /** @param {string} text @param {number} end @returns {number} the end without spaces and line breaks before it */
@@ -177,11 +180,11 @@ function* links(text) {
 
 /** @param {string} text @param {number} start @returns {number} where an address ends, its punctuation included; 0: there is none */
 function addressEnd(text, start) {
-  const host = matchAt(HOST, text, start);
-  if (!host) return 0;
-  const end = start + host[0].length;
-  // Neither can reach into the next address, since they stop at its slashes or at once.
-  if (matchAt(CREDENTIALS, text, end) || matchAt(GOES_ON, text, end)) return 0;
+  const end = start + lengthAt(HOST, text, start);
+  if (end === start) return 0;
+  // This does not reach into the next address, whose slashes are in its way.
+  const at = end + lengthAt(UP_TO_AT, text, end);
+  if (text[at] === "@" || lengthAt(GOES_ON, text, end) > 0) return 0;
   return "/?#".includes(text[end] ?? " ") ? restEnd(text, end) : end;
 }
 
@@ -190,7 +193,7 @@ function restEnd(text, end) {
   /** @type {Record<string, number>} */
   const open = { ")": 0, "]": 0, "}": 0 };
   for (;;) {
-    end += matchAt(REST, text, end)?.[0].length ?? 0;
+    end += lengthAt(REST, text, end);
     const bracket = text[end];
     if (bracket in CLOSES) open[CLOSES[bracket]] += 1;
     else if (open[bracket] > 0) open[bracket] -= 1;
