@@ -269,25 +269,17 @@ function codeNode(text, document) {
 
 // --- Emoji ---
 
-const ONLY_EMOJI = knownEmoji() ?? likelyEmoji();
-
-/** One to three of those that Unicode recommends; nothing in browsers (before 2023) that do not know which those are. */
-function knownEmoji() {
-  try {
-    return new RegExp(String.raw`^\p{RGI_Emoji}{1,3}$`, "v");
-  } catch {
-    return null;
-  }
-}
-
-/** One to three of what is built like one: a flag, a key, a region, or pictures that are joined. */
-function likelyEmoji() {
+/**
+ * One to three of what is built like an emoji: a flag, a key, a region, or pictures that are joined. `\p{RGI_Emoji}` would know
+ * which there are, but browsers take 40 ms to a second to make ready for it, and it is only about size.
+ */
+const ONLY_EMOJI = (() => {
   const flag = String.raw`\p{RI}\p{RI}`;
   const key = String.raw`[\d#*]\uFE0F\u20E3`;
   const region = String.raw`\u{1F3F4}[\u{E0030}-\u{E0039}\u{E0061}-\u{E007A}]{3,6}\u{E007F}`;
   const picture = String.raw`(?!\p{RI})(?:\p{EBase}\p{EMod}|\p{ExtPict}\uFE0F|\p{EPres})`;
   return new RegExp(String.raw`^(?:${flag}|${key}|${region}|${picture}(?:\u200D${picture})*){1,3}$`, "u");
-}
+})();
 
 /** @param {string} text @returns {boolean} whether it is one to three emoji and nothing else, so that they are shown big */
 export function onlyEmoji(text) {

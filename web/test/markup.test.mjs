@@ -437,36 +437,32 @@ const NO_EMOJI = [
   "\uD83D", "🏴󠁧󠁢󠁥󠁮󠁧", "☎", ":)", "👍\u0301", "🇨🇳".repeat(4),
 ];
 
-/** @param {(text: string) => boolean} judge */
-function judgesEmoji(judge) {
-  for (const emoji of EMOJI) {
-    for (const text of [emoji, emoji + emoji, `${emoji}👍${emoji}`]) assert.ok(judge(text), JSON.stringify(text));
-    for (const text of [emoji.repeat(4), `${emoji}x`, `${emoji} `, emoji.slice(0, -1) + "x"]) assert.ok(!judge(text), JSON.stringify(text));
-  }
-  for (const text of NO_EMOJI) assert.ok(!judge(text), JSON.stringify(text));
-  assert.ok(!judge("👍".repeat(30_000)));
-}
-
 test("one to three emoji alone are big", () => {
-  judgesEmoji(onlyEmoji);
+  for (const emoji of EMOJI) {
+    for (const text of [emoji, emoji + emoji, `${emoji}👍${emoji}`]) assert.ok(onlyEmoji(text), JSON.stringify(text));
+    for (const text of [emoji.repeat(4), `${emoji}x`, `${emoji} `, emoji.slice(0, -1) + "x"]) assert.ok(!onlyEmoji(text), JSON.stringify(text));
+  }
+  for (const text of NO_EMOJI) assert.ok(!onlyEmoji(text), JSON.stringify(text));
+  assert.ok(!onlyEmoji("👍".repeat(30_000)));
 });
 
-test("so they are in a browser that does not know which emoji there are", async () => {
-  const { RegExp } = globalThis;
-  let refused = 0;
-  globalThis.RegExp = class extends RegExp {
-    constructor(source, flags) {
-      if (flags === "v") refused += 1;
-      super(source, flags === "v" ? "not known here" : flags);
+test("every character, flag and colour of skin that Unicode recommends as an emoji is one, and no letter or digit", () => {
+  const recommended = new RegExp(String.raw`^\p{RGI_Emoji}$`, "v");
+  let met = 0;
+  for (let code = 0; code < 0x20000; code += 1) {
+    const c = String.fromCodePoint(code);
+    if (!/[\p{Emoji}\p{ExtPict}]/u.test(c)) {
+      if (onlyEmoji(c) || onlyEmoji(`${c}\uFE0F`)) assert.fail(`U+${code.toString(16)}`);
+      continue;
     }
-  };
-  try {
-    const older = await import("../page/markup.js?older");
-    assert.equal(refused, 1);
-    judgesEmoji(older.onlyEmoji);
-  } finally {
-    globalThis.RegExp = RegExp;
+    const hands = ["", "\uFE0F", "\u{1F3FB}", "\u{1F3FF}", "\uFE0F\u20E3", "\u200D\u2642\uFE0F"].map((more) => c + more);
+    const flags = /\p{RI}/u.test(c) ? Array.from({ length: 26 }, (_, i) => c + String.fromCodePoint(0x1F1E6 + i)) : [];
+    for (const emoji of [...hands, ...flags].filter((text) => recommended.test(text))) {
+      assert.ok(onlyEmoji(emoji), JSON.stringify(emoji));
+      met += 1;
+    }
   }
+  assert.ok(met > 1_800, `${met} were met`);
 });
 
 // --- Mentions ---
