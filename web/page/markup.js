@@ -22,7 +22,7 @@ const LINK_CHARS = 2_000;
 const BIG_CHARS = 64;
 
 /** What Chinese, Japanese and Korean are written with, their punctuation and full-width forms included. */
-const CJK = String.raw`\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Hang}\p{scx=Bopo}\u3000-\u303F\uFE30-\uFE4F\uFF00-\uFFEF`;
+const CJK = String.raw`\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Hang}\p{scx=Bopo}\u3000-\u303F\uFF00-\uFFEF`;
 /** What nobody sees, or what turns the direction of what follows: controls, joiners, fillers, half characters. */
 const UNSEEN = String.raw`\p{C}\p{DI}\u2800`;
 /**

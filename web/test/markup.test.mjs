@@ -90,7 +90,7 @@ test("an address ends where Chinese, Japanese or Korean goes on", () => {
     ["https://a.b，联系zoe@example.com", "⟦https://a.b⟧，联系zoe@example.com"],
     ["https://a.b/?q=1的结果", "⟦https://a.b/?q=1⟧的结果"],
     ["https://a.b/ですか https://a.b/カー https://a.b/입니다", "⟦https://a.b/⟧ですか ⟦https://a.b/⟧カー ⟦https://a.b/⟧입니다"],
-    ["https://a.b/ｘ", "⟦https://a.b/⟧ｘ"],
+    ["https://a.b/ｘ https://a.b/ㄅ https://a.b/〒1", "⟦https://a.b/⟧ｘ ⟦https://a.b/⟧ㄅ ⟦https://a.b/⟧〒1"],
     ["以http://或https://开头", "以http://或https://开头"],
     ["http://例子.中国/", "http://例子.中国/"],
   ]);
@@ -355,7 +355,7 @@ test("so is the work of finding a name or emoji in it", () => {
     assert.ok(work(() => onlyEmoji(text)) <= 100, "a long text is none, and is not looked at");
     for (const name of names) {
       const looked = work(() => mentions(text, name));
-      assert.ok(looked <= 64 * text.length + 1_000, `${looked} for ${text.length} of ${JSON.stringify(text.slice(0, 40))}, ${name}`);
+      assert.ok(looked <= 32 * text.length + 1_000, `${looked} for ${text.length} of ${JSON.stringify(text.slice(0, 40))}, ${name}`);
     }
   }
 });
@@ -439,7 +439,7 @@ const NO_EMOJI = [
 
 test("one to three emoji alone are big", () => {
   for (const emoji of EMOJI) {
-    for (const text of [emoji, emoji + emoji, `${emoji}👍${emoji}`]) assert.ok(onlyEmoji(text), JSON.stringify(text));
+    for (const text of [emoji, emoji + emoji, emoji.repeat(3), `${emoji}👍`]) assert.ok(onlyEmoji(text), JSON.stringify(text));
     for (const text of [emoji.repeat(4), `${emoji}x`, `${emoji} `, emoji.slice(0, -1) + "x"]) assert.ok(!onlyEmoji(text), JSON.stringify(text));
   }
   for (const text of NO_EMOJI) assert.ok(!onlyEmoji(text), JSON.stringify(text));
