@@ -148,7 +148,7 @@ export function why({ code = "", message = "" }) {
 function makeFormats() {
   const language = words.lang.slice(0, 2);
   const locale = navigator.languages.find((lang) => lang.toLowerCase().startsWith(language)) ?? words.lang;
-  clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
+  clock = new Intl.DateTimeFormat(locale, { hour: "numeric", minute: "2-digit" });
   calendar = new Intl.DateTimeFormat(locale, { weekday: "long", month: "long", day: "numeric", year: "numeric" });
   exactly = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "medium" });
 }
