@@ -30,7 +30,7 @@ const ENGLISH = {
   typing: (/** @type {string[]} */ names) => (names.length > 3 ? "Several people are typing…"
     : `${names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)} are` : `${names[0]} is`} typing…`),
   connecting: "Connecting…", open: "Connected", offline: "Offline, reconnecting…", ended: "Disconnected",
-  again: "Connect again", login: "Log in",
+  again: "Connect again", login: "Log in", logout: "Log out",
   wanted: "This hall wants to know who you are. Come in through your site, or with what it gave you:",
   loginName: "Name", loginToken: "Token",
   broken: "Some messages before this point may be lost",
@@ -70,7 +70,7 @@ const CHINESE = {
   mention: (name) => `提到 ${name}`,
   typing: (names) => (names.length > 3 ? "好几个人正在输入…" : `${names.join("、")} 正在输入…`),
   connecting: "正在连接…", open: "已连接", offline: "离线，正在重连…", ended: "连接已断开",
-  again: "重新连接", login: "登录",
+  again: "重新连接", login: "登录", logout: "退出登录",
   wanted: "进入前需要登录。请从你的网站进入，或填写网站给你的凭据：",
   loginName: "名字", loginToken: "令牌",
   broken: "此处之前的部分消息可能已丢失",
