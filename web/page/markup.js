@@ -32,7 +32,6 @@ const UNSEEN = String.raw`\p{C}\p{DI}\u2800`;
 const STOPS = String.raw`\p{White_Space}<>"\x60\\\p{Pi}\p{Pf}\p{Extended_Pictographic}\p{RI}${CJK}`;
 const BRACKETS = String.raw`()[\]{}`;
 
-const SCHEME = /https?:\/\//gi;
 /**
  * Letters, digits and `. _ -`, or an IPv6 address; then a port. No `@`, so no credentials; no `%`, and nothing that only looks
  * like a slash. What IDNA makes of foreign letters stands in the link's title.
@@ -159,10 +158,10 @@ function lastLineEnd(text, end) {
 
 /** @param {string} text a stretch without code @returns {Generator<Token>} */
 function* links(text) {
+  const schemes = /https?:\/\//gi;
   let from = 0;
   let scheme;
-  SCHEME.lastIndex = 0;
-  while ((scheme = SCHEME.exec(text))) {
+  while ((scheme = schemes.exec(text))) {
     const start = scheme.index;
     const end = PART_OF_WORD.test(text[start - 1] ?? "") ? 0 : addressEnd(text, start);
     if (end === 0) continue;
@@ -172,8 +171,7 @@ function* links(text) {
       yield token;
       from = start + token.text.length;
     }
-    // Others may be looking for links before we are asked for the next.
-    SCHEME.lastIndex = end;
+    schemes.lastIndex = end;
   }
   if (from < text.length) yield { type: "text", text: text.slice(from) };
 }

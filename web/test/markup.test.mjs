@@ -129,7 +129,7 @@ test("what is no http or https address stays text", () => {
     "https://-/", "https://_/", "https:\\\\evil.example", "www.example.com", "//example.com", "example.com", "zoe@example.com",
     "javascript:alert(1)", "JaVaScRiPt:alert(1)", "java\tscript:alert(1)", "java\nscript:alert(1)", "javascript:/*x*/alert(1)",
     "data:text/html,<script>", "DATA:text/html;base64,eA==", "vbscript:msgbox(1)", "VBScript:x", "file:///etc/passwd", "ftp://a.b/", "blob:x",
-    "xhttp://a.b", "1https://a.b/", "_https://a.b/", "git+https://a.b/x", "ht\ntp://a.b", "h\u200Bttps://a.b", "http\uFF1A//a.b", "hſſps://a.b",
+    "xhttp://a.b", "XHTTP://a.b", "1https://a.b/", "_https://a.b/", "git+https://a.b/x", "ht\ntp://a.b", "h\u200Bttps://a.b", "http\uFF1A//a.b", "hſſps://a.b", "httpſ://a.b",
     "http://%61.com/", "http://a%2eb/", "http://a.b%40evil.example/",
   ]);
   allDrawn([["http://ht\ntp://a.b", "⟦http://ht⟧\ntp://a.b"], ["javascript://a.b/%0ax", "javascript://a.b/%0ax"]]);
@@ -146,6 +146,7 @@ test("an address with credentials is no link, since it leads elsewhere than it s
   ]);
   allDrawn([
     ["https://a.b/@zoe?x=@y#@z", "⟦https://a.b/@zoe?x=@y#@z⟧"],
+    ["https://a.b/c@d https://a.b?c@d https://a.b#c@d", "⟦https://a.b/c@d⟧ ⟦https://a.b?c@d⟧ ⟦https://a.b#c@d⟧"],
     ["https://example.com\\@evil.example/", "⟦https://example.com⟧\\@evil.example/"],
     ["https://example.com＠evil.example/", "⟦https://example.com⟧＠evil.example/"],
   ]);
