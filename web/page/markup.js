@@ -210,6 +210,7 @@ function trimmedEnd(text, end) {
 function link(text) {
   if (text.length > LINK_CHARS || HAS_UNSEEN.test(text)) return null;
   try {
+    // The expressions above let nothing else through; that it is so does not hang on them alone.
     const { href, protocol, username, password } = new URL(text);
     const safe = (protocol === "http:" || protocol === "https:") && !username && !password;
     return safe ? { type: "link", text, href } : null;
