@@ -168,7 +168,8 @@ test("an address with credentials is no link, since it leads elsewhere than it s
 
 test("an address with something that nobody sees in it is no link", () => {
   const unseen = "\0\u0001\u0008\u001B\u007F\u00AD\u034F\u061C\u180E\u200B\u200C\u200D\u200E\u200F"
-    + "\u202A\u202B\u202C\u202D\u202E\u2060\u2061\u2066\u2067\u2068\u2069\u206F\u2800\uFE0F\uFEFF\uFFF9\uE000\u{E0001}\u{E0041}\u{F0000}";
+    + "\u202A\u202B\u202C\u202D\u202E\u2060\u2061\u2066\u2067\u2068\u2069\u206F"
+    + "\u2800\uFE0F\uFEFF\uFFF9\uE000\u{E0001}\u{E0041}\u{F0000}";
   for (const c of unseen) {
     allPlain([`https://exam${c}ple.com/`, `https://example.com${c}`, `https://example.com/${c}x`,
       `https://example.com/x${c}`, `https://${c}example.com/`, `https:${c}//example.com/`]);
