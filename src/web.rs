@@ -293,13 +293,14 @@ mod tests {
     #[test]
     fn whatever_changes_in_a_file_changes_the_version() {
         let before = version(&[("a.js", "one"), ("b.js", "two")]);
-        let others: [&[Source]; 6] = [
+        let others: [&[Source]; 7] = [
             &[("a.js", "One"), ("b.js", "two")],
             &[("a.js", "one"), ("b.js", "two ")],
             &[("a.js", "one"), ("c.js", "two")],
             &[("a.js", "one")],
             &[("a.js", "one"), ("b.js", "two"), ("c.js", "")],
             &[("a.js", "oneb.js 3\ntwo")],
+            &[("a.js", "oneb.jstwo")],
         ];
         for other in others {
             assert_ne!(version(other), before, "{other:?}");
