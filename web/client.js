@@ -77,8 +77,6 @@ const EXPIRED = 4101;
 const FAREWELLS = new Map([[4001, "unauthorized"], [4003, "banned"], [4004, "kicked"]]);
 /** Refusals that pass: the same command may be sent again. */
 const PASSING = new Set(["unavailable", "rate_limited"]);
-/** Frames that have neither a position nor a request behind them. */
-const EPHEMERAL = new Set(["presence", "typing"]);
 
 /**
  * @typedef {object} Room
@@ -685,7 +683,7 @@ export class Townhall extends EventTarget {
     if (frame.room !== undefined && !this.#rooms.has(frame.room)) return;
     if (Number.isSafeInteger(frame.offset) && Number.isSafeInteger(frame.at)) this.#event(frame);
     else if (frame.type === "presence") this.#presence(frame);
-    else this.#tell(EPHEMERAL.has(frame.type) ? frame.type : "event", frame);
+    else this.#tell(frame.type === "typing" ? "typing" : "event", frame);
   }
 
   /** @param {any} frame */
