@@ -560,8 +560,8 @@ test("nothing of a room comes after it was left", async () => {
   const made = settled(5);
   const sent = made.send("lobby", "one");
   made.leave("lobby");
-  newest().say(message(6));
-  assert.deepEqual(made.offsets(), []);
+  newest().say(message(6), { type: "typing", room: "lobby", from: THEM });
+  assert.deepEqual([made.offsets(), made.count("typing")], [[], 0]);
   assert.equal(newest().all("leave")[0].room, "lobby");
   assert.deepEqual(await outcome(sent), { error: "left" });
 });
@@ -807,9 +807,9 @@ test("the browser's word that the network is back is taken at once", () => {
 
 test("what is no JSON object does no harm", () => {
   const made = settled(5);
-  for (const data of ["{", "null", "7", new ArrayBuffer(1)]) newest().onmessage({ data });
+  for (const data of ["{", "null", "7", "[]", new ArrayBuffer(1)]) newest().onmessage({ data });
   newest().say(message(6));
-  assert.equal(made.count("error"), 3);
+  assert.equal(made.count("error"), 4);
   assert.deepEqual(made.offsets(), [6]);
 });
 
@@ -884,6 +884,8 @@ test("a join that waits for the pace is forgotten with its room", () => {
   made.leave("two");
   made.join("three");
   made.join("three");
+  pass_ms(10_000);
+  answer(newest().sent.at(-1));
   pass_ms(10_000);
   assert.deepEqual(newest().sent.slice(1).map(({ type, room }) => [type, room]), [["join", "three"]]);
 });
@@ -1203,7 +1205,6 @@ test("listeners may do anything in the middle of things", async () => {
   made.addEventListener("failed", ({ detail: { error } }) => {
     if (error.code === "closed" && made.count("failed") < 9) made.send("lobby", "again, while closing");
   });
-  made.addEventListener("state", ({ detail }) => detail.state === "open" && made.close(), { once: true });
   made.addEventListener("gap", () => made.leave("lobby"));
   newest().say(message(9));
   assert.deepEqual([made.count("message"), made.count("caughtup"), made.state], [0, 1, "open"], "left in the middle of a gap");
@@ -1216,13 +1217,18 @@ test("listeners may do anything in the middle of things", async () => {
   assert.equal(made.heard.at(-1)[1].error.code, "closed", "what was said to a closed hall");
   made.addEventListener("state", () => made.close(), { once: true });
   made.connect();
-  assert.equal(made.state, "closed", "closed while connecting");
+  assert.deepEqual([made.state, FakeSocket.opened.length], ["closed", 1], "closed while connecting");
   made.connect();
   made.addEventListener("state", () => made.rename("quick"), { once: true });
+  const before = made.count("welcome");
   newest().welcome({ beat: 10 });
-  assert.equal(made.state, "connecting");
+  assert.deepEqual([made.state, made.count("welcome")], ["connecting", before], "renamed while it opened");
+  made.addEventListener("state", () => made.close(), { once: true });
+  newest().welcome({ beat: 10 });
+  assert.deepEqual([made.state, made.count("welcome")], ["closed", before], "closed while it opened");
+  const { length } = FakeSocket.opened;
   pass_ms(3_600_000);
-  assert.notEqual(made.state, "open");
+  assert.deepEqual([made.state, FakeSocket.opened.length], ["closed", length]);
 });
 
 test("a socket that cannot be made is an attempt that failed, and says why", async () => {
@@ -1359,7 +1365,9 @@ test("frames of the wrong shape do no harm", async () => {
 
 test("a page that comes out of the browser's cache, or is looked at again, does not wait", () => {
   const events = new EventTarget();
-  for (const method of ["addEventListener", "removeEventListener"]) globalThis[method] = events[method].bind(events);
+  let listeners = 0;
+  globalThis.addEventListener = (...listener) => void (events.addEventListener(...listener), (listeners += 1));
+  globalThis.removeEventListener = (...listener) => void (events.removeEventListener(...listener), (listeners -= 1));
   const shown = (persisted) => events.dispatchEvent(Object.assign(new Event("pageshow"), { persisted }));
   try {
     const made = settled(5);
@@ -1376,9 +1384,10 @@ test("a page that comes out of the browser's cache, or is looked at again, does 
     newest().welcome();
     events.dispatchEvent(new Event("visibilitychange"));
     assert.equal(FakeSocket.opened.length, 4);
+    assert.notEqual(listeners, 0);
     made.close();
     shown(true);
-    assert.equal(FakeSocket.opened.length, 4);
+    assert.deepEqual([FakeSocket.opened.length, listeners], [4, 0]);
   } finally {
     delete globalThis.addEventListener;
     delete globalThis.removeEventListener;
