@@ -196,7 +196,7 @@ export interface JoinOptions {
   /** How many messages to replay where there is nothing to resume: 50, and at most 200. */
   last?: number;
   /** A position that was kept from an earlier life: everything since is replayed, if it is still there (`joined.recovered`). */
-  after?: Position;
+  after?: Position | null;
   /** Whether to keep the list of who is here, see `members` and the event of that name. */
   members?: boolean;
 }

@@ -77,8 +77,6 @@ const EXPIRED = 4101;
 const FAREWELLS = new Map([[4001, "unauthorized"], [4003, "banned"], [4004, "kicked"]]);
 /** Refusals that pass: the same command may be sent again. */
 const PASSING = new Set(["unavailable", "rate_limited"]);
-/** Frames that have neither a position nor a request behind them. */
-const EPHEMERAL = new Set(["presence", "typing"]);
 
 /**
  * @typedef {object} Room
@@ -100,7 +98,7 @@ const EPHEMERAL = new Set(["presence", "typing"]);
  * @property {string} room
  * @property {string} id
  * @property {string} text
- * @property {object} [data]
+ * @property {Record<string, unknown>} [data]
  * @property {number} made when its id was first used, in Unix milliseconds
  * @property {number} since the same by our own clock
  * @property {boolean} sent on this connection, and not answered
@@ -161,10 +159,10 @@ const wellFormed = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd");
 /** @param {string} text */
 const bytes = (text) => new TextEncoder().encode(text).length;
 
-/** @param {any} value @returns {value is Position} */
+/** @param {any} value @returns {boolean} */
 const isPosition = (value) => typeof value?.epoch === "string" && Number.isSafeInteger(value.offset) && value.offset >= 0;
 
-/** @param {any} value @returns {value is User} */
+/** @param {any} value @returns {boolean} */
 const isUser = (value) => typeof value?.id === "string" && typeof value.name === "string";
 
 /** What the server gave as a number, if it is one that makes sense. @param {any} value @param {number} otherwise @param {number} [most] */
@@ -175,7 +173,10 @@ function sensible(value, otherwise, most = Infinity) {
 /** @param {any} frame an `error` */
 const retryAfter_ms = ({ retry_after_ms }) => Math.max(RETRY_LEAST_MS, sensible(retry_after_ms, RETRY_MS, RETRY_MOST_MS));
 
-/** Milliseconds that passed: it goes on while the machine sleeps, as the wall clock does, and is never set back. */
+/**
+ * Milliseconds that passed: it goes on while the machine sleeps, as the wall clock does, and is never set back. When that
+ * is, the time since it was last looked at is not counted; so every attempt to connect looks at it.
+ */
 class Clock {
   #seen = Date.now();
   #passed = 0;
@@ -442,7 +443,8 @@ export class Townhall extends EventTarget {
     say.promise.catch(() => {}); // `failed` tells it, too: who listens there need not look at the promise.
     const refusal = this.#refusal(room, id) ?? snapshot(say, data);
     if (refusal) {
-      queueMicrotask(() => this.#fail(say, new TownhallError(refusal[0], refusal[1], say)));
+      // Later, and not in a microtask: a listener that sends whatever failed again must not stop the world.
+      setTimeout(() => this.#fail(say, new TownhallError(refusal[0], refusal[1], say)), 0);
     } else {
       this.#pending.set(id, say);
       this.#flush();
@@ -534,7 +536,8 @@ export class Townhall extends EventTarget {
     const socket = this.#socket;
     this.#socket = null;
     this.#asking = null;
-    if (this.#welcomedAt !== null && this.#clock.now_ms() - this.#welcomedAt >= STABLE_MS) this.#attempt = 0;
+    const now = this.#clock.now_ms();
+    if (this.#welcomedAt !== null && now - this.#welcomedAt >= STABLE_MS) this.#attempt = 0;
     this.#welcomedAt = null;
     for (const timer of [this.#retryTimer, this.#deadTimer, this.#moveTimer, this.#flushTimer, this.#answerTimer]) clearTimeout(timer);
     this.#answerTimer = undefined;
@@ -680,7 +683,7 @@ export class Townhall extends EventTarget {
     if (frame.room !== undefined && !this.#rooms.has(frame.room)) return;
     if (Number.isSafeInteger(frame.offset) && Number.isSafeInteger(frame.at)) this.#event(frame);
     else if (frame.type === "presence") this.#presence(frame);
-    else this.#tell(EPHEMERAL.has(frame.type) ? frame.type : "event", frame);
+    else this.#tell(frame.type === "typing" ? "typing" : "event", frame);
   }
 
   /** @param {any} frame */
@@ -710,7 +713,7 @@ export class Townhall extends EventTarget {
     const room = this.#rooms.get(frame.room);
     // While a join of ours is on its way, an unasked one belongs to the membership before it.
     if (!room || (room.awaiting === null ? !room.joined : frame.ref !== room.awaiting)) return;
-    const backlog = sensible(frame.backlog, -1);
+    const backlog = sensible(frame.backlog, NaN);
     if (!isPosition(frame) || !Number.isSafeInteger(backlog) || backlog > frame.offset) return this.#broken("joined, but nowhere");
     room.awaiting = null;
     room.joined = true;

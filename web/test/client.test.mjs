@@ -47,6 +47,17 @@ class FakeSocket {
     this.say({ type: "joined", room, epoch: "e1", backlog: 0, offset: 0, ref, ...more });
   }
 
+  presence(count, joined, left) {
+    this.say({ type: "presence", room: "lobby", count, joined, left });
+  }
+
+  /** Answers the newest question who is here. */
+  list(count, members) {
+    const question = this.all("who").at(-1);
+    question.answered = true;
+    this.say({ type: "members", room: "lobby", ref: question.ref, count, members });
+  }
+
   drop(code = 1006, reason = "") {
     this.closed = true;
     this.onclose({ code, reason });
@@ -89,6 +100,7 @@ function settled(offset = 0, welcome = {}) {
 
 /** What a promise came to by now. */
 async function outcome(promise) {
+  pass_ms(0);
   const now = new Promise((resolve) => setImmediate(resolve, "pending"));
   return Promise.race([promise.then((value) => ({ value }), (error) => ({ error: error.code })), now]);
 }
@@ -548,8 +560,8 @@ test("nothing of a room comes after it was left", async () => {
   const made = settled(5);
   const sent = made.send("lobby", "one");
   made.leave("lobby");
-  newest().say(message(6));
-  assert.deepEqual(made.offsets(), []);
+  newest().say(message(6), { type: "typing", room: "lobby", from: THEM });
+  assert.deepEqual([made.offsets(), made.count("typing")], [[], 0]);
   assert.equal(newest().all("leave")[0].room, "lobby");
   assert.deepEqual(await outcome(sent), { error: "left" });
 });
@@ -795,8 +807,589 @@ test("the browser's word that the network is back is taken at once", () => {
 
 test("what is no JSON object does no harm", () => {
   const made = settled(5);
-  for (const data of ["{", "null", "7", new ArrayBuffer(1)]) newest().onmessage({ data });
+  for (const data of ["{", "null", "7", "[]", new ArrayBuffer(1)]) newest().onmessage({ data });
   newest().say(message(6));
-  assert.equal(made.count("error"), 3);
+  assert.equal(made.count("error"), 4);
   assert.deepEqual(made.offsets(), [6]);
+});
+
+// --- Joining ---
+
+test("nothing may be replayed, and a room may be resumed from an earlier life", () => {
+  const made = hall();
+  made.connect();
+  newest().welcome();
+  made.join("lobby", { last: 0 });
+  made.join("help", { after: { epoch: "e1", offset: 7, more: "than that" } });
+  const joins = newest().all("join").map(({ ref, ...join }) => join);
+  assert.deepEqual(joins, [
+    { type: "join", room: "lobby", last: 0 },
+    { type: "join", room: "help", after: { epoch: "e1", offset: 7 }, last: 50 },
+  ]);
+  assert.deepEqual(made.position("help"), { epoch: "e1", offset: 7 });
+  assert.deepEqual(made.rooms, ["lobby", "help"]);
+  made.leave("lobby");
+  assert.deepEqual(made.rooms, ["help"]);
+});
+
+test("options of the wrong shape are refused where they are given", () => {
+  const made = hall();
+  const wrong = [
+    { last: -1 }, { last: 1.5 }, { last: "50" }, { after: 7 }, { after: {} }, { after: { epoch: "e", offset: -1 } },
+    { after: { epoch: null, offset: 1 } }, { after: { epoch: "e", offset: "1" } }, { after: { epoch: "e", offset: NaN } },
+  ];
+  for (const options of wrong) assert.throws(() => made.join("lobby", options), TypeError, JSON.stringify(options));
+  assert.throws(() => made.join(""), TypeError);
+  assert.throws(() => made.join(undefined), TypeError);
+  assert.deepEqual(made.rooms, []);
+  for (const url of ["ftp://hall/ws", "data:,x", "no address"]) {
+    assert.throws(() => new Townhall(url, { WebSocket: FakeSocket }), TypeError, url);
+  }
+});
+
+test("thirty-two rooms and two hundred messages are nothing that the server refuses", () => {
+  const rate = 20, burst = 40;
+  const made = hall();
+  made.connect();
+  for (let i = 0; i < 32; i++) made.join(`r${i}`, { members: true });
+  for (let i = 0; i < 200; i++) made.send(`r${i % 32}`, `${i}`);
+  newest().welcome({ limits: { rate, burst } });
+  const read = [];
+  for (let now_ms = 0, done = 0; now_ms < 20_000; pass_ms(10), now_ms += 10) {
+    const { sent } = newest();
+    for (; done < sent.length; done++) {
+      read.push(now_ms);
+      answer(sent[done]);
+    }
+  }
+  assert.equal(newest().all("say").length, 200);
+  assert.equal(newest().all("who").length, 32);
+  assert.equal(read.length, 264);
+  // Whatever the window, no more than a burst and what the rate allows in it.
+  read.forEach((from, i) => read.slice(i).forEach((to, n) => assert.ok(n + 1 <= burst + 1 + ((to - from) * rate) / 1000, `${n + 1} in ${to - from} ms`)));
+});
+
+/** What a server says to a command. */
+function answer({ type, room, id, ref }) {
+  if (type === "join") newest().say({ type: "joined", room, epoch: "e1", offset: 0, backlog: 0, members: 1, ref });
+  if (type === "say") newest().say({ type: "accepted", room, id, ref, epoch: "e1", offset: 1 });
+  if (type === "who") newest().say({ type: "members", room, ref, count: 1, members: [US] });
+}
+
+test("a join that waits for the pace is forgotten with its room", () => {
+  const made = settled(0, { limits: { rate: 10, burst: 1 } });
+  made.join("one");
+  made.join("two");
+  made.leave("one");
+  made.leave("two");
+  made.join("three");
+  made.join("three");
+  pass_ms(10_000);
+  answer(newest().sent.at(-1));
+  pass_ms(10_000);
+  assert.deepEqual(newest().sent.slice(1).map(({ type, room }) => [type, room]), [["join", "three"]]);
+});
+
+test("a leave that came too fast is said again, unless we want to be there again", () => {
+  const made = settled(0);
+  const tooFast = ({ ref, room }) => newest().say({ type: "error", code: "rate_limited", message: "slowly", ref, room, retry_after_ms: 100 });
+  made.leave("lobby");
+  tooFast(newest().all("leave")[0]);
+  pass_ms(100);
+  assert.equal(newest().all("leave").length, 2);
+  made.join("lobby");
+  tooFast(newest().all("leave")[1]);
+  pass_ms(1000);
+  assert.equal(newest().all("leave").length, 2);
+  assert.equal(made.count("error"), 0);
+});
+
+// --- Who is here ---
+
+const ADA = { id: "ada", name: "Ada" };
+const BEN = { id: "ben", name: "Ben" };
+
+/** One in the lobby with the list of who is here. */
+function among(count, people) {
+  const made = hall();
+  made.lists = [];
+  made.addEventListener("members", ({ detail: { count, members } }) => made.lists.push([count, members.map(({ name }) => name).join()]));
+  made.connect();
+  made.join("lobby", { members: true });
+  newest().welcome();
+  newest().join({ members: count });
+  pass_ms(0);
+  if (people) newest().list(count, people);
+  return made;
+}
+
+test("who is here is asked after joined, and kept by what is told", async () => {
+  const made = among(2);
+  assert.deepEqual(made.members("lobby"), { count: 2, members: [] }, "how many is known at once");
+  newest().list(2, [US, ADA]);
+  await turn();
+  newest().presence(3, [BEN], []);
+  newest().presence(3, [BEN], []);
+  newest().presence(3, [{ id: "ada", name: "Countess" }], []);
+  newest().presence(2, [], [BEN]);
+  newest().presence(2, [], [BEN]);
+  assert.deepEqual(made.lists, [[2, ""], [2, "us,Ada"], [3, "us,Ada,Ben"], [3, "us,Countess,Ben"], [2, "us,Countess"]]);
+  assert.deepEqual(made.members("lobby"), { count: 2, members: [US, { id: "ada", name: "Countess" }] });
+  pass_ms(60_000);
+  assert.equal(newest().all("who").length, 1, "one question was enough");
+  assert.equal(made.members("elsewhere"), null);
+});
+
+test("without the wish for a list presence is told as it comes, and nothing is asked", () => {
+  const made = settled(0);
+  let told = 0;
+  made.addEventListener("presence", () => (told += 1));
+  newest().presence(9, [BEN], []);
+  pass_ms(60_000);
+  assert.deepEqual([told, newest().all("who").length, made.members("lobby")], [1, 0, null]);
+});
+
+test("a list that disagrees with the count is asked for again, one question at a time and ever less often", async () => {
+  const made = among(2, [US, ADA]);
+  await turn();
+  const asked = () => newest().all("who").length;
+  newest().presence(5, [BEN], []);
+  newest().presence(5, [], []);
+  pass_ms(749);
+  assert.equal(asked(), 1);
+  pass_ms(1);
+  assert.equal(asked(), 2);
+  newest().presence(4, [], []);
+  pass_ms(9_000);
+  assert.equal(asked(), 2, "never a second question before the first is answered");
+  const times = [];
+  for (let seconds = 0; seconds < 600; seconds++) {
+    if (!newest().all("who").at(-1).answered) {
+      newest().list(4, [US, ADA]);
+      times.push(seconds);
+      await turn();
+    }
+    pass_ms(1000);
+  }
+  assert.ok(times.length < 35, `${times.length} questions in ten minutes`);
+  assert.ok(times.length > 15, "but it does not give up");
+  while (newest().all("who").at(-1).answered) pass_ms(1_000);
+  newest().list(2, [US, ADA]);
+  await turn();
+  assert.deepEqual(made.members("lobby"), { count: 2, members: [US, ADA] });
+  const before = asked();
+  pass_ms(600_000);
+  assert.equal(asked(), before);
+});
+
+test("a count without names, where there should be some, makes the list doubtful", async () => {
+  const made = among(2, [US, ADA]);
+  await turn();
+  newest().presence(2);
+  pass_ms(1_000);
+  newest().list(2, [US, BEN]);
+  await turn();
+  assert.deepEqual(made.lists.at(-1), [2, "us,Ben"]);
+});
+
+test("in a crowd there is only a count, and with fewer than that the list is back", async () => {
+  const made = among(201);
+  pass_ms(60_000);
+  assert.deepEqual([newest().all("who").length, made.lists], [0, [[201, ""]]]);
+  newest().presence(2);
+  pass_ms(1_000);
+  newest().list(2, [US, ADA]);
+  await turn();
+  newest().presence(1_000);
+  assert.deepEqual(made.lists, [[201, ""], [2, ""], [2, "us,Ada"], [1000, ""]]);
+});
+
+test("after a reconnection the list is asked for at another moment by everybody, and stands meanwhile", async () => {
+  const made = among(2, [US, ADA]);
+  await turn();
+  newest().drop();
+  pass_ms(250);
+  assert.deepEqual(made.members("lobby").count, 2);
+  newest().welcome();
+  random = 0.7;
+  newest().join({ recovered: true, members: 2 });
+  pass_ms(699);
+  assert.equal(newest().all("who").length, 0);
+  pass_ms(1);
+  newest().list(2, [BEN, US]);
+  assert.deepEqual(made.lists.at(-1), [2, "us,Ben"], "who stayed keeps his place");
+});
+
+test("a question about members that fails is asked again, and a lost one dies with its line", async () => {
+  const made = among(2);
+  const refuse = () => newest().say({ type: "error", code: "unavailable", message: "away", ref: newest().all("who").at(-1).ref, room: "lobby" });
+  refuse();
+  await turn();
+  pass_ms(1_500);
+  assert.equal(newest().all("who").length, 2);
+  newest().drop();
+  await turn();
+  pass_ms(250);
+  newest().welcome();
+  newest().join({ members: 2 });
+  pass_ms(1_000);
+  assert.equal(newest().all("who").length, 1);
+  assert.equal(made.count("error"), 0);
+});
+
+test("who() gives the server's list, and its refusal", async () => {
+  const made = settled(0);
+  const asked = made.who("lobby");
+  newest().list(2, [US, ADA]);
+  const { count, members } = await asked;
+  assert.deepEqual([count, members], [2, [US, ADA]]);
+  const refused = made.who("lobby");
+  newest().say({ type: "error", code: "unavailable", message: "away", ref: newest().all("who").at(-1).ref, room: "lobby" });
+  assert.deepEqual(await outcome(refused), { error: "unavailable" });
+  assert.deepEqual(await outcome(made.who("elsewhere")), { error: "not_joined" });
+});
+
+test("a question that is not answered ends after ten seconds, and with its room", async () => {
+  const made = settled(0);
+  const history = made.history("lobby"), who = made.who("lobby");
+  pass_ms(9_999);
+  assert.equal(await outcome(history), "pending");
+  pass_ms(1);
+  assert.deepEqual([await outcome(history), await outcome(who)], [{ error: "unavailable" }, { error: "unavailable" }]);
+  newest().say({ type: "history", room: "lobby", epoch: "e1", messages: [], more: false, ref: newest().all("history")[0].ref });
+  const left = made.history("lobby");
+  made.leave("lobby");
+  assert.deepEqual(await outcome(left), { error: "left" });
+});
+
+test("more questions than can wait are refused at once", async () => {
+  const made = settled(0);
+  for (let i = 0; i < 100; i++) made.history("lobby").catch(() => {});
+  assert.deepEqual(await outcome(made.history("lobby")), { error: "too_many" });
+});
+
+// --- Typing ---
+
+test("that we type is said once in three seconds and a room, and not where it cannot be", () => {
+  const made = settled(0);
+  made.join("help");
+  made.typing("help");
+  made.typing("elsewhere");
+  newest().join();
+  for (const room of ["lobby", "lobby", "help"]) made.typing(room);
+  pass_ms(2_999);
+  made.typing("lobby");
+  assert.deepEqual(newest().all("typing").map(({ room }) => room), ["lobby", "help"]);
+  pass_ms(1);
+  made.typing("lobby");
+  assert.equal(newest().all("typing").length, 3);
+  newest().drop();
+  pass_ms(10_000);
+  made.typing("lobby");
+  assert.deepEqual(newest().all("typing"), []);
+});
+
+test("typing waits for nothing: what the pace does not allow is not said", () => {
+  const made = settled(0, { limits: { rate: 1, burst: 2 } });
+  made.send("lobby", "one");
+  made.send("lobby", "two");
+  made.typing("lobby");
+  pass_ms(60_000);
+  assert.equal(newest().all("typing").length, 0);
+});
+
+// --- Our messages ---
+
+test("what was made in an earlier life is as old as it is", async () => {
+  const made = settled(0, { limits: { dedupe_s: 60 } });
+  const id = uuid();
+  const old = made.send("lobby", "old", { id, made: Date.now() - 60_001 });
+  const young = made.send("lobby", "young", { made: Date.now() - 59_000 });
+  const tomorrow = made.send("lobby", "tomorrow", { made: Date.now() + 86_400_000 });
+  assert.deepEqual(await outcome(old), { error: "expired" });
+  assert.deepEqual([await outcome(young), await outcome(tomorrow)], ["pending", "pending"]);
+  assert.deepEqual(newest().all("say").map(({ text }) => text), ["young", "tomorrow"]);
+  assert.equal(made.pending[1].made, Date.now(), "nobody made it in the future");
+});
+
+test("a clock that is set back makes nothing younger, and no dead line alive", async () => {
+  let back_ms = 0;
+  const now = Date.now;
+  mock.method(Date, "now", () => now() - back_ms);
+  const made = settled(0, { limits: { dedupe_s: 60 } });
+  const sent = made.send("lobby", "one");
+  newest().drop();
+  for (let seconds = 0; seconds < 100; seconds++) pass_ms(1_000);
+  back_ms = 3_600_000;
+  made.connect();
+  newest().welcome({ beat: 10, limits: { dedupe_s: 60 } });
+  newest().join({ recovered: true });
+  assert.deepEqual([newest().all("say"), await outcome(sent)], [[], { error: "expired" }]);
+  back_ms = 7_200_000;
+  pass_ms(50_000);
+  assert.ok(made.heard.some(([, { reason }]) => reason === "no sign of life"));
+});
+
+test("what waits can be looked at", () => {
+  const made = settled(0);
+  made.send("lobby", "one", { data: { a: 1 } });
+  const [{ id }] = newest().all("say");
+  assert.deepEqual(made.pending, [{ room: "lobby", id, text: "one", data: { a: 1 }, made: 1_000_000 }]);
+  newest().say({ type: "accepted", room: "lobby", id, epoch: "e1", offset: 1 });
+  assert.deepEqual(made.pending, []);
+});
+
+test("a message is said as it was when it was given", () => {
+  const made = settled(0);
+  const data = { mood: "good" };
+  made.send("lobby", "one", { data });
+  data.mood = "changed";
+  newest().drop();
+  pass_ms(250);
+  newest().welcome();
+  newest().join({ recovered: true });
+  assert.deepEqual(newest().all("say")[0].data, { mood: "good" });
+});
+
+test("half a character is no reason for the server not to understand", () => {
+  const made = settled(0);
+  made.send("lobby", "a\ud83db 😀", { data: { x: ["\ude00"] } });
+  const { text, data } = newest().all("say")[0];
+  assert.deepEqual([text, data], ["a\ufffdb 😀", { x: ["\ufffd"] }]);
+});
+
+test("what could never be said fails by itself, and what follows goes on", async () => {
+  const made = settled(0, { limits: { text_bytes: 6, data_bytes: 20 } });
+  const loop = {};
+  loop.loop = loop;
+  const told = [];
+  made.addEventListener("failed", ({ detail }) => told.push(detail.error.code));
+  const sent = [
+    made.send("lobby", "大大大"), made.send("lobby", "x", { data: { much: "too much of this" } }), made.send("lobby", "x", { data: loop }),
+    made.send("lobby", "x", { id: "no uuid" }), made.send("lobby", "大大"),
+  ];
+  const codes = [];
+  for (const promise of sent) codes.push((await outcome(promise)).error);
+  assert.deepEqual(codes, ["too_long", "too_long", "bad_frame", "bad_frame", undefined]);
+  assert.deepEqual(told, ["too_long", "too_long", "bad_frame", "bad_frame"], "by event, too");
+  assert.deepEqual(newest().all("say").map(({ text }) => text), ["大大"]);
+});
+
+test("an id is the same however it is written", async () => {
+  const made = settled(0);
+  const id = uuid();
+  const sent = made.send("lobby", "one", { id: id.toUpperCase() });
+  newest().say({ type: "accepted", room: "lobby", id, epoch: "e1", offset: 1 });
+  assert.equal((await sent).id, id);
+});
+
+test("a message in one room waits for none in another", () => {
+  const made = settled(0);
+  made.join("help");
+  newest().join();
+  made.send("lobby", "one");
+  const [{ id }] = newest().all("say");
+  newest().say({ type: "error", code: "unavailable", message: "away", id, room: "lobby", retry_after_ms: 500 });
+  made.send("lobby", "two");
+  made.send("help", "three");
+  assert.deepEqual(newest().all("say").map(({ text }) => text), ["one", "three"]);
+  pass_ms(500);
+  assert.deepEqual(newest().all("say").map(({ text }) => text), ["one", "three", "one", "two"]);
+});
+
+// --- Bad company ---
+
+test("listeners may do anything in the middle of things", async () => {
+  const made = settled(0, { beat: 10 });
+  made.send("lobby", "one");
+  made.addEventListener("failed", ({ detail: { error } }) => {
+    if (error.code === "closed" && made.count("failed") < 9) made.send("lobby", "again, while closing");
+  });
+  made.addEventListener("gap", () => made.leave("lobby"));
+  newest().say(message(9));
+  assert.deepEqual([made.count("message"), made.count("caughtup"), made.state], [0, 1, "open"], "left in the middle of a gap");
+  made.join("lobby");
+  newest().join();
+  made.send("lobby", "two");
+  made.close();
+  pass_ms(0);
+  assert.deepEqual([made.state, made.pending], ["closed", []]);
+  assert.equal(made.heard.at(-1)[1].error.code, "closed", "what was said to a closed hall");
+  made.addEventListener("state", () => made.close(), { once: true });
+  made.connect();
+  assert.deepEqual([made.state, FakeSocket.opened.length], ["closed", 1], "closed while connecting");
+  made.connect();
+  made.addEventListener("state", () => made.rename("quick"), { once: true });
+  const before = made.count("welcome");
+  newest().welcome({ beat: 10 });
+  assert.deepEqual([made.state, made.count("welcome")], ["connecting", before], "renamed while it opened");
+  made.addEventListener("state", () => made.close(), { once: true });
+  newest().welcome({ beat: 10 });
+  assert.deepEqual([made.state, made.count("welcome")], ["closed", before], "closed while it opened");
+  const { length } = FakeSocket.opened;
+  pass_ms(3_600_000);
+  assert.deepEqual([made.state, FakeSocket.opened.length], ["closed", length]);
+});
+
+test("a socket that cannot be made is an attempt that failed, and says why", async () => {
+  let broken = true;
+  class Refused extends FakeSocket {
+    constructor(...args) {
+      if (broken) throw new Error("an insecure connection may not be made");
+      super(...args);
+    }
+  }
+  for (const options of [{}, { getToken: () => "t" }]) {
+    broken = true;
+    const made = hall({ WebSocket: Refused, ...options });
+    made.connect();
+    await turn();
+    assert.deepEqual(made.heard.at(-1), ["state", { state: "waiting", code: undefined, reason: "an insecure connection may not be made", retry_ms: 250 }]);
+    broken = false;
+    pass_ms(250);
+    await turn();
+    newest().welcome();
+    assert.equal(made.state, "open");
+  }
+});
+
+test("a socket that throws or swallows what is sent loses nothing", () => {
+  const made = settled(0, { beat: 0 });
+  newest().send = () => {
+    throw new Error("closing");
+  };
+  made.send("lobby", "one");
+  pass_ms(29_999);
+  assert.equal(made.state, "open");
+  pass_ms(1);
+  assert.deepEqual([made.state, made.heard.at(-1)[1].reason], ["waiting", "no answer"]);
+  pass_ms(250);
+  newest().welcome();
+  newest().join({ recovered: true });
+  assert.deepEqual(newest().all("say").map(({ text }) => text), ["one"]);
+});
+
+test("a line that answers what is asked is never taken for a mute one", () => {
+  const made = settled(0);
+  for (let i = 0; i < 10; i++) {
+    pass_ms(20_000);
+    made.history("lobby").catch(() => {});
+    pass_ms(5_000);
+    newest().say({ type: "history", room: "lobby", epoch: "e1", messages: [], more: false, ref: newest().all("history").at(-1).ref });
+  }
+  pass_ms(3_600_000);
+  assert.equal(made.state, "open");
+});
+
+for (const [what, frame] of [
+  ["a welcome to nobody", { type: "welcome" }],
+  ["a welcome to somebody without a name", { type: "welcome", user: { id: "x" } }],
+]) {
+  test(`${what} is none`, () => {
+    const made = hall();
+    made.connect();
+    newest().say(frame);
+    assert.equal(made.state, "waiting");
+    assert.equal(newest().closed, true);
+  });
+}
+
+for (const frame of [
+  { type: "joined" }, { type: "joined", epoch: "e", offset: "3", backlog: 0 }, { type: "joined", epoch: 1, offset: 3, backlog: 0 },
+  { type: "joined", epoch: "e", offset: 3, backlog: 4 }, { type: "joined", epoch: "e", offset: 3, backlog: -1 },
+  { type: "joined", epoch: "e", offset: 1.5, backlog: 0 }, { type: "gap" }, { type: "gap", epoch: "e", from: 1, to: "9" },
+]) {
+  test(`${JSON.stringify(frame)} is no place to go on from, so the server is asked anew`, () => {
+    const made = settled(5);
+    newest().say({ room: "lobby", ...frame });
+    assert.equal(made.state, "waiting");
+    assert.deepEqual(made.position("lobby"), { epoch: "e1", offset: 5 });
+  });
+}
+
+test("a welcome that allows nothing in particular lets us speak", () => {
+  for (const limits of [undefined, {}, { rate: "much", burst: null, dedupe_s: -1, text_bytes: NaN }, { rate: 5, burst: 0 }]) {
+    const made = hall();
+    made.connect();
+    made.join("lobby");
+    newest().say({ type: "welcome", user: US, limits, beat: "soon" });
+    newest().join();
+    pass_ms(1_000);
+    made.send("lobby", "one");
+    assert.equal(newest().all("say").length, 1, JSON.stringify(limits));
+  }
+});
+
+test("times that make no sense are bounded", () => {
+  for (const [after_ms, stays_ms] of [[NaN, 0], ["soon", 0], [-5, 0], [undefined, 0], [1e12, 600_000], [Infinity, 0]]) {
+    const made = settled(0, { beat: 1e9 });
+    const before = FakeSocket.opened.length;
+    newest().onmessage({ data: JSON.stringify({ type: "reconnect", after_ms }) });
+    if (stays_ms) pass_ms(stays_ms - 1);
+    if (stays_ms) assert.equal(FakeSocket.opened.length, before);
+    pass_ms(1);
+    assert.equal(FakeSocket.opened.length, before + 1, `${after_ms}`);
+    made.close();
+  }
+  const made = settled(0);
+  made.send("lobby", "one");
+  for (const [retry_after_ms, wait_ms] of [[0, 20], [-1, 1000], ["x", 1000], [1e15, 60_000]]) {
+    const before = newest().all("say").length;
+    const { id, ref } = newest().all("say").at(-1);
+    newest().say({ type: "error", code: "unavailable", message: "", id, ref, room: "lobby", retry_after_ms });
+    pass_ms(wait_ms - 1);
+    assert.equal(newest().all("say").length, before, `${retry_after_ms}`);
+    pass_ms(1);
+    assert.equal(newest().all("say").length, before + 1, `${retry_after_ms}`);
+  }
+});
+
+test("frames of the wrong shape do no harm", async () => {
+  const made = among(2, [US, ADA]);
+  await turn();
+  newest().say(
+    { type: "welcome", user: THEM }, { type: "presence" }, { type: "presence", room: "lobby" }, { type: "presence", room: {} },
+    { type: "presence", room: "lobby", count: 2, joined: [null, 7, {}], left: [null, { id: 1 }] }, { type: "members", room: "lobby" },
+    { type: "history" }, { type: "accepted" }, { type: "left" }, { type: "typing" }, { type: "error" }, [], {}, { type: null },
+    { type: "message", room: "lobby", offset: 1, at: 1 },
+  );
+  assert.equal(made.user.id, US.id, "who we are is said once");
+  assert.equal(made.count("message"), 0, "a message has somebody who said something");
+  assert.deepEqual(made.members("lobby").members, [US, ADA]);
+  newest().say(message(2));
+  assert.deepEqual(made.offsets(), [2]);
+  const asked = made.history("lobby");
+  newest().say({ type: "history", room: "lobby", ref: newest().all("history")[0].ref });
+  assert.deepEqual(await outcome(asked), { error: "offline" }, "what is no answer ends the line");
+});
+
+test("a page that comes out of the browser's cache, or is looked at again, does not wait", () => {
+  const events = new EventTarget();
+  let listeners = 0;
+  globalThis.addEventListener = (...listener) => void (events.addEventListener(...listener), (listeners += 1));
+  globalThis.removeEventListener = (...listener) => void (events.removeEventListener(...listener), (listeners -= 1));
+  const shown = (persisted) => events.dispatchEvent(Object.assign(new Event("pageshow"), { persisted }));
+  try {
+    const made = settled(5);
+    shown(false);
+    assert.equal(FakeSocket.opened.length, 1);
+    shown(true);
+    assert.equal(FakeSocket.opened.length, 2, "there was no line while it was there");
+    newest().drop();
+    shown(true);
+    assert.equal(FakeSocket.opened.length, 3);
+    newest().drop();
+    events.dispatchEvent(new Event("visibilitychange"));
+    assert.equal(FakeSocket.opened.length, 4);
+    newest().welcome();
+    events.dispatchEvent(new Event("visibilitychange"));
+    assert.equal(FakeSocket.opened.length, 4);
+    assert.notEqual(listeners, 0);
+    made.close();
+    shown(true);
+    assert.deepEqual([FakeSocket.opened.length, listeners], [4, 0]);
+  } finally {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
 });
