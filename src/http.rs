@@ -366,8 +366,8 @@ struct Page {
 static PAGES: LazyLock<[Page; 9]> = LazyLock::new(|| {
     [
         Page::new("/", HTML, include_str!("../web/index.html")),
-        Page::new("/page.js", SCRIPT, include_str!("../web/page.js")),
-        Page::new("/style.css", STYLE, include_str!("../web/style.css")),
+        Page::new("/page/page.js", SCRIPT, include_str!("../web/page/page.js")),
+        Page::new("/page/style.css", STYLE, include_str!("../web/page/style.css")),
         Page::new("/client.js", SCRIPT, include_str!("../web/client.js")),
         Page::new("/favicon.svg", PICTURE, include_str!("../web/favicon.svg")),
         Page::new("/chatroom", HTML, include_str!("../web/classic.html")),

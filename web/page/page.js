@@ -9,7 +9,7 @@
  * changes.
  */
 
-import { Townhall, uuid } from "./client.js";
+import { Townhall, uuid } from "../client.js";
 
 const WINDOW = 500;
 const PAGE = 50;
