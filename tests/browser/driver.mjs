@@ -16,8 +16,12 @@ import { chromium } from "playwright-core";
 const PATIENCE_MS = 30_000;
 
 const executablePath = process.env.CHROMIUM || "/usr/bin/chromium";
-// Test machines are containers, where Chromium's own sandbox finds no namespaces to be made of.
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+const browser = await chromium.launch({
+  executablePath,
+  // Test machines are containers, where Chromium's own sandbox finds no namespaces to be made of. A name that is not this
+  // machine's leads here all the same, so that a page can be somebody else's.
+  args: ["--no-sandbox", "--host-resolver-rules=MAP site.example 127.0.0.1"],
+});
 
 /**
  * @typedef {object} Person
@@ -161,6 +165,10 @@ const actions = {
   },
   async hover({ who, at }) {
     await people[who].page.locator(at).hover();
+  },
+  /** A click where nothing has to be. */
+  async tap({ who, x, y }) {
+    await people[who].page.mouse.click(x, y);
   },
   /** Presses keys one after the other, wherever the focus is: `Tab`, `Shift+Enter`, `a`. */
   async keys({ who, keys }) {
