@@ -1,18 +1,16 @@
-//! The public listener: routes and pages.
+//! The public listener: its addresses, and who may upgrade. What browsers are given there is in `web.rs`.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Extension, Path, Query, RawQuery, Request, State};
-use axum::http::header::{self, HeaderMap, HeaderName};
+use axum::http::header;
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::routing::get;
 use axum::{Router, middleware};
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -31,6 +29,7 @@ use crate::names::RoomName;
 use crate::outgoing::Outgoing;
 use crate::protocol::{CloseReason, ErrorCode, MAX_LAST, Refusal, Tag};
 use crate::session::{Rules, Session};
+use crate::web;
 use crate::ws::frame::Decoder;
 use crate::ws::{self, Handshake, Origins, Refused};
 
@@ -91,15 +90,12 @@ pub fn router(hall: Hall, config: &Config) -> Router {
 
 fn routes(router: Router<Hall>, base: &str) -> Router<Hall> {
     let at = |path: &str| format!("{base}{path}");
-    let mut router = router
+    let router = router
         .route(&at("/ws"), get(websocket))
         .route(&at("/chatroom/ws"), get(classic))
         .route(&at("/chatroom/ws/{name}/{token}"), get(classic_with_token))
         .route(&at("/echo"), get(echo_or_page));
-    for page in PAGES.iter() {
-        router = router.route(&at(page.path), get(async move |headers: HeaderMap| page.answer(&headers)));
-    }
-    router
+    web::routes(router, base)
 }
 
 /// To a relative address, since only proxies know the absolute one.
@@ -328,7 +324,7 @@ async fn echo_or_page(
     mut request: Request,
 ) -> Response<Body> {
     if !request.headers().contains_key(header::UPGRADE) {
-        return ECHO_PAGE.answer(request.headers());
+        return web::echo_page(request.headers());
     }
     let handshake = match Handshake::check(&mut request, &hall.origins) {
         Ok(handshake) => handshake,
@@ -342,82 +338,4 @@ async fn echo_or_page(
         drop(caller);
     });
     answer
-}
-
-// --- pages ----------------------------------------------------------------------------------------------------------
-
-/// Scripts and styles are files of ours; nothing else runs, and nothing is loaded from elsewhere.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
-
-const HTML: &str = "text/html; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-const STYLE: &str = "text/css; charset=utf-8";
-const PICTURE: &str = "image/svg+xml";
-
-/// A file of `web/`, embedded.
-struct Page {
-    path: &'static str,
-    kind: &'static str,
-    body: &'static str,
-    etag: HeaderValue,
-}
-
-static PAGES: LazyLock<[Page; 9]> = LazyLock::new(|| {
-    [
-        Page::new("/", HTML, include_str!("../web/index.html")),
-        Page::new("/page/page.js", SCRIPT, include_str!("../web/page/page.js")),
-        Page::new("/page/style.css", STYLE, include_str!("../web/page/style.css")),
-        Page::new("/client.js", SCRIPT, include_str!("../web/client.js")),
-        Page::new("/favicon.svg", PICTURE, include_str!("../web/favicon.svg")),
-        Page::new("/chatroom", HTML, include_str!("../web/classic.html")),
-        Page::new("/classic.js", SCRIPT, include_str!("../web/classic.js")),
-        Page::new("/classic.css", STYLE, include_str!("../web/classic.css")),
-        Page::new("/echo.js", SCRIPT, include_str!("../web/echo.js")),
-    ]
-});
-
-static ECHO_PAGE: LazyLock<Page> = LazyLock::new(|| Page::new("/echo", HTML, include_str!("../web/echo.html")));
-
-impl Page {
-    fn new(path: &'static str, kind: &'static str, body: &'static str) -> Self {
-        let digest = Sha256::digest(body.as_bytes());
-        let hex: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let etag = HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""));
-        Page { path, kind, body, etag }
-    }
-
-    /// RFC 9110 §13.1.2: a list, compared weakly, since proxies that compress make weak tags of ours.
-    fn is_among(&self, etags: &HeaderValue) -> bool {
-        let ours = self.etag.to_str().unwrap_or_default();
-        let etags = etags.to_str().unwrap_or_default().split(',').map(str::trim);
-        etags.map(|etag| etag.strip_prefix("W/").unwrap_or(etag)).any(|etag| etag == ours || etag == "*")
-    }
-
-    fn answer(&self, asked: &HeaderMap) -> Response<Body> {
-        let known = asked.get_all(header::IF_NONE_MATCH).iter().any(|etags| self.is_among(etags));
-        let body: Cow<'static, str> = if known { "".into() } else { self.body.into() };
-        let mut answer = Response::new(Body::from(body));
-        if known {
-            *answer.status_mut() = StatusCode::NOT_MODIFIED;
-        }
-        let fixed: [(HeaderName, &str); 5] = [
-            (header::CONTENT_TYPE, self.kind),
-            (header::CACHE_CONTROL, "no-cache"),
-            (header::CONTENT_SECURITY_POLICY, POLICY),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (header::REFERRER_POLICY, "no-referrer"),
-        ];
-        let headers = answer.headers_mut();
-        for (name, value) in fixed {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(name, value);
-            }
-        }
-        headers.insert(header::ETAG, self.etag.clone());
-        if self.path == "/client.js" {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        }
-        answer
-    }
 }

@@ -38,6 +38,7 @@ pub mod tcp;
 pub mod token;
 pub mod underway;
 pub mod vital;
+pub mod web;
 pub mod whispers;
 pub mod ws;
 

@@ -1,23 +1,49 @@
-//! What browsers are given: pages that run nothing of anybody else's, and that work below any path.
+//! What browsers are given: pages that run nothing of anybody else's, that work below any path, and that are small and kept.
 
-use crate::harness::{Answer, Node, get};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::harness::{Answer, Nginx, NginxKind, Node, get, wait_until};
 use crate::wire::Request;
 
-const PAGES: [&str; 3] = ["/", "/chatroom", "/echo"];
+const PAGES: [(&str, &str); 3] = [("/", "index.html"), ("/chatroom", "classic.html"), ("/echo", "echo.html")];
+const UNPACKED: &str = "";
+const PACKED: &str = "Accept-Encoding: gzip, deflate, br\r\n";
+
+/// For good, by everybody.
+const FOR_GOOD: Option<&str> = Some("public, max-age=31536000, immutable");
+const ASK_AGAIN: Option<&str> = Some("no-cache");
 
 async fn fetch(node: &Node, path: &str) -> Answer {
-    let answer = get(node.http(), path, "").await;
+    let answer = get(node.http(), path, UNPACKED).await;
     answer.unwrap_or_else(|error| panic!("no answer to {path}: {error}"))
 }
 
-/// What pages and scripts name: the values of `src`, `href` and `from`.
-fn links(text: &str) -> Vec<String> {
-    let mut links = Vec::new();
-    for before in ["src=\"", "href=\"", "from \""] {
-        let found = text.split(before).skip(1).filter_map(|rest| rest.split('"').next());
-        links.extend(found.filter(|link| !link.starts_with('#')).map(String::from));
+/// The values of an attribute in HTML.
+fn attributes<'a>(html: &'a str, name: &str) -> Vec<&'a str> {
+    let before = format!(" {name}=\"");
+    html.split(before.as_str()).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+/// What a script imports, whether in one line or in several.
+fn imports(script: &str) -> Vec<&str> {
+    let statements = script.lines().filter(|line| ["import ", "export ", "} from"].iter().any(|s| line.starts_with(s)));
+    let named = statements.filter_map(|line| line.rsplit_once("from \"").or(line.split_once("import \"")));
+    named.filter_map(|(_, rest)| rest.split('"').next()).collect()
+}
+
+/// What a file at this path loads.
+fn links<'a>(path: &str, text: &'a str) -> Vec<&'a str> {
+    match path.rsplit_once('.') {
+        None => [attributes(text, "src"), attributes(text, "href")]
+            .concat()
+            .into_iter()
+            .filter(|link| !link.starts_with('#'))
+            .collect(),
+        Some((_, "js")) => imports(text),
+        Some(_) => Vec::new(),
     }
-    links
 }
 
 /// The path that a relative link names in a file at `path`.
@@ -34,17 +60,15 @@ fn resolve(path: &str, link: &str) -> String {
     parts.join("/")
 }
 
-/// Everything that the pages are made of: path and answer, pages first.
-async fn everything(node: &Node) -> Vec<(String, Answer)> {
-    let mut paths: Vec<String> = PAGES.iter().map(ToString::to_string).collect();
-    paths.push("/client.js".into());
+/// What a browser loads that opens these pages: path and answer, pages first.
+async fn loaded(server: SocketAddr, pages: &[&str], headers: &str) -> Vec<(String, Answer)> {
+    let mut paths: Vec<String> = pages.iter().map(ToString::to_string).collect();
     let mut answers: Vec<(String, Answer)> = Vec::new();
     while answers.len() < paths.len() {
         let path = paths[answers.len()].clone();
-        let answer = fetch(node, &path).await;
+        let answer = get(server, &path, headers).await.unwrap_or_else(|error| panic!("no answer to {path}: {error}"));
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
-        let code = path.ends_with(".js") || PAGES.contains(&path.as_str());
-        for link in links(&answer.body).iter().filter(|_| code) {
+        for link in links(&path, &answer.body) {
             let path = resolve(&path, link);
             if !paths.contains(&path) {
                 paths.push(path);
@@ -52,8 +76,52 @@ async fn everything(node: &Node) -> Vec<(String, Answer)> {
         }
         answers.push((path, answer));
     }
-    assert!(answers.len() >= 10, "pages, scripts, styles, an icon: {paths:?}");
     answers
+}
+
+/// Everything that there is: the pages, what they load, and the same files at their plain paths.
+async fn everything(node: &Node) -> Vec<(String, Answer)> {
+    let mut all = loaded(node.http(), &PAGES.map(|(page, _)| page), UNPACKED).await;
+    for file in files().keys() {
+        let path = format!("/{file}");
+        let answer = fetch(node, &path).await;
+        all.push((path, answer));
+    }
+    assert!(all.len() >= 15, "pages, scripts, styles, an icon: {}", all.len());
+    all
+}
+
+/// The files that are for browsers, as they are in `web/`: all but the pages, what is for npm, and tests.
+fn files() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("web");
+    let mut directories = vec![root.clone()];
+    let mut files = BTreeMap::new();
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let name = path.strip_prefix(&root).expect("below web").to_str().expect("a name").to_owned();
+            let for_others = ["test", "node_modules", "package.json", "package-lock.json", "README.md"];
+            if for_others.contains(&name.as_str()) || PAGES.iter().any(|(_, page)| *page == name) {
+                continue;
+            }
+            match path.is_dir() {
+                true => directories.push(path),
+                false => drop(files.insert(name, std::fs::read_to_string(&path).expect("text"))),
+            }
+        }
+    }
+    files
+}
+
+/// `/v/VERSION/`, where the files of this version are.
+async fn versioned(node: &Node) -> String {
+    let page = fetch(node, "/").await.body;
+    let scripts = attributes(&page, "src");
+    let script = scripts.first().expect("a page has a script");
+    let version = script.strip_prefix("v/").and_then(|rest| rest.split('/').next());
+    let version = version.unwrap_or_else(|| panic!("no version in {script}"));
+    assert!(version.len() == 16 && version.bytes().all(|byte| byte.is_ascii_hexdigit()), "{version}");
+    format!("/v/{version}/")
 }
 
 #[tokio::test]
@@ -65,6 +133,7 @@ async fn everything_has_its_type_and_is_taken_for_nothing_else() {
             Some((_, "js")) => "text/javascript; charset=utf-8",
             Some((_, "css")) => "text/css; charset=utf-8",
             Some((_, "svg")) => "image/svg+xml",
+            Some((name, "ts")) if name.ends_with(".d") => "application/typescript; charset=utf-8",
             Some(other) => panic!("a new kind: {other:?}"),
         };
         let kind = answer.header("Content-Type").map(str::to_lowercase);
@@ -76,16 +145,24 @@ async fn everything_has_its_type_and_is_taken_for_nothing_else() {
 #[tokio::test]
 async fn pages_may_run_only_our_own_scripts() {
     let node = Node::start(&[]).await;
-    for path in PAGES {
+    for (path, _) in PAGES {
         let page = fetch(&node, path).await;
         let policy = page.header("Content-Security-Policy");
         let policy = policy.unwrap_or_else(|| panic!("{path} has no policy"));
-        let directives: Vec<&str> = policy.split(';').map(str::trim).collect();
-        assert!(directives.contains(&"default-src 'none'"), "{path}: {policy}");
-        assert!(directives.contains(&"script-src 'self'"), "{path}: {policy}");
-        for hole in ["unsafe-inline", "unsafe-eval", "data:", "http:", " *"] {
-            assert!(!policy.contains(hole), "{path}: {policy}");
-        }
+        let directives: BTreeSet<&str> = policy.split(';').map(str::trim).collect();
+        let expected = BTreeSet::from([
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self'",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        ]);
+        assert_eq!(directives, expected, "{path}");
         for inline in [" style=", " onclick=", " onload=", "<style", "javascript:"] {
             assert!(!page.body.contains(inline), "{path} has {inline}");
         }
@@ -96,31 +173,162 @@ async fn pages_may_run_only_our_own_scripts() {
 }
 
 #[tokio::test]
+async fn pages_have_no_opener_tell_nobody_their_address_and_reach_for_nothing_of_the_machine() {
+    let node = Node::start(&[]).await;
+    for (path, _) in PAGES {
+        let page = fetch(&node, path).await;
+        assert_eq!(page.header("Cross-Origin-Opener-Policy"), Some("same-origin"), "{path}");
+        assert_eq!(page.header("Referrer-Policy"), Some("no-referrer"), "{path}");
+        let permissions = page.header("Permissions-Policy").unwrap_or_else(|| panic!("{path} has no such policy"));
+        for part in permissions.split(", ") {
+            assert!(part.ends_with("=()"), "{path} allows {part}");
+        }
+        for feature in ["camera", "microphone", "geolocation"] {
+            assert!(permissions.contains(&format!("{feature}=()")), "{path}: {permissions}");
+        }
+    }
+    // A picture that is opened by itself is a document, too, and could hold scripts.
+    let (page, picture) = (fetch(&node, "/").await, fetch(&node, "/favicon.svg").await);
+    let policy = "Content-Security-Policy";
+    assert_eq!(picture.header(policy), page.header(policy));
+}
+
+#[tokio::test]
 async fn links_are_relative_so_that_pages_work_below_any_path() {
     let node = Node::start(&[]).await;
     for (path, answer) in everything(&node).await {
-        if path.ends_with(".svg") {
-            continue; // its xmlns is no link
-        }
-        for link in links(&answer.body) {
+        for link in links(&path, &answer.body) {
             assert!(!link.starts_with('/') && !link.contains(':'), "{path} has a link to {link}");
-            resolve(&path, &link); // not above the root
+            resolve(&path, link); // not above the root
         }
     }
 }
 
 #[tokio::test]
-async fn the_sdk_may_be_loaded_by_every_page() {
-    let node = Node::start(&["--base-path", "/gin"]).await;
-    for path in ["/client.js", "/gin/client.js"] {
-        let header = "Origin: https://elsewhere.example\r\n";
-        let sdk = get(node.http(), path, header).await.expect("an answer");
-        assert_eq!(sdk.status, 200, "{path}");
-        assert_eq!(sdk.header("Access-Control-Allow-Origin"), Some("*"), "{path}");
+async fn every_file_for_browsers_is_served_as_it_is_and_none_is_forgotten() {
+    let node = Node::start(&[]).await;
+    let version = versioned(&node).await;
+    let files = files();
+    for here in ["client.js", "page/page.js", "page/style.css", "classic.js", "echo.js", "favicon.svg"] {
+        assert!(files.contains_key(here), "{here} is gone");
     }
-    for path in PAGES {
+    for (file, text) in files {
+        for path in [format!("/{file}"), format!("{version}{file}")] {
+            let answer = fetch(&node, &path).await;
+            assert_eq!(answer.status, 200, "{path} is not served: web/{file} is not among the sources in src/web.rs");
+            assert!(answer.body == text, "{path} is not web/{file}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_pages_load_is_kept_for_good_and_they_are_asked_for_again() {
+    let node = Node::start(&["--base-path", "/gin"]).await;
+    let version = versioned(&node).await;
+    for below in ["", "/gin"] {
+        let pages = PAGES.map(|(page, _)| format!("{below}{page}"));
+        let pages = pages.each_ref().map(String::as_str);
+        for (path, answer) in loaded(node.http(), &pages, UNPACKED).await {
+            if pages.contains(&path.as_str()) {
+                assert_eq!(answer.header("Cache-Control"), ASK_AGAIN, "{path}");
+            } else {
+                assert!(path.starts_with(&format!("{below}{version}")), "{path} is not of {version}");
+                assert_eq!(answer.header("Cache-Control"), FOR_GOOD, "{path}");
+            }
+        }
+        for file in files().keys() {
+            let plain = fetch(&node, &format!("{below}/{file}")).await;
+            assert_eq!(plain.header("Cache-Control"), ASK_AGAIN, "{file}");
+        }
+    }
+    let other = Node::start(&[]).await;
+    assert_eq!(versioned(&other).await, version, "replicas of one version agree");
+}
+
+#[tokio::test]
+async fn a_page_of_another_version_gets_what_there_is_and_nobody_keeps_that() {
+    let node = Node::start(&["--base-path", "/gin"]).await;
+    let version = versioned(&node).await;
+    for (file, text) in files() {
+        for other in ["/v/0123456789abcdef/", "/gin/v/0123456789abcdef/", "/v/next/"] {
+            let answer = fetch(&node, &format!("{other}{file}")).await;
+            assert_eq!((answer.status, answer.body == text), (200, true), "{other}{file}: {}", answer.head);
+            assert_eq!(answer.header("Cache-Control"), ASK_AGAIN, "{other}{file}");
+        }
+    }
+    for below in ["/v/0123456789abcdef/", "/gin/v/0123456789abcdef/", &version] {
+        let escapes = ["../../Cargo.toml", "%2e%2e/%2e%2e/Cargo.toml", "page/../../../Cargo.toml"];
+        for nothing in ["", "page", "page/", "page/nothing.js", "index.html", "x/client.js", "v/x/client.js"] {
+            assert_eq!(fetch(&node, &format!("{below}{nothing}")).await.status, 404, "{below}{nothing}");
+        }
+        for escape in escapes {
+            assert_eq!(fetch(&node, &format!("{below}{escape}")).await.status, 404, "{below}{escape}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_are_only_read_and_an_address_has_a_longest_length() {
+    let node = Node::start(&[]).await;
+    let version = versioned(&node).await;
+    for path in [format!("{version}client.js"), "/v/other/client.js".into(), "/page/page.js".into(), "/".into()] {
+        for method in ["POST", "PUT", "DELETE"] {
+            let answer = Request::new(method, &path).with("Content-Length", "0").send(node.http()).await;
+            assert_eq!(answer.status, 405, "{method} {path}: {answer:?}");
+        }
+    }
+    let long = Request::new("GET", &format!("/v/{}/client.js", "x".repeat(16 * 1024))).send(node.http()).await;
+    assert!(matches!(long.status, 414 | 431), "{long:?}");
+}
+
+#[tokio::test]
+async fn every_module_of_a_page_is_announced_once_and_nothing_else_is() {
+    let node = Node::start(&[]).await;
+    for (page, _) in PAGES {
+        let all = loaded(node.http(), &[page], UNPACKED).await;
+        let html = &all[0].1.body;
+        let tags = html.split('<').filter(|tag| tag.starts_with("link ") && tag.contains(" rel=\"modulepreload\""));
+        let preloaded = tags.flat_map(|tag| attributes(tag, "href"));
+        let announced: Vec<String> = attributes(html, "src").into_iter().chain(preloaded).map(String::from).collect();
+        let once: BTreeSet<String> = announced.iter().cloned().collect();
+        assert_eq!(once.len(), announced.len(), "{page} announces one twice: {announced:?}");
+
+        // What its script imports, and what that imports: without the help of what is announced.
+        let mut needed: Vec<String> = attributes(html, "src").into_iter().map(|src| resolve(page, src)).collect();
+        let mut read = 0;
+        while let Some(path) = needed.get(read).cloned() {
+            let text = &all.iter().find(|(other, _)| *other == path).expect("it was loaded").1.body;
+            let more = imports(text).into_iter().map(|import| resolve(&path, import));
+            let more: Vec<String> = more.filter(|path| !needed.contains(path)).collect();
+            needed.extend(more);
+            read += 1;
+        }
+        let announced: BTreeSet<String> = announced.iter().map(|link| resolve(page, link)).collect();
+        assert_eq!(announced, needed.into_iter().collect(), "{page}: what it announces, and what its script needs");
+    }
+}
+
+#[tokio::test]
+async fn the_sdk_may_be_loaded_by_every_page_and_nothing_else_may() {
+    let node = Node::start(&["--base-path", "/gin"]).await;
+    let version = versioned(&node).await;
+    let header = "Origin: https://elsewhere.example\r\n";
+    for below in ["/", "/gin/", &version, "/v/other/"] {
+        for file in files().keys() {
+            let answer = get(node.http(), &format!("{below}{file}"), header).await.expect("an answer");
+            assert_eq!(answer.status, 200, "{below}{file}");
+            let (shared, policy) = match file.starts_with("client.") {
+                true => (Some("*"), Some("cross-origin")),
+                false => (None, Some("same-origin")),
+            };
+            assert_eq!(answer.header("Access-Control-Allow-Origin"), shared, "{below}{file}");
+            assert_eq!(answer.header("Cross-Origin-Resource-Policy"), policy, "{below}{file}");
+        }
+    }
+    for (path, _) in PAGES {
         let page = fetch(&node, path).await;
         assert_eq!(page.header("Access-Control-Allow-Origin"), None, "{path}");
+        assert_eq!(page.header("Cross-Origin-Resource-Policy"), Some("same-origin"), "{path}");
     }
 }
 
@@ -128,30 +336,143 @@ async fn the_sdk_may_be_loaded_by_every_page() {
 async fn what_a_browser_has_already_is_not_sent_again() {
     let node = Node::start(&[]).await;
     for (path, answer) in everything(&node).await {
-        let tag = answer.header("ETag").unwrap_or_else(|| panic!("{path} has no ETag"));
-        let ask = async |tags: &str| {
-            let asked = Request::new("GET", &path).with("If-None-Match", tags);
-            asked.send(node.http()).await
-        };
-        for known in [tag.to_string(), format!("\"other\", {tag}"), format!("W/{}", tag.trim_start_matches("W/"))] {
-            let again = ask(&known).await;
-            assert_eq!(again.status, 304, "{path} with {known}");
-            assert_eq!(again.header("ETag"), Some(tag), "{path}");
+        let mut tags = Vec::new();
+        for encoding in ["identity", "gzip"] {
+            let ask = async |tags: &str| {
+                let asked = Request::new("GET", &path).with("Accept-Encoding", encoding);
+                asked.with("If-None-Match", tags).send(node.http()).await
+            };
+            let other = ask("\"other\"").await;
+            assert_eq!((other.status, other.body == answer.body), (200, true), "{path}");
+            let tag = other.header("ETag").unwrap_or_else(|| panic!("{path} has no ETag"));
+            assert!(tag.starts_with('"') && tag.len() > 10, "{path}: {tag}");
+            for known in [tag.to_string(), format!("\"other\", {tag}"), format!("W/{tag}"), "*".into()] {
+                let again = ask(&known).await;
+                assert_eq!((again.status, again.size), (304, 0), "{path} with {known}");
+                for header in ["ETag", "Cache-Control", "Vary", "Content-Security-Policy"] {
+                    assert_eq!(again.header(header), other.header(header), "{header} of {path} with {known}");
+                }
+            }
+            tags.push((tag.to_owned(), other.header("Content-Encoding").map(String::from)));
         }
-        let other = ask("\"other\"").await;
-        assert_eq!((other.status, other.body == answer.body), (200, true), "{path}");
+        let (plain, packed) = (&tags[0], &tags[1]);
+        assert_eq!(plain.0 == packed.0, plain.1 == packed.1, "a tag is of the bytes that are sent: {path} {tags:?}");
+        if packed.1.is_some() {
+            // Who has it packed and wants it plain has nothing that is the same.
+            let asked = Request::new("GET", &path).with("If-None-Match", &packed.0).send(node.http()).await;
+            assert_eq!(asked.status, 200, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_takes_gzip_gets_it_and_who_does_not_never() {
+    let node = Node::start(&[]).await;
+    let version = versioned(&node).await;
+    let takes = |text: &str| text.split('|').map(|line| format!("Accept-Encoding: {line}\r\n")).collect::<String>();
+    for path in ["/", "/client.js", "/v/other/client.js", &format!("{version}page/page.js")] {
+        let plain = fetch(&node, path).await;
+        assert_eq!(plain.header("Content-Encoding"), None, "{path}");
+        for (line, packed) in [
+            ("gzip", true),
+            ("gzip, deflate, br, zstd", true),
+            ("br;q=1.0, gzip;q=0.8, *;q=0.1", true),
+            ("GZip ; Q=0.001", true),
+            ("x-gzip", true),
+            ("*", true),
+            ("br|gzip", true),
+            ("gzip;q=0.5, identity;q=0.5", true),
+            ("", false),
+            ("identity", false),
+            ("br, zstd", false),
+            ("gzip;q=0", false),
+            ("gzip;q=0.000, *", false),
+            ("*;q=0", false),
+            ("gzip;q=0.5, identity", false),
+            ("gzip;q=NaN", false),
+            ("gzip;q=2", false),
+            ("gzip;q=", false),
+            ("gzip;level=9", false),
+            ("agzip, gzipped", false),
+            ("identity;q=0", false),
+        ] {
+            let answer = get(node.http(), path, &takes(line)).await.expect("an answer");
+            assert_eq!(answer.status, 200, "{path} with {line:?}");
+            let expected = packed.then_some("gzip");
+            assert_eq!(answer.header("Content-Encoding"), expected, "{path} with {line:?}");
+            assert_eq!(answer.header("Vary"), Some("accept-encoding"), "{path} with {line:?}");
+            assert!(answer.body == plain.body, "{path} with {line:?} is another text");
+            assert_eq!(answer.size < plain.size, packed, "{path} with {line:?} has {} bytes", answer.size);
+            assert_eq!(answer.header("Content-Length"), Some(answer.size.to_string().as_str()), "{path} with {line:?}");
+        }
+    }
+}
+
+/// What the whole page may weigh on its way.
+const PAGE_BYTES: usize = 60 * 1024;
+
+#[tokio::test]
+async fn the_whole_page_is_small() {
+    let node = Node::start(&[]).await;
+    let all = loaded(node.http(), &["/"], PACKED).await;
+    for file in ["/page/page.js", "/page/style.css", "/client.js", "/favicon.svg"] {
+        assert!(all.iter().any(|(path, _)| path.ends_with(file)), "the page does not load {file}");
+    }
+    all.iter().for_each(|(path, answer)| println!("{:6} of {:6} bytes: {path}", answer.size, answer.body.len()));
+    let sum: usize = all.iter().map(|(_, answer)| answer.size).sum();
+    let heads: usize = all.iter().map(|(_, answer)| answer.head.len()).sum();
+    println!("{sum} bytes compressed in {} files of at most {PAGE_BYTES}, and {heads} of headers", all.len());
+    assert!(sum <= PAGE_BYTES, "{sum} bytes");
+}
+
+#[tokio::test]
+async fn behind_the_tutorials_location_files_are_kept_and_compressed_as_well() {
+    let node = Node::start(&["--base-path", "/gin"]).await;
+    let front = Nginx::start(&[node.port()], NginxKind::TutorialGin).await;
+    let version = versioned(&node).await;
+    let pages = ["/gin/", "/gin/chatroom", "/gin/echo"];
+    for (path, answer) in loaded(front.http(), &pages, PACKED).await {
+        if !pages.contains(&path.as_str()) {
+            assert!(path.starts_with(&format!("/gin{version}")), "{path}");
+            assert_eq!(answer.header("Cache-Control"), FOR_GOOD, "{path}");
+        }
+        if answer.body.len() > 512 {
+            assert_eq!(answer.header("Content-Encoding"), Some("gzip"), "{path}");
+        }
+    }
+    assert_eq!(get(front.http(), "/gin/v/other/nothing.js", "").await.expect("an answer").status, 404);
+}
+
+#[tokio::test]
+async fn the_shipped_nginx_names_in_its_log_what_pages_load() {
+    let nodes = Node::start_many(2, &["--trusted-proxy", "127.0.0.1"]).await;
+    let ports: Vec<u16> = nodes.iter().map(Node::port).collect();
+    let front = Nginx::start(&ports, NginxKind::Shipped).await;
+    let all = loaded(front.http(), &PAGES.map(|(page, _)| page), PACKED).await;
+    let mut paths: Vec<String> = all.into_iter().map(|(path, _)| path).collect();
+    for file in files().keys() {
+        paths.push(format!("/{file}"));
+        assert_eq!(get(front.http(), &format!("/{file}"), "").await.expect("an answer").status, 200, "{file}");
+    }
+    for path in paths {
+        let line = format!(" GET {path} 200 ");
+        wait_until(&format!("{path} is in the log"), async || front.access_log().contains(&line)).await;
     }
 }
 
 #[tokio::test]
 async fn a_head_is_a_get_without_the_body() {
     let node = Node::start(&[]).await;
-    for path in PAGES {
-        let page = fetch(&node, path).await;
-        let head = Request::new("HEAD", path).send(node.http()).await;
-        assert_eq!(head.status, 200, "{path}");
-        for header in ["Content-Type", "Content-Length", "ETag"] {
-            assert_eq!(head.header(header), page.header(header), "{path}");
+    let version = versioned(&node).await;
+    for path in PAGES.map(|(page, _)| page.to_owned()).into_iter().chain([format!("{version}client.js")]) {
+        for encoding in ["identity", "gzip"] {
+            let ask = |method| Request::new(method, &path).with("Accept-Encoding", encoding).send(node.http());
+            let (whole, head) = (ask("GET").await, ask("HEAD").await);
+            assert_eq!(head.status, 200, "{path}");
+            for header in ["Content-Type", "Content-Length", "Content-Encoding", "ETag", "Vary", "Cache-Control"] {
+                assert_eq!(head.header(header), whole.header(header), "{header} of {path} with {encoding}");
+            }
+            assert!(whole.size > 0, "{path}");
         }
     }
 }

@@ -102,11 +102,9 @@ impl Request {
             head.push(stream.read_u8().await?);
         }
         let head = String::from_utf8_lossy(&head).trim_end().to_string();
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let mut answer =
-            Answer { status: status.unwrap_or_else(|| panic!("no HTTP: {head}")), head, body: String::new() };
-        answer.body = body(&answer, &request.method, &mut stream).await?;
-        Ok((answer, stream))
+        let answer = Answer::of(head.clone()).unwrap_or_else(|| panic!("no HTTP: {head}"));
+        let body = body(&answer, &request.method, &mut stream).await?;
+        Ok((answer.with_body(&body), stream))
     }
 
     /// The head as it is sent.
@@ -117,7 +115,7 @@ impl Request {
 }
 
 /// What follows the head: nothing, so many bytes, or everything until the server closes.
-async fn body(answer: &Answer, method: &str, stream: &mut TcpStream) -> std::io::Result<String> {
+async fn body(answer: &Answer, method: &str, stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let length = answer.header("Content-Length");
     let mut body = Vec::new();
     match length.map(|length| length.parse::<u64>()) {
@@ -130,7 +128,7 @@ async fn body(answer: &Answer, method: &str, stream: &mut TcpStream) -> std::io:
             stream.read_to_end(&mut body).await?;
         }
     }
-    Ok(String::from_utf8_lossy(&body).into())
+    Ok(body)
 }
 
 /// A WebSocket of which every byte is one's own.

@@ -312,7 +312,7 @@ async fn on_a_small_screen_the_drawers_open_close_and_keep_the_focus() {
 }
 
 /// Whatever is to be used and cannot be reached, since it is outside of the screen, or wider.
-const OUTSIDE: &str = r#"(() => {
+const OUTSIDE: &str = r##"(() => {
     const outside = [];
     const { scrollWidth, scrollHeight } = document.scrollingElement;
     if (scrollWidth > innerWidth) outside.push(`the page is ${scrollWidth} wide`);
@@ -331,7 +331,7 @@ const OUTSIDE: &str = r#"(() => {
         }
     }
     return outside;
-})()"#;
+})()"##;
 
 #[tokio::test]
 async fn on_the_smallest_screen_everything_is_in_reach_and_nothing_scrolls_sideways() {

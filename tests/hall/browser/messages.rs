@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::harness::{Chromium, Json, Node, Person, RedisServer, wait_until};
 
-use super::{age, page, texts};
+use super::{age, page};
 
 #[tokio::test]
 async fn messages_stand_under_their_day_and_under_one_heading_a_person_and_while() {

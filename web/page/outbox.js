@@ -1,0 +1,150 @@
+/**
+ * Our own messages until they are seen in the log: on their way, accepted and not read back yet, or failed.
+ *
+ * They outlive a reload of this tab: what was on its way then is sent again under its id, so it is said once whatever became
+ * of it. At most `CAPACITY` of all rooms together: each is a row on screen.
+ */
+
+import { uuid } from "../client.js";
+import { session } from "./kept.js";
+
+export const CAPACITY = 100;
+
+/**
+ * @typedef {object} Unsent
+ * @property {string} room
+ * @property {string} id
+ * @property {string} text
+ * @property {number} made when it was written, in Unix milliseconds
+ * @property {"pending" | "accepted" | "failed"} state
+ * @property {{epoch: string, offset: number} | null} place where it is stored, once accepted
+ * @property {boolean} restored whether it is of the page before the reload, and not given to the SDK yet
+ * @property {{code?: string, message?: string}} [error] why it failed
+ */
+
+export class Outbox extends EventTarget {
+  /** In the order written. @type {Map<string, Unsent>} */
+  #unsent = new Map();
+
+  /** @param {import("../client.js").Townhall} hall */
+  constructor(hall) {
+    super();
+    this.hall = hall;
+    for (const kept of session.read("outbox", /** @type {any[]} */ ([])).filter(isWhole).slice(0, CAPACITY)) {
+      this.#unsent.set(kept.id, { ...kept, place: null, restored: kept.state === "pending" });
+    }
+    hall.addEventListener("joined", ({ detail }) => this.#resume(detail.room));
+    hall.addEventListener("refused", ({ detail }) => this.#giveUp(detail));
+    hall.addEventListener("caughtup", ({ detail }) => this.#settle(detail.room, true));
+    hall.addEventListener("message", ({ detail }) => {
+      if (detail.from.id === hall.user?.id && this.#unsent.get(detail.id)?.room === detail.room) this.discard(detail.id);
+    });
+  }
+
+  /** @param {string} room @returns {Unsent[]} */
+  of(room) {
+    return [...this.#unsent.values()].filter((message) => message.room === room);
+  }
+
+  /** Those where something is. @returns {Set<string>} */
+  get rooms() {
+    return new Set([...this.#unsent.values()].map(({ room }) => room));
+  }
+
+  get full() {
+    return this.#unsent.size >= CAPACITY;
+  }
+
+  /** @param {string} room one that is joined @param {string} text */
+  say(room, text) {
+    /** @type {Unsent} */
+    const message = { room, id: uuid(), text, made: Date.now(), state: "pending", place: null, restored: false };
+    this.#unsent.set(message.id, message);
+    this.#send(message);
+    this.#changed(room);
+  }
+
+  /** Sends what failed again, as the same message. @param {string} id */
+  retry(id) {
+    const message = this.#unsent.get(id);
+    if (message?.state !== "failed") return;
+    // Which the server no longer knows cannot be the same one any more: it was given up, and is now said anew.
+    if (message.error?.code === "expired") message.made = Date.now();
+    Object.assign(message, { state: "pending", error: undefined });
+    this.#send(message);
+    this.#changed(message.room);
+  }
+
+  /** @param {string} id */
+  discard(id) {
+    const room = this.#unsent.get(id)?.room;
+    this.#unsent.delete(id);
+    if (room !== undefined) this.#changed(room);
+  }
+
+  /** @param {Unsent} message */
+  #send(message) {
+    const { room, text, id, made } = message;
+    this.hall.send(room, text, { id, made }).then(
+      ({ epoch, offset }) => {
+        Object.assign(message, { state: "accepted", place: { epoch, offset } });
+        this.#settle(room, false);
+        this.#changed(room);
+      },
+      ({ code, message: words }) => {
+        if (!this.#unsent.has(id)) return;
+        Object.assign(message, { state: "failed", error: { code, message: words } });
+        this.#changed(room);
+      },
+    );
+  }
+
+  /** What was on its way when the page was left goes on, now that its room is there. @param {string} room */
+  #resume(room) {
+    for (const message of this.of(room).filter(({ restored }) => restored)) {
+      message.restored = false;
+      this.#send(message);
+    }
+  }
+
+  /** @param {any} refusal of a room */
+  #giveUp({ room, code, message: words }) {
+    for (const message of this.of(room).filter(({ restored }) => restored)) {
+      Object.assign(message, { state: "failed", restored: false, error: { code, message: words } });
+      this.#changed(room);
+    }
+  }
+
+  /**
+   * Lets go of what was accepted at a place that we have passed already: its message will not come any more. Where the room
+   * goes on in another epoch, it would have come if it were still there.
+   *
+   * @param {string} room
+   * @param {boolean} caughtUp whether all that there is has come
+   */
+  #settle(room, caughtUp) {
+    const here = this.hall.position(room);
+    for (const message of this.of(room)) {
+      const { id, state, place } = message;
+      if (state !== "accepted" || !place || (here && place.offset > here.offset)) continue;
+      if (!here || here.epoch === place.epoch) this.discard(id);
+      else if (caughtUp) {
+        Object.assign(message, { state: "failed", place: null, error: { code: "lost" } });
+        this.#changed(room);
+      }
+    }
+  }
+
+  /** @param {string} room */
+  #changed(room) {
+    const kept = [...this.#unsent.values()].filter(({ state }) => state !== "accepted");
+    session.write("outbox", kept.map(({ place, restored, ...message }) => message));
+    this.dispatchEvent(new CustomEvent("change", { detail: { room } }));
+  }
+}
+
+/** @param {any} kept */
+function isWhole(kept) {
+  const texts = [kept?.room, kept?.id, kept?.text].every((text) => typeof text === "string");
+  return texts && Number.isFinite(kept.made) && ["pending", "failed"].includes(kept.state);
+}
