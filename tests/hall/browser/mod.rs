@@ -21,7 +21,7 @@ use crate::harness::{Json, Nginx, NginxKind, Node, Person, RedisServer, get, wai
 struct Hall {
     nodes: Vec<Node>,
     front: Nginx,
-    redis: RedisServer,
+    _redis: RedisServer,
 }
 
 impl Hall {
@@ -30,16 +30,11 @@ impl Hall {
         let nodes = Node::start_many(2, &["--redis", &redis.url()]).await;
         let ports: Vec<u16> = nodes.iter().map(Node::port).collect();
         let front = Nginx::start(&ports, NginxKind::RoundRobin).await;
-        Hall { nodes, front, redis }
+        Hall { nodes, front, _redis: redis }
     }
 
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.front.http())
-    }
-
-    /// What a browser calls the front: a host and its port.
-    fn host(&self) -> String {
-        self.front.http().to_string()
     }
 
     /// Has `person` come back until the two are at two nodes. nginx deals out requests in turn, so that which node a
