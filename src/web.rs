@@ -31,8 +31,27 @@ const CLASSIC: &str = include_str!("../web/classic.html");
 const ECHO: &str = include_str!("../web/echo.html");
 
 /// All that pages and programs load. A new file is named here; a test tells who forgets it.
-const SOURCES: &[Source] =
-    embedded!["classic.css", "classic.js", "client.js", "echo.js", "favicon.svg", "page/composer.js", "page/kept.js", "page/markup.js", "page/notify.js", "page/outbox.js", "page/page.js", "page/panes.js", "page/part.js", "page/people.js", "page/rooms.js", "page/slice.js", "page/timeline.js", "page/words.js", "page/style.css"];
+const SOURCES: &[Source] = embedded![
+    "classic.css",
+    "classic.js",
+    "client.js",
+    "echo.js",
+    "favicon.svg",
+    "page/composer.js",
+    "page/kept.js",
+    "page/markup.js",
+    "page/notify.js",
+    "page/outbox.js",
+    "page/page.js",
+    "page/panes.js",
+    "page/part.js",
+    "page/people.js",
+    "page/rooms.js",
+    "page/slice.js",
+    "page/timeline.js",
+    "page/words.js",
+    "page/style.css"
+];
 
 /// Scripts and styles are files of ours; nothing else runs, nothing is loaded from elsewhere, and nobody frames us. No
 /// Trusted Types policy can be made, so no text ever becomes markup. `'self'` covers WebSockets of the same host; only

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::harness::{Answer, Nginx, NginxKind, Node, get, wait_until};
+use serde_json::json;
+
+use crate::harness::{Answer, Chromium, Nginx, NginxKind, Node, Person, get, wait_until};
 use crate::wire::Request;
 
 const PAGES: [(&str, &str); 3] = [("/", "index.html"), ("/chatroom", "classic.html"), ("/echo", "echo.html")];
@@ -191,6 +193,44 @@ async fn pages_have_no_opener_tell_nobody_their_address_and_reach_for_nothing_of
     let (page, picture) = (fetch(&node, "/").await, fetch(&node, "/favicon.svg").await);
     let policy = "Content-Security-Policy";
     assert_eq!(picture.header(policy), page.header(policy));
+}
+
+/// What somebody tries who found a way to run a line of script: markup from text, a script's address, a way around.
+const TRIES: &str = r#"[
+    () => { document.body.innerHTML = "<b>markup</b>"; },
+    () => { document.createElement("script").src = "https://elsewhere.example/x.js"; },
+    () => trustedTypes.createPolicy("mine", { createHTML: (text) => text }),
+].map((attempt) => { try { attempt(); return "it went"; } catch (error) { return error.name; } })"#;
+
+#[tokio::test]
+async fn in_a_browser_no_text_can_become_markup_or_a_script() {
+    let node = Node::start(&[]).await;
+    let chromium = Chromium::start();
+    for (path, _) in PAGES {
+        let person = Person::open(&chromium, &format!("http://{}{path}", node.http())).await;
+        assert_eq!(person.evaluate(TRIES).await, json!(["TypeError", "TypeError", "TypeError"]), "{path}");
+    }
+}
+
+/// What a page had to ask the hall for, and not its browser's cache; and how much it loaded.
+const ASKED: &str = r#"(() => {
+    const loaded = performance.getEntriesByType("resource");
+    return [loaded.length, loaded.filter(({ transferSize }) => transferSize > 0).map(({ name }) => name)];
+})()"#;
+
+#[tokio::test]
+async fn a_browser_that_comes_again_asks_for_the_page_and_for_nothing_else() {
+    let node = Node::start(&[]).await;
+    let chromium = Chromium::start();
+    let page = format!("http://{}/", node.http());
+    let person = Person::open(&chromium, &page).await;
+    let first = person.evaluate(ASKED).await;
+    assert!(first[1].to_string().contains("/page/page.js"), "{first}");
+    person.visit("about:blank").await;
+    person.visit(&page).await;
+    let again = person.evaluate(ASKED).await;
+    assert!(again[0].as_u64() >= Some(3), "it loaded nothing: {again}");
+    assert_eq!(again[1], json!([]), "it asked again");
 }
 
 #[tokio::test]

@@ -18,36 +18,34 @@
  */
 
 const LINK_CHARS = 2_000;
-/** No emoji is longer than a fifth of this. */
+/** No emoji is longer than a quarter of this, in UTF-16. */
 const BIG_CHARS = 64;
 
 /** What Chinese, Japanese and Korean are written with, their punctuation and full-width forms included. */
-const CJK = String.raw`\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Hang}\p{scx=Bopo}\u3000-\u303F\uFE30-\uFE4F\uFF00-\uFFEF`;
+const CJK = String.raw`\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Hang}\p{scx=Bopo}\u3000-\u303F\uFF00-\uFFEF`;
 /** What nobody sees, or what turns the direction of what follows: controls, joiners, fillers, half characters. */
 const UNSEEN = String.raw`\p{C}\p{DI}\u2800`;
+/**
+ * What ends an address. Foreign letters are legal in one, but in a Chinese text the next word follows without a space, and so do
+ * emoji everywhere.
+ */
+const STOPS = String.raw`\p{White_Space}<>"\x60\\\p{Pi}\p{Pf}\p{Extended_Pictographic}\p{RI}${CJK}`;
 const BRACKETS = String.raw`()[\]{}`;
 
-const SCHEME = /https?:\/\//gi;
 /**
  * Letters, digits and `. _ -`, or an IPv6 address; then a port. No `@`, so no credentials; no `%`, and nothing that only looks
  * like a slash. What IDNA makes of foreign letters stands in the link's title.
  */
 const HOST = new RegExp(
-  String.raw`https?:\/\/(?:\[[\da-f:.]+\]|(?![${CJK}])[\p{L}\p{N}](?:(?![${CJK}])[\p{L}\p{M}\p{N}._-])*)(?::\d+)?`,
+  String.raw`https?:\/\/(?:\[[\da-f:.]{2,45}\]|(?![${CJK}])[\p{L}\p{N}](?:(?![${CJK}])[\p{L}\p{M}\p{N}._-])*)(?::\d+)?`,
   "iuy",
 );
-/** What may stand between a host and an `@`: then it was no host. */
-const CREDENTIALS = /[^\s/?#@\\]*@/y;
-/** Where a host does not simply end, but is something that we do not understand. */
-const ODD = new RegExp(String.raw`[:%\p{L}\p{M}\p{N}_${UNSEEN}]`, "uy");
-/**
- * The rest of an address up to a bracket. Foreign letters are legal there, but in a Chinese text the next word follows an address
- * without a space, and so do emoji everywhere: those end it.
- */
-const REST = new RegExp(
-  String.raw`[^\p{White_Space}<>"\x60\\\p{Pi}\p{Pf}\p{Extended_Pictographic}\p{RI}${CJK}${BRACKETS}]*`,
-  "uy",
-);
+/** If an `@` follows, what seemed to be a host was somebody's name and password. */
+const UP_TO_AT = new RegExp(`[^${STOPS}${BRACKETS}/?#@]*`, "uy");
+/** What a host does not end before: it is another one than it seems. */
+const GOES_ON = new RegExp(String.raw`%|:\/\/|(?!\p{White_Space})[${UNSEEN}]|:?(?![${CJK}])[\p{L}\p{M}\p{N}_]`, "uy");
+/** The rest of an address, up to a bracket. */
+const REST = new RegExp(`[^${STOPS}${BRACKETS}]*`, "uy");
 const HAS_UNSEEN = new RegExp(`[${UNSEEN}]`, "u");
 /** What belongs to the sentence if an address ends with it. */
 const PUNCTUATION = /[.,;:!?'*|([{]|(?![\0-\x7F])\p{P}/u;
@@ -56,8 +54,9 @@ const PART_OF_WORD = /[A-Za-z\d+_]/;
 /** @type {Record<string, string>} */
 const CLOSES = { "(": ")", "[": "]", "{": "}" };
 
-/** The fence's line: a language or nothing. Anything else on it is code already. */
-const FENCE_LINE = /([\w+#.-]{0,32})[ \t]*\n/y;
+/** What may follow an opening fence, if its line then ends: a language or nothing. Anything else is code already. */
+const LANGUAGE = /[\w+#.-]{0,32}/y;
+const SPACES = /[ \t]*/y;
 const EMPTY_LINES = /(?:[ \t]*\n)*(?:[ \t]+$)?/y;
 
 /** @param {string} text @returns {Token[]} what a text consists of, in order */
@@ -90,8 +89,7 @@ function* codes(text) {
     const partner = partners[i];
     if (partner === undefined) continue;
     const found = code(text, marks[i], marks[partner]);
-    if (!found) continue;
-    yield found;
+    if (found) yield found;
     i = partner;
   }
 }
@@ -125,20 +123,22 @@ function code(text, open, close) {
     const inline = text.slice(from, close.index);
     return inline.trim() ? { start: open.index, end, token: { type: "code", text: inline } } : null;
   }
-  const line = matchAt(FENCE_LINE, text, from);
-  const block = text.slice(from + (line?.[0].length ?? 0), lastLineEnd(text, close.index));
+  const languageEnd = from + lengthAt(LANGUAGE, text, from);
+  const lineEnd = languageEnd + lengthAt(SPACES, text, languageEnd);
+  const named = text[lineEnd] === "\n";
+  const block = text.slice(named ? lineEnd + 1 : from, lastLineEnd(text, close.index));
   if (!block.trim()) return null;
   return {
     start: seenEnd(text, open.index),
-    end: end + (matchAt(EMPTY_LINES, text, end)?.[0].length ?? 0),
-    token: { type: "block", text: block, language: line?.[1] ?? "" },
+    end: end + lengthAt(EMPTY_LINES, text, end),
+    token: { type: "block", text: block, language: named ? text.slice(from, languageEnd) : "" },
   };
 }
 
-/** @param {RegExp} sticky @param {string} text @param {number} at */
-function matchAt(sticky, text, at) {
+/** @param {RegExp} sticky @param {string} text @param {number} at @returns {number} how much of a text it matches there */
+function lengthAt(sticky, text, at) {
   sticky.lastIndex = at;
-  return sticky.exec(text);
+  return sticky.exec(text)?.[0].length ?? 0;
 }
 
 /** @param {string} text @param {number} end @returns {number} the end without spaces and line breaks before it */
@@ -158,10 +158,10 @@ function lastLineEnd(text, end) {
 
 /** @param {string} text a stretch without code @returns {Generator<Token>} */
 function* links(text) {
+  const schemes = /https?:\/\//gi;
   let from = 0;
   let scheme;
-  SCHEME.lastIndex = 0;
-  while ((scheme = SCHEME.exec(text))) {
+  while ((scheme = schemes.exec(text))) {
     const start = scheme.index;
     const end = PART_OF_WORD.test(text[start - 1] ?? "") ? 0 : addressEnd(text, start);
     if (end === 0) continue;
@@ -171,19 +171,18 @@ function* links(text) {
       yield token;
       from = start + token.text.length;
     }
-    // Others may be looking for links before we are asked for the next.
-    SCHEME.lastIndex = end;
+    schemes.lastIndex = end;
   }
   if (from < text.length) yield { type: "text", text: text.slice(from) };
 }
 
 /** @param {string} text @param {number} start @returns {number} where an address ends, its punctuation included; 0: there is none */
 function addressEnd(text, start) {
-  const host = matchAt(HOST, text, start);
-  if (!host) return 0;
-  const end = start + host[0].length;
-  // Neither can reach into the next address, since they stop at its slashes or at once.
-  if (matchAt(CREDENTIALS, text, end) || matchAt(ODD, text, end)) return 0;
+  const end = start + lengthAt(HOST, text, start);
+  if (end === start) return 0;
+  // This does not reach into the next address, whose slashes are in its way.
+  const at = end + lengthAt(UP_TO_AT, text, end);
+  if (text[at] === "@" || lengthAt(GOES_ON, text, end) > 0) return 0;
   return "/?#".includes(text[end] ?? " ") ? restEnd(text, end) : end;
 }
 
@@ -192,7 +191,7 @@ function restEnd(text, end) {
   /** @type {Record<string, number>} */
   const open = { ")": 0, "]": 0, "}": 0 };
   for (;;) {
-    end += matchAt(REST, text, end)?.[0].length ?? 0;
+    end += lengthAt(REST, text, end);
     const bracket = text[end];
     if (bracket in CLOSES) open[CLOSES[bracket]] += 1;
     else if (open[bracket] > 0) open[bracket] -= 1;
@@ -268,24 +267,17 @@ function codeNode(text, document) {
 
 // --- Emoji ---
 
-const ONLY_EMOJI = new RegExp(`^(?:${emojiPattern()}){1,3}$`, emojiFlag());
-
-function emojiFlag() {
-  try {
-    return new RegExp("\\p{RGI_Emoji}", "v").flags;
-  } catch {
-    return "u";
-  }
-}
-
-/** One emoji: a flag, a key, or pictures that are shown as such, joined. Where the browser knows which there are, those. */
-function emojiPattern() {
-  if (emojiFlag() === "v") return String.raw`\p{RGI_Emoji}`;
-  const picture = String.raw`(?:\p{Emoji_Modifier_Base}\p{Emoji_Modifier}|\p{Extended_Pictographic}\uFE0F|\p{Emoji_Presentation})`;
-  const joined = String.raw`${picture}(?:\u200D(?:${picture}|\p{Extended_Pictographic}))*`;
+/**
+ * One to three of what is built like an emoji: a flag, a key, a region, or pictures that are joined. `\p{RGI_Emoji}` would know
+ * which there are, but browsers take 40 ms to a second to make ready for it, and it is only about size.
+ */
+const ONLY_EMOJI = (() => {
+  const flag = String.raw`\p{RI}\p{RI}`;
+  const key = String.raw`[\d#*]\uFE0F\u20E3`;
   const region = String.raw`\u{1F3F4}[\u{E0030}-\u{E0039}\u{E0061}-\u{E007A}]{3,6}\u{E007F}`;
-  return String.raw`\p{RI}\p{RI}|[\d#*]\uFE0F\u20E3|${region}|(?!\p{RI})${joined}`;
-}
+  const picture = String.raw`(?!\p{RI})(?:\p{EBase}\p{EMod}|\p{ExtPict}\uFE0F|\p{EPres})`;
+  return new RegExp(String.raw`^(?:${flag}|${key}|${region}|${picture}(?:\u200D${picture})*){1,3}$`, "u");
+})();
 
 /** @param {string} text @returns {boolean} whether it is one to three emoji and nothing else, so that they are shown big */
 export function onlyEmoji(text) {

@@ -112,6 +112,9 @@ part("skip").addEventListener("click", () => part("text").focus());
 /** @type {"connecting" | "open" | "offline" | "ended"} */ let shown = "connecting";
 /** Why it ended. @type {{code?: string, message?: string}} */ let ending = {};
 
+/** What the server means by the close codes after which one does not come back. @type {Record<number, string>} */
+const ENDINGS = { 4001: "unauthorized", 4003: "banned", 4004: "kicked" };
+
 /** @param {typeof shown} state */
 function showState(state) {
   shown = state;
@@ -120,10 +123,15 @@ function showState(state) {
 }
 
 function drawState() {
-  const reason = shown === "ended" ? why(ending) : "";
+  const ended = shown === "ended";
+  const wanted = ended && ending.code === "unauthorized";
+  const reason = ended && (loggedIn || !wanted) ? why(ending) : "";
   part("state").textContent = reason ? `${words[shown]}: ${reason}` : words[shown];
-  part("login").hidden = shown !== "ended" || ending.code !== "unauthorized";
-  part("again").hidden = shown !== "ended" || ending.code === "unauthorized";
+  part("login").hidden = !wanted;
+  part("again").hidden = !ended || wanted;
+  part("say").hidden = wanted;
+  part("who").hidden = wanted || loggedIn !== null;
+  part("logout").hidden = loggedIn === null;
 }
 
 /** @param {string} content */
@@ -136,9 +144,6 @@ function notice(content) {
 function on(type, listener) {
   hall.addEventListener(type, (event) => listener(/** @type {CustomEvent} */ (event).detail));
 }
-
-/** What the server means by the close codes after which one does not come back. @type {Record<number, string>} */
-const ENDINGS = { 4001: "unauthorized", 4003: "banned", 4004: "kicked" };
 
 on("state", ({ state, code, reason }) => {
   if (state === "connecting" || state === "waiting") {
@@ -153,14 +158,13 @@ on("state", ({ state, code, reason }) => {
 
 on("welcome", ({ user }) => {
   name.placeholder = user.name;
-  part("who").hidden = loggedIn !== null;
   if (rooms.current) notice("");
   enter();
 });
 on("refused", (error) => {
   if (error.room === rooms.current) notice(`${words.refused(error.room)}: ${why(error)}`);
 });
-on("error", (error) => notice(why(error)));
+on("error", (error) => error.code === "unauthorized" || notice(why(error)));
 
 part("again").addEventListener("click", () => hall.connect());
 document.addEventListener("visibilitychange", () => {
@@ -190,6 +194,10 @@ part("who").addEventListener("submit", (/** @type {Event} */ event) => {
 part("login").addEventListener("submit", (/** @type {Event} */ event) => {
   event.preventDefault();
   session.write("login", { name: part("loginName").value.trim(), token: part("loginToken").value.trim() });
+  location.reload();
+});
+part("logout").addEventListener("click", () => {
+  session.set("login", "");
   location.reload();
 });
 part("language").addEventListener("click", switchLanguage);

@@ -79,11 +79,10 @@ export class Slice {
    * @param {number} newest the last of the room by now
    */
   append(events, through, newest) {
-    const to = Math.max(through, events.at(-1)?.offset ?? 0);
     for (const entry of this.entries) entry.quiet = true;
-    this.entries.push(...dense(events, this.to + 1, to));
-    this.to = to;
-    this.live = to >= newest;
+    this.entries.push(...dense(events, this.to + 1, through));
+    this.to = through;
+    this.live = through >= newest;
     this.#dropFirst();
   }
 

@@ -18,7 +18,7 @@ const ENGLISH = {
   name: "Your name", guest: "Guest",
   bell: "Notifications", bellOn: "Notifications are on", bellOff: "Notifications are off",
   bellDenied: "The browser does not let this page notify you. Its site settings can change that.",
-  messages: "Messages", say: (/** @type {string} */ room) => `Say something in #${room}`, send: "Send",
+  messages: "Messages", say: (/** @type {string} */ room) => `Message #${room}`, send: "Send",
   emoji: "Emoji", skip: "Skip to writing",
   you: "you", more: "Show older messages", empty: "Nobody has said anything here yet.",
   newest: "Jump to newest", newer: /** @type {Counted} */ ((n) => (n === 1 ? "1 new message" : `${n} new messages`)), mark: "New",
@@ -30,7 +30,7 @@ const ENGLISH = {
   typing: (/** @type {string[]} */ names) => (names.length > 3 ? "Several people are typing…"
     : `${names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)} are` : `${names[0]} is`} typing…`),
   connecting: "Connecting…", open: "Connected", offline: "Offline, reconnecting…", ended: "Disconnected",
-  again: "Connect again", login: "Log in",
+  again: "Connect again", login: "Log in", logout: "Log out",
   wanted: "This hall wants to know who you are. Come in through your site, or with what it gave you:",
   loginName: "Name", loginToken: "Token",
   broken: "Some messages before this point may be lost",
@@ -59,7 +59,7 @@ const CHINESE = {
   name: "你的名字", guest: "访客",
   bell: "通知", bellOn: "通知已开启", bellOff: "通知已关闭",
   bellDenied: "浏览器不允许本页发送通知，可在网站设置中更改。",
-  messages: "消息", say: (room) => `在 #${room} 说点什么`, send: "发送",
+  messages: "消息", say: (room) => `发消息到 #${room}`, send: "发送",
   emoji: "表情", skip: "跳到输入框",
   you: "我", more: "显示更早的消息", empty: "这里还没有人说话。",
   newest: "回到最新消息", newer: (n) => `${n} 条新消息`, mark: "新消息",
@@ -70,7 +70,7 @@ const CHINESE = {
   mention: (name) => `提到 ${name}`,
   typing: (names) => (names.length > 3 ? "好几个人正在输入…" : `${names.join("、")} 正在输入…`),
   connecting: "正在连接…", open: "已连接", offline: "离线，正在重连…", ended: "连接已断开",
-  again: "重新连接", login: "登录",
+  again: "重新连接", login: "登录", logout: "退出登录",
   wanted: "进入前需要登录。请从你的网站进入，或填写网站给你的凭据：",
   loginName: "名字", loginToken: "令牌",
   broken: "此处之前的部分消息可能已丢失",
@@ -148,7 +148,7 @@ export function why({ code = "", message = "" }) {
 function makeFormats() {
   const language = words.lang.slice(0, 2);
   const locale = navigator.languages.find((lang) => lang.toLowerCase().startsWith(language)) ?? words.lang;
-  clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
+  clock = new Intl.DateTimeFormat(locale, { hour: "numeric", minute: "2-digit" });
   calendar = new Intl.DateTimeFormat(locale, { weekday: "long", month: "long", day: "numeric", year: "numeric" });
   exactly = new Intl.DateTimeFormat(locale, { dateStyle: "full", timeStyle: "medium" });
 }
