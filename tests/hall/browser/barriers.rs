@@ -17,7 +17,7 @@ struct Busy {
 
 impl Busy {
     async fn begin() -> Busy {
-        let node = logins::hall(&[]).await;
+        let node = logins::hall(&["--rate", "0"]).await;
         let speaker = token("1", "Speaker with a name as long as can", "member");
         let mut speaker = Json::connect(&node.ws_url(), &format!("?token={speaker}")).await;
         for room in ["lobby", "garden", "empty"] {
@@ -174,7 +174,7 @@ async fn assert_focus(person: &Person, selector: &str) {
 
 #[tokio::test]
 async fn the_keyboard_alone_does_everything() {
-    let node = Node::start(&[]).await;
+    let node = Node::start(&["--rate", "0"]).await;
     let mut script = Json::connect(&node.ws_url(), "?name=script").await;
     script.join("lobby").await;
     script.join("garden").await;
@@ -276,7 +276,8 @@ async fn a_message_that_failed_is_retried_and_discarded_by_keys() {
 async fn on_a_small_screen_the_drawers_open_close_and_keep_the_focus() {
     let node = Node::start(&[]).await;
     let like = json!({"viewport": {"width": NARROW.0, "height": NARROW.1}});
-    let person = Person::come_in_like(&Chromium::start(), &page(&node, "#garden"), "", &like).await;
+    let person = Person::open_like(&Chromium::start(), &page(&node, "#garden"), &like).await;
+    person.wait_connected().await;
     for (opener, pane) in [("#menu", "#side"), ("#here", "#people")] {
         assert!(!person.sees(pane).await, "{pane} is away");
         person.evaluate("document.activeElement.blur()").await;
@@ -379,7 +380,8 @@ async fn nothing_moves_for_those_who_do_not_want_it() {
         } }, true); 0";
     let moved = async |motion: &str, script: &mut Json| {
         let like = json!({"viewport": viewport, "reducedMotion": motion});
-        let person = Person::come_in_like(&chromium, &page(&node, ""), "", &like).await;
+        let person = Person::open_like(&chromium, &page(&node, ""), &like).await;
+        person.wait_connected().await;
         person.evaluate(watch).await;
         for (opener, pane) in [("#menu", "#side"), ("#here", "#people"), ("#emoji", "#picker")] {
             person.click(opener).await;

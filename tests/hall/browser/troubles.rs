@@ -41,14 +41,21 @@ async fn a_node_dies_and_both_go_on() {
     assert_eq!(ada.read("#view .message .text").await, bea.read("#view .message .text").await, "there is one order");
 }
 
+/// Whoever is offline gets nowhere, and the line that they had is gone.
+async fn pull_the_plug(person: &Person, wire: &Cut) {
+    person.set_offline(true).await;
+    wire.cut();
+}
+
 #[tokio::test]
 async fn who_is_offline_is_told_so_and_misses_nothing_afterwards() {
     let node = Node::start(&[]).await;
+    let wire = Cut::in_front_of(node.http()).await;
     let chromium = Chromium::start();
-    let ada = Person::come_in(&chromium, &page(&node, ""), "ada").await;
+    let ada = Person::come_in(&chromium, &format!("http://{}/", wire.address()), "ada").await;
     let bea = Person::come_in(&chromium, &page(&node, ""), "bea").await;
     let before = ada.states().await.len();
-    ada.set_offline(true).await;
+    pull_the_plug(&ada, &wire).await;
     ada.say("said into the void").await;
     ada.wait_read("#unsent .message.pending .text", &texts(&["said into the void"])).await;
     bea.say("meanwhile").await;
@@ -122,12 +129,13 @@ async fn said_ids(person: &Person) -> Vec<Value> {
 async fn what_waited_too_long_is_shown_as_failed_and_said_when_the_reader_wants_it() {
     // It is offline for five seconds before the page says so, and the hall remembers what was said for two.
     let node = Node::start(&["--dedupe", "2s"]).await;
+    let wire = Cut::in_front_of(node.http()).await;
     let chromium = Chromium::start();
-    let ada = Person::come_in(&chromium, &page(&node, ""), "ada").await;
+    let ada = Person::come_in(&chromium, &format!("http://{}/", wire.address()), "ada").await;
     let bea = Person::come_in(&chromium, &page(&node, ""), "bea").await;
     ada.say("warm").await;
     ada.wait_messages(&texts(&["warm"])).await;
-    ada.set_offline(true).await;
+    pull_the_plug(&ada, &wire).await;
     ada.say("wanted").await;
     ada.say("not wanted").await;
     wait_until("the page says that it is offline", async || ada.state().await == "offline").await;
@@ -212,7 +220,7 @@ async fn a_fork_that_lost_messages_shows_where() {
 #[tokio::test]
 async fn a_hole_in_the_log_is_shown_between_its_neighbours() {
     let redis = RedisServer::start();
-    let node = Node::start(&["--redis", &redis.url()]).await;
+    let node = Node::start(&["--redis", &redis.url(), "--rate", "0"]).await;
     let mut script = Json::connect(&node.ws_url(), "?name=script").await;
     script.join("hole").await;
     say_all(&mut script, "hole", &numbered("number", 70)).await;
