@@ -34,6 +34,7 @@ const ECHO: &str = include_str!("../web/echo.html");
 const SOURCES: &[Source] = embedded![
     "classic.css",
     "classic.js",
+    "client.d.ts",
     "client.js",
     "echo.js",
     "favicon.svg",
@@ -48,9 +49,9 @@ const SOURCES: &[Source] = embedded![
     "page/people.js",
     "page/rooms.js",
     "page/slice.js",
+    "page/style.css",
     "page/timeline.js",
     "page/words.js",
-    "page/style.css"
 ];
 
 /// Scripts and styles are files of ours; nothing else runs, nothing is loaded from elsewhere, and nobody frames us. No

@@ -249,7 +249,7 @@ async fn every_file_for_browsers_is_served_as_it_is_and_none_is_forgotten() {
     let node = Node::start(&[]).await;
     let version = versioned(&node).await;
     let files = files();
-    for here in ["client.js", "page/page.js", "page/style.css", "classic.js", "echo.js", "favicon.svg"] {
+    for here in ["client.js", "client.d.ts", "page/page.js", "page/style.css", "classic.js", "echo.js", "favicon.svg"] {
         assert!(files.contains_key(here), "{here} is gone");
     }
     for (file, text) in files {

@@ -1,13 +1,14 @@
 /**
- * What a text looks like: links, code and big emoji. Everything else is shown as it was written; there is no bold, there are no
- * headings, and there is no HTML.
+ * What a text looks like: links, code and big emoji. Everything else is shown as it was written; there is no bold,
+ * there are no headings, and there is no HTML.
  *
- * Two layers. `parse` is pure: a text in, a list of tokens out. `render` makes nodes of them, and only ever sets texts and
- * known attributes, so nothing that somebody says can become an element. What is not certainly a link or code stays text,
- * and nothing disappears but the fences of code, a block's language (which goes beside it) and empty lines around blocks.
+ * Two layers. `parse` is pure: a text in, a list of tokens out. `render` makes nodes of them, and only ever sets texts
+ * and known attributes, so nothing that somebody says can become an element. What is not certainly a link or code stays
+ * text, and nothing disappears but the backticks around code, a block's language (which goes beside it) and empty lines
+ * around blocks.
  *
- * Texts are hostile and up to 64 KiB long, so the work is proportional to the length: no expression here has two repetitions
- * that could share characters, and no stretch is looked at again for each of its parts.
+ * Texts are hostile and up to 64 KiB long, so the work is proportional to the length: no expression here has two
+ * repetitions that could share characters, and no stretch is looked at again for each of its parts.
  */
 
 /**
@@ -26,15 +27,15 @@ const CJK = String.raw`\p{scx=Han}\p{scx=Hira}\p{scx=Kana}\p{scx=Hang}\p{scx=Bop
 /** What nobody sees, or what turns the direction of what follows: controls, joiners, fillers, half characters. */
 const UNSEEN = String.raw`\p{C}\p{DI}\u2800`;
 /**
- * What ends an address. Foreign letters are legal in one, but in a Chinese text the next word follows without a space, and so do
- * emoji everywhere.
+ * What ends an address. Foreign letters are legal in one, but in a Chinese text the next word follows without a space,
+ * and so do emoji everywhere.
  */
 const STOPS = String.raw`\p{White_Space}<>"\x60\\\p{Pi}\p{Pf}\p{Extended_Pictographic}\p{RI}${CJK}`;
 const BRACKETS = String.raw`()[\]{}`;
 
 /**
- * Letters, digits and `. _ -`, or an IPv6 address; then a port. No `@`, so no credentials; no `%`, and nothing that only looks
- * like a slash. What IDNA makes of foreign letters stands in the link's title.
+ * Letters, digits and `. _ -`, or an IPv6 address; then a port. No `@`, so no credentials; no `%`, and nothing that
+ * only looks like a slash. What IDNA makes of foreign letters stands in the link's title.
  */
 const HOST = new RegExp(
   String.raw`https?:\/\/(?:\[[\da-f:.]{2,45}\]|(?![${CJK}])[\p{L}\p{N}](?:(?![${CJK}])[\p{L}\p{M}\p{N}._-])*)(?::\d+)?`,
@@ -78,8 +79,8 @@ function* tokens(text) {
 // --- Code ---
 
 /**
- * Code stands between two runs of equally many backticks: one on the same line, or three and more, so that a block of four can
- * hold fences of three. A run that has no partner is text.
+ * Code stands between two runs of equally many backticks: one on the same line, or three and more, so that a block of
+ * four can hold fences of three. A run that has no partner is text.
  * @param {string} text
  */
 function* codes(text) {
@@ -94,7 +95,10 @@ function* codes(text) {
   }
 }
 
-/** @param {RegExpExecArray[]} marks runs of backticks, and line breaks @returns {(number | undefined)[]} where each is closed */
+/**
+ * @param {RegExpExecArray[]} marks runs of backticks, and line breaks
+ * @returns {(number | undefined)[]} which one closes each
+ */
 function partnersOf(marks) {
   /** @type {Map<number, number>} by length, the nearest one further on */
   const nearest = new Map();
@@ -135,7 +139,7 @@ function code(text, open, close) {
   };
 }
 
-/** @param {RegExp} sticky @param {string} text @param {number} at @returns {number} how much of a text it matches there */
+/** @param {RegExp} sticky @param {string} text @param {number} at @returns {number} how much it matches there */
 function lengthAt(sticky, text, at) {
   sticky.lastIndex = at;
   return sticky.exec(text)?.[0].length ?? 0;
@@ -147,7 +151,7 @@ function seenEnd(text, end) {
   return end;
 }
 
-/** @param {string} text @param {number} end @returns {number} the end without a line break that only the closing fence follows */
+/** @param {string} text @param {number} end @returns {number} the end without a line break that only a fence follows */
 function lastLineEnd(text, end) {
   let before = end;
   while (before > 0 && " \t".includes(text[before - 1])) before -= 1;
@@ -176,7 +180,10 @@ function* links(text) {
   if (from < text.length) yield { type: "text", text: text.slice(from) };
 }
 
-/** @param {string} text @param {number} start @returns {number} where an address ends, its punctuation included; 0: there is none */
+/**
+ * @param {string} text @param {number} start
+ * @returns {number} where an address ends, the sentence's punctuation included; 0: there is none
+ */
 function addressEnd(text, start) {
   const end = start + lengthAt(HOST, text, start);
   if (end === start) return 0;
@@ -186,7 +193,7 @@ function addressEnd(text, start) {
   return "/?#".includes(text[end] ?? " ") ? restEnd(text, end) : end;
 }
 
-/** Goes on to what ends an address, or to a bracket that closes none of its own. @param {string} text @param {number} end */
+/** To what ends an address, or a bracket that closes none of its own. @param {string} text @param {number} end */
 function restEnd(text, end) {
   /** @type {Record<string, number>} */
   const open = { ")": 0, "]": 0, "}": 0 };
@@ -210,6 +217,7 @@ function trimmedEnd(text, end) {
 function link(text) {
   if (text.length > LINK_CHARS || HAS_UNSEEN.test(text)) return null;
   try {
+    // The expressions above let nothing else through; that it is so does not hang on them alone.
     const { href, protocol, username, password } = new URL(text);
     const safe = (protocol === "http:" || protocol === "https:") && !username && !password;
     return safe ? { type: "link", text, href } : null;
@@ -245,7 +253,10 @@ function node(token, document) {
   }
 }
 
-/** The title is where it really leads, with the host as it is looked up. @param {{text: string, href: string}} token @param {Document} document */
+/**
+ * The title is where it really leads, with the host as it is looked up.
+ * @param {{text: string, href: string}} token @param {Document} document
+ */
 function linkNode({ text, href }, document) {
   const made = document.createElement("a");
   made.href = made.title = href;
@@ -268,8 +279,8 @@ function codeNode(text, document) {
 // --- Emoji ---
 
 /**
- * One to three of what is built like an emoji: a flag, a key, a region, or pictures that are joined. `\p{RGI_Emoji}` would know
- * which there are, but browsers take 40 ms to a second to make ready for it, and it is only about size.
+ * One to three of what is built like an emoji: a flag, a key, a region, or pictures that are joined. `\p{RGI_Emoji}`
+ * would know which there are, but V8 takes 40 ms to a second to make ready for it, and it is only about size.
  */
 const ONLY_EMOJI = (() => {
   const flag = String.raw`\p{RI}\p{RI}`;
@@ -279,7 +290,7 @@ const ONLY_EMOJI = (() => {
   return new RegExp(String.raw`^(?:${flag}|${key}|${region}|${picture}(?:\u200D${picture})*){1,3}$`, "u");
 })();
 
-/** @param {string} text @returns {boolean} whether it is one to three emoji and nothing else, so that they are shown big */
+/** @param {string} text @returns {boolean} whether it is one to three emoji and nothing else: those are shown big */
 export function onlyEmoji(text) {
   return text.length <= BIG_CHARS && ONLY_EMOJI.test(text);
 }
@@ -293,8 +304,8 @@ const BEGINS_WITH_LETTER = new RegExp(`^${LETTER}`, "u");
 const BEGINS_WITH_MARK = /^[\p{M}\p{Emoji_Modifier}\u200D]/u;
 
 /**
- * Whether a text calls somebody by `@name`, in whatever case. An address is no call, and neither is what stands in code or in
- * a link. Chinese is written without spaces, so there a name ends where it ends: `@小明你好`.
+ * Whether a text calls somebody by `@name`, in whatever case. An address is no call, and neither is what stands in code
+ * or in a link. Chinese is written without spaces, so there a name ends where it ends: `@小明你好`.
  * @param {string} text @param {string} name
  */
 export function mentions(text, name) {

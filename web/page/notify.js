@@ -31,7 +31,8 @@ export class Notifier {
 
   #title() {
     const { current, wanted, unread } = this.rooms;
-    const title = `${unread ? `(${unread}) ` : ""}#${current || wanted} · Townhall`;
+    const room = current || wanted;
+    const title = `${unread ? `(${unread}) ` : ""}${room && `#${room} · `}Townhall`;
     if (document.title !== title) document.title = title;
   }
 

@@ -15,6 +15,7 @@ export const CAPACITY = 100;
  * @property {string} room
  * @property {string} id
  * @property {string} text
+ * @property {string} by the id of who said it; empty while the hall has not told it yet
  * @property {number} made when it was written, in Unix milliseconds
  * @property {"pending" | "accepted" | "failed"} state
  * @property {{epoch: string, offset: number} | null} place where it is stored, once accepted
@@ -57,8 +58,9 @@ export class Outbox extends EventTarget {
 
   /** @param {string} room one that is joined @param {string} text */
   say(room, text) {
+    const by = this.hall.user?.id ?? "";
     /** @type {Unsent} */
-    const message = { room, id: uuid(), text, made: Date.now(), state: "pending", place: null, restored: false };
+    const message = { room, id: uuid(), text, by, made: Date.now(), state: "pending", place: null, restored: false };
     this.#unsent.set(message.id, message);
     this.#send(message);
     this.#changed(room);
@@ -92,9 +94,7 @@ export class Outbox extends EventTarget {
         this.#changed(room);
       },
       ({ code, message: words }) => {
-        if (!this.#unsent.has(id)) return;
-        Object.assign(message, { state: "failed", error: { code, message: words } });
-        this.#changed(room);
+        if (this.#unsent.has(id)) this.#fail(message, { code, message: words });
       },
     );
   }
@@ -103,16 +103,23 @@ export class Outbox extends EventTarget {
   #resume(room) {
     for (const message of this.of(room).filter(({ restored }) => restored)) {
       message.restored = false;
-      this.#send(message);
+      if (!message.by || message.by === this.hall.user?.id) this.#send(message);
+      else this.#fail(message, { code: "other_user" });
     }
   }
 
   /** @param {any} refusal of a room */
   #giveUp({ room, code, message: words }) {
     for (const message of this.of(room).filter(({ restored }) => restored)) {
-      Object.assign(message, { state: "failed", restored: false, error: { code, message: words } });
-      this.#changed(room);
+      message.restored = false;
+      this.#fail(message, { code, message: words });
     }
+  }
+
+  /** @param {Unsent} message @param {{code?: string, message?: string}} error */
+  #fail(message, error) {
+    Object.assign(message, { state: "failed", place: null, error });
+    this.#changed(message.room);
   }
 
   /**
@@ -128,10 +135,7 @@ export class Outbox extends EventTarget {
       const { id, state, place } = message;
       if (state !== "accepted" || !place || (here && place.offset > here.offset)) continue;
       if (!here || here.epoch === place.epoch) this.discard(id);
-      else if (caughtUp) {
-        Object.assign(message, { state: "failed", place: null, error: { code: "lost" } });
-        this.#changed(room);
-      }
+      else if (caughtUp) this.#fail(message, { code: "lost" });
     }
   }
 
@@ -145,6 +149,6 @@ export class Outbox extends EventTarget {
 
 /** @param {any} kept */
 function isWhole(kept) {
-  const texts = [kept?.room, kept?.id, kept?.text].every((text) => typeof text === "string");
+  const texts = [kept?.room, kept?.id, kept?.text, kept?.by].every((text) => typeof text === "string");
   return texts && Number.isFinite(kept.made) && ["pending", "failed"].includes(kept.state);
 }

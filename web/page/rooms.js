@@ -41,6 +41,7 @@ export class Rooms extends EventTarget {
       hall.addEventListener(type, (event) => listener(/** @type {CustomEvent} */ (event).detail));
     };
     on("welcome", () => this.#joinOthers());
+    on("state", ({ state }) => state === "waiting" && this.#forgetPlaces());
     on("joined", ({ room, offset }) => this.#arrived(room, offset));
     on("gap", ({ room, to }) => this.#moved(room, to, false));
     on("event", ({ room, offset }) => offset && this.#moved(room, offset, false));
@@ -126,6 +127,12 @@ export class Rooms extends EventTarget {
       if (this.#joined.size < this.#most && !this.#joined.has(room)) this.#join(room, { last: 0 });
     }
     this.#changed();
+  }
+
+  /** Where nobody looks, what was missed need not be read to be counted: such rooms begin anew after a lost line. */
+  #forgetPlaces() {
+    const kept = this.outbox.rooms.add(this.current);
+    for (const room of this.#joined) if (!kept.has(room)) this.hall.join(room, { last: 0 });
   }
 
   get #most() {

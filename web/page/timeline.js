@@ -197,6 +197,7 @@ export class Timeline {
   #paint() {
     this.#planned = false;
     const keepPlace = this.#following ? null : this.#place();
+    const keepFocus = this.#focus();
     const entries = this.#slice.entries;
     const unsent = this.outbox.of(this.#room);
     const hung = [...entries, ...unsent.map((message) => ({ message: this.#asMessage(message) }))];
@@ -213,6 +214,7 @@ export class Timeline {
     arrange(part("unsent"), nodes.slice(entries.length).flat());
     part("more").hidden = !this.#slice.more;
     part("empty").hidden = hung.length > 0 || this.#slice.more || this.hall.position(this.#room) === null;
+    keepFocus();
     if (keepPlace) keepPlace();
     else this.#toEnd();
     if (this.#showMark && !this.#backlog) this.#bringMark();
@@ -238,6 +240,16 @@ export class Timeline {
     const before = row?.getBoundingClientRect().top ?? 0;
     return () => {
       if (row?.isConnected) this.view.scrollTop += row.getBoundingClientRect().top - before;
+    };
+  }
+
+  /** Remembers the message that has the focus. @returns {() => void} brings it back, should its element have gone */
+  #focus() {
+    const row = /** @type {HTMLElement | null} */ (document.activeElement?.closest("#view .message"));
+    return () => {
+      if (!row || this.view.contains(document.activeElement)) return;
+      const again = row.isConnected ? row : this.view.querySelector(`.message[data-id="${CSS.escape(row.dataset.id ?? "")}"]`);
+      (again ?? this.view).focus({ preventScroll: true });
     };
   }
 
