@@ -133,9 +133,10 @@ async fn nothing_hinders_where_one_has_to_log_in_or_has_no_line() {
 /// Where the focus is: itself, whether it is somewhere at all, and whether one can see it there.
 const FOCUS: &str = r#"((selector) => {
     const element = document.activeElement;
-    const style = getComputedStyle(element);
     const box = element.getBoundingClientRect();
-    const drawn = (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0) || style.boxShadow !== "none";
+    // What one writes in is outlined together with what belongs to it.
+    const outlined = [element, element.closest("form")].filter(Boolean).map((each) => getComputedStyle(each));
+    const drawn = outlined.some(({ outlineStyle, outlineWidth }) => outlineStyle !== "none" && parseFloat(outlineWidth) > 0);
     const inside = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth;
     return {
         is: `${element.tagName}#${element.id}.${element.className}`,

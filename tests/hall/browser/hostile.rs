@@ -53,7 +53,7 @@ fn bare(text: &str) -> String {
 
 #[tokio::test]
 async fn hostile_texts_are_shown_as_they_were_written() {
-    let node = Node::start(&["--rate", "0", "--max-text", "32KiB"]).await;
+    let node = Node::start(&["--rate", "0", "--max-text", "32KiB", "--max-frame", "128KiB"]).await;
     let person = Person::come_in(&Chromium::start(), &page(&node, ""), "ada").await;
     let mut script = Json::connect(&node.ws_url(), "?name=script").await;
     script.join("lobby").await;

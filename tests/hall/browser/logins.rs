@@ -59,7 +59,8 @@ async fn who_has_no_token_or_a_wrong_one_is_told_so_and_may_bring_another() {
         wait_until("it has ended", async || person.state().await == "ended").await;
         person.wait_sees("#login").await;
         let words = person.read("#state").await;
-        assert!(words[0].contains("does not let you in"), "{words:?}");
+        assert!(words[0].contains("Disconnected"), "{words:?}");
+        assert_eq!(words[0].contains("does not let you in"), !query.is_empty(), "who brought one was refused: {words:?}");
         person.fill("#loginToken", &token(SECRET, &json!({"sub": "42", "name": "Zoe"}))).await;
         person.press("#loginToken", "Enter").await;
         person.wait_connected().await;
