@@ -60,11 +60,8 @@ impl Cut {
     pub async fn at(address: &str, server: SocketAddr) -> Cut {
         let listener =
             TcpListener::bind(address).await.unwrap_or_else(|error| panic!("cannot listen at {address}: {error}"));
-        let wire = Arc::new(Wire {
-            generation: watch::Sender::new(0),
-            upgraded: AtomicU64::new(0),
-            faults: Mutex::default(),
-        });
+        let wire =
+            Arc::new(Wire { generation: watch::Sender::new(0), upgraded: AtomicU64::new(0), faults: Mutex::default() });
         Cut {
             address: listener.local_addr().expect("bound"),
             accepting: tokio::spawn(accept(listener, server, wire.clone())),
@@ -209,7 +206,12 @@ async fn asks(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, wire: &Wire, numb
     }
 }
 
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, wire: &Wire, number: &AtomicU64) -> std::io::Result<()> {
+async fn answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    wire: &Wire,
+    number: &AtomicU64,
+) -> std::io::Result<()> {
     let mut piece = vec![0; 64 * 1024];
     let mut muted = false;
     loop {

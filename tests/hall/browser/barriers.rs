@@ -26,8 +26,12 @@ impl Busy {
         let code = format!("```js\nconst line = \"{}\";\n```", "wide ".repeat(60));
         let link = format!("see https://example.org/{} and `code`, @Reader", "long".repeat(60));
         let word = "Donaudampfschifffahrtsgesellschaft".repeat(8);
-        say_all(&mut speaker, "lobby", &[texts(&["hello", "你好，大厅", "🎉", &code, &link, &word]), numbered("more", 30)].concat())
-            .await;
+        say_all(
+            &mut speaker,
+            "lobby",
+            &[texts(&["hello", "你好，大厅", "🎉", &code, &link, &word]), numbered("more", 30)].concat(),
+        )
+        .await;
         say_all(&mut speaker, "garden", &numbered("in the garden", 3)).await;
         Busy { node, speaker }
     }
@@ -42,7 +46,11 @@ fn token(sub: &str, name: &str, role: &str) -> String {
 }
 
 /// What axe finds in everything that the page can be.
-async fn hindrances(busy: &mut Busy, chromium: &std::sync::Arc<std::sync::Mutex<Chromium>>, like: serde_json::Value) -> Vec<String> {
+async fn hindrances(
+    busy: &mut Busy,
+    chromium: &std::sync::Arc<std::sync::Mutex<Chromium>>,
+    like: serde_json::Value,
+) -> Vec<String> {
     let mut found = Vec::new();
     let narrow = like["viewport"]["width"] == NARROW.0;
     let person = Person::open_like(chromium, &busy.address("empty"), &like).await;
@@ -97,7 +105,8 @@ async fn assert_unhindered(scheme: &str) {
     for (width, height) in [NARROW, WIDE] {
         for locale in ["en-US", "zh-CN"] {
             let viewport = json!({"width": width, "height": height});
-            let like = json!({"locale": locale, "colorScheme": scheme, "viewport": viewport, "reducedMotion": "reduce"});
+            let like =
+                json!({"locale": locale, "colorScheme": scheme, "viewport": viewport, "reducedMotion": "reduce"});
             found.extend(hindrances(&mut busy, &chromium, like).await);
             busy = Busy::begin().await;
         }
@@ -180,7 +189,8 @@ async fn the_keyboard_alone_does_everything() {
     script.join("lobby").await;
     script.join("garden").await;
     say_all(&mut script, "garden", &numbered("number", 80)).await;
-    let like = json!({"permissions": ["clipboard-read", "clipboard-write"], "viewport": {"width": WIDE.0, "height": WIDE.1}});
+    let like =
+        json!({"permissions": ["clipboard-read", "clipboard-write"], "viewport": {"width": WIDE.0, "height": WIDE.1}});
     let person = Person::open_like(&Chromium::start(), &page(&node, ""), &like).await;
     person.wait_connected().await;
 
@@ -290,7 +300,8 @@ async fn on_a_small_screen_the_drawers_open_close_and_keep_the_focus() {
         assert_focus(&person, &format!("{pane} *")).await;
         for _ in 0..12 {
             person.keys(&["Tab"]).await;
-            let outside = format!("document.activeElement !== document.body && !document.activeElement.closest('{pane}')");
+            let outside =
+                format!("document.activeElement !== document.body && !document.activeElement.closest('{pane}')");
             assert_eq!(person.evaluate(&outside).await, false);
         }
         person.keys(&["Escape"]).await;
@@ -374,7 +385,8 @@ async fn nothing_moves_for_those_who_do_not_want_it() {
     let viewport = json!({"width": NARROW.0, "height": NARROW.1});
     let chromium = Chromium::start();
     // Every animation and transition that ever began and takes any time, by what moves.
-    let watch = "globalThis.moved = []; for (const type of ['animationstart', 'transitionrun']) addEventListener(type, () => {
+    let watch =
+        "globalThis.moved = []; for (const type of ['animationstart', 'transitionrun']) addEventListener(type, () => {
         for (const animation of document.getAnimations()) {
             const { duration, delay } = animation.effect.getComputedTiming();
             if (duration + delay > 10) moved.push(`${animation.effect.target.id}.${animation.effect.target.className}`);
@@ -396,7 +408,9 @@ async fn nothing_moves_for_those_who_do_not_want_it() {
         person.hover("#view .message >> nth=0").await;
         person.say("something own").await;
         person.wait_count("#view .message", before + 2).await;
-        person.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(moved))))").await
+        person
+            .evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(moved))))")
+            .await
     };
     let without = moved("reduce", &mut script).await;
     assert_eq!(without, json!([]));

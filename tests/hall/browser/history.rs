@@ -91,7 +91,11 @@ async fn ten_thousand_messages_are_read_to_the_first_and_back_with_five_hundred_
     ada.wheel("#view", 100_000).await;
     ada.wait_sees_no("#newest").await;
     ada.say("and on").await;
-    ada.wait("the end is live again", "document.querySelector('#log .message:last-child .text')?.textContent === 'and on'").await;
+    ada.wait(
+        "the end is live again",
+        "document.querySelector('#log .message:last-child .text')?.textContent === 'and on'",
+    )
+    .await;
     ada.assert_content().await;
 }
 
@@ -131,17 +135,23 @@ async fn who_reads_older_messages_is_left_there_and_told_of_new_ones() {
     wait_until("three are told of", async || ada.read("#newest").await[0].contains('3')).await;
     assert_eq!(ada.evaluate(row).await, before, "the reader stays");
     ada.click("#newest").await;
-    ada.wait("the newest is in sight", "(() => {
+    ada.wait(
+        "the newest is in sight",
+        "(() => {
         const view = document.querySelector('#view').getBoundingClientRect();
         const row = [...document.querySelectorAll('#view .message')].at(-1);
-        return row.textContent.includes('new 3') && row.getBoundingClientRect().bottom <= view.bottom + 1; })()")
-        .await;
+        return row.textContent.includes('new 3') && row.getBoundingClientRect().bottom <= view.bottom + 1; })()",
+    )
+    .await;
     ada.wait_sees_no("#newest").await;
     script.said("long", "one more").await;
-    ada.wait("who is at the end follows it", "(() => {
+    ada.wait(
+        "who is at the end follows it",
+        "(() => {
         const view = document.querySelector('#view').getBoundingClientRect();
         const row = [...document.querySelectorAll('#view .message')].at(-1);
-        return row.textContent.includes('one more') && row.getBoundingClientRect().bottom <= view.bottom + 1; })()")
-        .await;
+        return row.textContent.includes('one more') && row.getBoundingClientRect().bottom <= view.bottom + 1; })()",
+    )
+    .await;
     ada.assert_content().await;
 }

@@ -70,7 +70,10 @@ async fn hostile_texts_are_shown_as_they_were_written() {
         if said.contains('`') {
             // The language of a block is drawn otherwise, too.
             let (said, shown) = (bare(said), bare(shown));
-            assert!(said == shown || said.len() > shown.len() && subsequence(&shown, &said), "{said:?} became {shown:?}");
+            assert!(
+                said == shown || said.len() > shown.len() && subsequence(&shown, &said),
+                "{said:?} became {shown:?}"
+            );
         } else {
             assert_eq!(said, shown);
         }
@@ -83,7 +86,8 @@ async fn hostile_texts_are_shown_as_they_were_written() {
     assert_unharmed(&person, &node).await;
     // They come from the history in the same way.
     person.reload().await;
-    wait_until("the last are there again", async || person.read("#view .message .text").await.last() == shown.last()).await;
+    wait_until("the last are there again", async || person.read("#view .message .text").await.last() == shown.last())
+        .await;
     assert_unharmed(&person, &node).await;
     person.say("and the page still works").await;
     script.hear("lobby", "and the page still works").await;

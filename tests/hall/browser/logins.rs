@@ -60,7 +60,11 @@ async fn who_has_no_token_or_a_wrong_one_is_told_so_and_may_bring_another() {
         person.wait_sees("#login").await;
         let words = person.read("#state").await;
         assert!(words[0].contains("Disconnected"), "{words:?}");
-        assert_eq!(words[0].contains("does not let you in"), !query.is_empty(), "who brought one was refused: {words:?}");
+        assert_eq!(
+            words[0].contains("does not let you in"),
+            !query.is_empty(),
+            "who brought one was refused: {words:?}"
+        );
         person.fill("#loginToken", &token(SECRET, &json!({"sub": "42", "name": "Zoe"}))).await;
         person.press("#loginToken", "Enter").await;
         person.wait_connected().await;
@@ -78,7 +82,8 @@ async fn a_ticket_of_the_site_lets_its_owner_in_and_nobody_else() {
     redis.must(&["SET", "ChatroomToken张三", "a-ticket-of-the-site", "EX", "300"]);
     secrets::keep("a-ticket-of-the-site");
     let chromium = Chromium::start();
-    let person = Person::open(&chromium, &page(&node, "?name=%E5%BC%A0%E4%B8%89&token=a-ticket-of-the-site#garden")).await;
+    let person =
+        Person::open(&chromium, &page(&node, "?name=%E5%BC%A0%E4%B8%89&token=a-ticket-of-the-site#garden")).await;
     person.wait_connected().await;
     assert_eq!(person.address().await, page(&node, "#garden"));
     person.say("你好").await;
