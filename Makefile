@@ -20,4 +20,9 @@ fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a
 bench: ## what deliveries, connections, storing in Redis and a failover cost, beside limits and peers (a quarter of an hour; needs Go)
 	@loadtest/bench
 
-.PHONY: help test test-all conformance fuzz bench
+screenshots: ## the page in web/screenshots, with people who talk in it
+	@tests/setup
+	@cargo build --quiet
+	@node tests/browser/screenshots.mjs
+
+.PHONY: help test test-all conformance fuzz bench screenshots

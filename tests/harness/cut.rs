@@ -1,6 +1,7 @@
 //! A wire that can be cut: a TCP proxy for whatever networks do to connections.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,10 +20,12 @@ pub struct Cut {
 struct Wire {
     /// Grows with every cut; a connection lives in the generation it was accepted in.
     generation: watch::Sender<u64>,
+    /// How many WebSockets there have been.
+    upgraded: AtomicU64,
     faults: Mutex<Faults>,
 }
 
-/// What happens to bytes on their way from the server to a client.
+/// What happens to bytes, mostly on their way from the server to a client.
 #[derive(Default)]
 struct Faults {
     /// So many more bytes pass, over all connections; then all are cut, once.
@@ -33,7 +36,12 @@ struct Faults {
     mute_from: Option<Vec<u8>>,
     /// Nothing arrives any more, and nobody is told.
     swallow_all: bool,
+    /// The first so many WebSockets carry nothing any more, either way, and nobody is told.
+    dead: u64,
 }
+
+/// The number of a connection that is none.
+const NO_WEBSOCKET: u64 = u64::MAX;
 
 /// What becomes of a connection after a piece.
 enum After {
@@ -52,7 +60,8 @@ impl Cut {
     pub async fn at(address: &str, server: SocketAddr) -> Cut {
         let listener =
             TcpListener::bind(address).await.unwrap_or_else(|error| panic!("cannot listen at {address}: {error}"));
-        let wire = Arc::new(Wire { generation: watch::Sender::new(0), faults: Mutex::default() });
+        let wire =
+            Arc::new(Wire { generation: watch::Sender::new(0), upgraded: AtomicU64::new(0), faults: Mutex::default() });
         Cut {
             address: listener.local_addr().expect("bound"),
             accepting: tokio::spawn(accept(listener, server, wire.clone())),
@@ -101,6 +110,11 @@ impl Cut {
         self.wire.faults().mute_from.is_none()
     }
 
+    /// The WebSockets that there are carry nothing any more, either way, and stay open; new ones pass.
+    pub fn kill_silently(&self) {
+        self.wire.faults().dead = self.wire.upgraded.load(Ordering::SeqCst);
+    }
+
     /// From now on (or no longer) nothing that a server says arrives; connections stay.
     pub fn swallow_all(&self, swallow: bool) {
         self.wire.faults().swallow_all = swallow;
@@ -117,6 +131,10 @@ impl Drop for Cut {
 impl Wire {
     fn faults(&self) -> std::sync::MutexGuard<'_, Faults> {
         self.faults.lock().expect("a connection panicked")
+    }
+
+    fn is_dead(&self, number: &AtomicU64) -> bool {
+        number.load(Ordering::SeqCst) < self.faults().dead
     }
 
     fn cut(&self) {
@@ -167,26 +185,33 @@ async fn carry(client: TcpStream, server: SocketAddr, wire: Arc<Wire>, mut gener
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let number = AtomicU64::new(NO_WEBSOCKET);
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        _ = asks(from_client, to_server) => {}
-        _ = answers(from_server, to_client, &wire) => {}
+        _ = asks(from_client, to_server, &wire, &number) => {}
+        _ = answers(from_server, to_client, &wire, &number) => {}
         _ = generation.changed() => {}
     }
 }
 
-async fn asks(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
+async fn asks(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, wire: &Wire, number: &AtomicU64) -> std::io::Result<()> {
     let mut piece = vec![0; 64 * 1024];
     loop {
         match from.read(&mut piece).await? {
             0 => return Ok(()),
+            _ if wire.is_dead(number) => {}
             length => to.write_all(&piece[..length]).await?,
         }
     }
 }
 
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, wire: &Wire) -> std::io::Result<()> {
+async fn answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    wire: &Wire,
+    number: &AtomicU64,
+) -> std::io::Result<()> {
     let mut piece = vec![0; 64 * 1024];
     let mut muted = false;
     loop {
@@ -194,7 +219,10 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, wire: &Wire) -
         if length == 0 {
             return Ok(());
         }
-        if muted {
+        if piece.starts_with(b"HTTP/1.1 101 ") && number.load(Ordering::SeqCst) == NO_WEBSOCKET {
+            number.store(wire.upgraded.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+        }
+        if muted || wire.is_dead(number) {
             continue;
         }
         let (passed, after) = wire.pass(&piece[..length]);

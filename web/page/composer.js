@@ -15,7 +15,7 @@ export class Composer extends EventTarget {
    * Dispatches `say` with a text that is fit to be said.
    *
    * @param {import("../client.js").Townhall} hall
-   * @param {(content: string) => void} notice
+   * @param {(say?: () => string) => void} notice
    */
   constructor(hall, notice) {
     super();
@@ -65,7 +65,7 @@ export class Composer extends EventTarget {
 
   #typed() {
     this.#resize();
-    this.notice("");
+    this.notice();
     if (this.text.value.trim()) this.hall.typing(this.#room);
     clearTimeout(this.#draftTimer);
     this.#draftTimer = setTimeout(() => this.#keep(), DRAFT_MS);
@@ -95,13 +95,13 @@ export class Composer extends EventTarget {
     if (!content.trim() || !this.#room) return;
     const most = this.hall.welcome?.limits?.text_bytes ?? Infinity;
     const bytes = new TextEncoder().encode(content).length;
-    if (bytes > most) return this.notice(words.long(bytes, most));
+    if (bytes > most) return this.notice(() => words.long(bytes, most));
     if (this.dispatchEvent(new CustomEvent("say", { detail: content, cancelable: true }))) {
       this.text.value = "";
       this.#resize();
       this.#keep();
     } else {
-      this.notice(words.full);
+      this.notice(() => words.full);
     }
   }
 

@@ -13,7 +13,7 @@ export class Notifier {
   /**
    * @param {import("../client.js").Townhall} hall
    * @param {import("./rooms.js").Rooms} rooms
-   * @param {(content: string) => void} notice
+   * @param {(say?: () => string) => void} notice
    */
   constructor(hall, rooms, notice) {
     this.hall = hall;
@@ -39,7 +39,7 @@ export class Notifier {
   async #toggle() {
     const wanted = !this.#on;
     if (wanted && (await globalThis.Notification?.requestPermission()) !== "granted") {
-      this.notice(words.bellDenied);
+      this.notice(() => words.bellDenied);
       return;
     }
     this.#on = wanted;

@@ -90,7 +90,7 @@ function enter() {
   people.enter(rooms.current);
   composer.enter(rooms.current);
   part("room").textContent = wanted;
-  notice(rooms.current ? "" : words.badRoom);
+  notice(rooms.current ? undefined : () => words.badRoom);
   side.close();
 }
 
@@ -134,10 +134,18 @@ function drawState() {
   part("logout").hidden = loggedIn === null;
 }
 
-/** @param {string} content */
-function notice(content) {
-  part("notice").textContent = content;
-  part("notice").hidden = content === "";
+/** What the reader is told, in the language of now. */
+let told = () => "";
+
+/** @param {() => string} [say] nothing: what was told is over */
+function notice(say = () => "") {
+  told = say;
+  drawNotice();
+}
+
+function drawNotice() {
+  part("notice").textContent = told();
+  part("notice").hidden = told() === "";
 }
 
 /** @param {string} type @param {(detail: any) => void} listener */
@@ -158,13 +166,13 @@ on("state", ({ state, code, reason }) => {
 
 on("welcome", ({ user }) => {
   name.placeholder = user.name;
-  if (rooms.current) notice("");
+  if (rooms.current) notice();
   enter();
 });
 on("refused", (error) => {
-  if (error.room === rooms.current) notice(`${words.refused(error.room)}: ${why(error)}`);
+  if (error.room === rooms.current) notice(() => `${words.refused(error.room)}: ${why(error)}`);
 });
-on("error", (error) => error.code === "unauthorized" || notice(why(error)));
+on("error", (error) => error.code === "unauthorized" || notice(() => why(error)));
 
 part("again").addEventListener("click", () => hall.connect());
 document.addEventListener("visibilitychange", () => {
@@ -206,6 +214,7 @@ onLanguage(() => {
   part("language").lang = words.lang === "en" ? "zh-CN" : "en";
   name.placeholder = hall.user?.name ?? words.guest;
   drawState();
+  drawNotice();
 });
 
 showState("connecting");

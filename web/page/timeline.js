@@ -297,6 +297,8 @@ export class Timeline {
   }
 
   #drawNewest() {
+    // Who chose it by a key goes on where it led.
+    if (this.#following && document.activeElement === part("newest")) this.view.focus();
     part("newest").hidden = this.#following;
     part("newest").textContent = this.#unseen ? words.newer(this.#unseen) : words.newest;
   }
