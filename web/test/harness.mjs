@@ -18,7 +18,7 @@ export const MODULES = path.join(ROOT, "tests/browser/node_modules");
 export const BINARY = path.resolve(ROOT, process.env.TOWNHALL ?? path.join(process.env.CARGO_TARGET_DIR ?? "target", "debug/townhall"));
 
 /** A state that is not there after so long will not come. Nothing is timed by it. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = Number(process.env.PATIENCE_MS || 60_000);
 const LOOK_AGAIN_MS = 20;
 
 for (const [what, where, how] of [[BINARY, BINARY, "cargo build"], ["npm's modules", path.join(MODULES, "ws"), "tests/setup"]]) {
@@ -38,6 +38,7 @@ process.on("exit", () => {
   }
   for (const directory of directories) rmSync(directory, { recursive: true, force: true });
 });
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
 export function temporaryDirectory() {
   const directory = mkdtempSync(path.join(tmpdir(), "townhall-sdk-"));
@@ -244,8 +245,11 @@ export class Person {
     return this.all("state").map(({ state }) => state);
   }
 
+  /** Where it was stored. A message of which nothing becomes is a test that fails, and not one that hangs. */
   say(text, options) {
-    return this.hall.send(this.room, text, options);
+    let timer;
+    const given_up = new Promise((_, reject) => (timer = setTimeout(reject, PATIENCE_MS, new Error(`nothing became of ${text}`))));
+    return Promise.race([this.hall.send(this.room, text, options), given_up]).finally(() => clearTimeout(timer));
   }
 
   hears(text) {
