@@ -79,6 +79,8 @@ new TownhallError("closed", "over", { room: "lobby" }) satisfies Error;
 hall.addEventListener("mesage", () => {});
 // @ts-expect-error: a message's text is no number.
 hall.addEventListener("message", ({ detail }) => detail.text.toFixed());
+// @ts-expect-error: nor is the name of who said it.
+hall.addEventListener("message", ({ detail }) => detail.from.name.toFixed());
 // @ts-expect-error: a name is no number.
 new Townhall("ws", { name: 7 });
 // @ts-expect-error: there is no such option.
