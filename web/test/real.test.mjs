@@ -159,6 +159,21 @@ test("a message that was sent in an earlier life is stored once", async () => {
   assert.deepEqual((await again.hall.history(room)).messages.map(({ text }) => text), ["only once"]);
 });
 
+test("two tabs are one person, and what both have left to send is stored once", async () => {
+  const room = fresh(), key = uuid(), id = uuid();
+  const [left, right] = await Promise.all([person(one.url, { name: "ada", room, key }), person(two.url, { name: "ada", room, key })]);
+  const [first, second] = await Promise.all([left.say("from both", { id }), right.say("from both", { id })]);
+  assert.deepEqual(first, second);
+  await left.say("from the left");
+  await right.say("from the right");
+  for (const tab of [left, right]) {
+    await tab.hears("from the right");
+    assert.deepEqual(tab.texts, ["from both", "from the left", "from the right"]);
+  }
+  assert.deepEqual([left.all("accepted").length, right.all("accepted").length], [2, 2]);
+  assert.equal((await left.hall.who(room)).count, 1);
+});
+
 test("that somebody types is heard at the other replica", async () => {
   const room = fresh();
   const [ada, ben] = await Promise.all([person(one.url, { name: "ada", room }), person(two.url, { name: "ben", room })]);
