@@ -59,7 +59,7 @@ test("every event that is dispatched is declared and in the manual, and so is ev
 });
 
 test("every code of an error of our own is declared and in the manual", () => {
-  const codes = found(code, /TownhallError\("(\w+)"/g).concat(found(code, /return \["(\w+)", /g), found(code, /#giveUp\(ref, "(\w+)"/g), "banned", "kicked", "unauthorized", "closed");
+  const codes = found(code, /TownhallError\(\s*"(\w+)"/g).concat(found(code, /return \["(\w+)", /g), found(code, /(?:#giveUp\(ref,|refuse\()\s*"(\w+)"/g), "banned", "kicked", "unauthorized", "closed");
   const known = found(declared("export type ClientErrorCode").split(";\n/**")[0], /"(\w+)"/g).concat(found(declared("export type ServerErrorCode"), /"(\w+)"/g));
   const told = found(manual, /^\| ((?:`\w+`(?:, )?)+) \| /gm).flatMap((names) => found(names, /`(\w+)`/g));
   for (const code of codes) {
