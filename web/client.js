@@ -13,10 +13,10 @@
  *
  * It speaks `townhall.v1` and keeps these promises:
  *
- * - A room's events are dispatched in the order of their offsets, each once, over any number of reconnections. What could
- *   not be had is told by `gap`, or by `joined` with `recovered: false`.
- * - `send` resolves when the message is stored. Until then it is kept over reconnections under the same id, and sent again
- *   only when the room's backlog has been read without finding it.
+ * - A room's events are dispatched in the order of their offsets, each once, over any number of reconnections. What
+ *   could not be had is told by `gap`, or by `joined` with `recovered: false`.
+ * - `send` resolves when the message is stored. Until then it is kept over reconnections under the same id, and sent
+ *   again only when the room's backlog has been read without finding it.
  * - It reconnects by itself until `close()` is called or the server says never to come back.
  * - Whatever it sends is paced by the server's own limits, and everything that waits is bounded.
  *
@@ -371,8 +371,8 @@ export class Townhall extends EventTarget {
   }
 
   /**
-   * Who is in a room that was joined with `members`, as far as is known; `null` before anything is. The list is shorter than
-   * `count` while it is being asked for, and empty where there are more than 200.
+   * Who is in a room that was joined with `members`, as far as is known; `null` before anything is. The list is shorter
+   * than `count` while it is being asked for, and empty where there are more than 200.
    *
    * @param {string} room
    * @returns {{count: number, members: User[]} | null}
@@ -410,8 +410,8 @@ export class Townhall extends EventTarget {
   }
 
   /**
-   * Joins a room, now and after every reconnection. In a room that is joined already it begins anew: the last messages are
-   * replayed once more.
+   * Joins a room, now and after every reconnection. In a room that is joined already it begins anew: the last messages
+   * are replayed once more.
    *
    * @param {string} name
    * @param {JoinOptions} [options]
@@ -425,7 +425,8 @@ export class Townhall extends EventTarget {
     /** @type {Room} */
     const room = {
       name, last, position: after ? { epoch: after.epoch, offset: after.offset } : null,
-      joined: false, until: 0, caughtUp: false, awaiting: null, joinTimer: undefined, sayTimer: undefined, typedAt: -Infinity,
+      joined: false, until: 0, caughtUp: false, awaiting: null,
+      joinTimer: undefined, sayTimer: undefined, typedAt: -Infinity,
       roster: members ? (known?.roster ?? new Roster()) : null, inquiry: null, inquiryTimer: undefined,
     };
     this.#rooms.set(name, room);
@@ -439,12 +440,14 @@ export class Townhall extends EventTarget {
   }
 
   /**
-   * Says something. It may be called at any time after `connect`: what cannot be sent now waits for the line and the room.
+   * Says something. It may be called at any time after `connect`: what cannot be sent now waits for the line and the
+   * room.
    *
    * @param {string} room one that was joined
    * @param {string} text
    * @param {SendOptions} [options]
-   * @returns {Promise<Accepted>} where it was stored; rejected with a {@link TownhallError} if it was refused or given up
+   * @returns {Promise<Accepted>} where it was stored; rejected with a {@link TownhallError} if it was refused or given
+   *   up
    */
   send(room, text, { data, id = uuid(), made = Date.now() } = {}) {
     id = id.toLowerCase();
@@ -924,7 +927,8 @@ export class Townhall extends EventTarget {
       Promise.reject(new TownhallError(code, message, { room }));
     if (!this.#rooms.has(room)) return refuse("not_joined", "join the room first");
     if (!this.#rooms.get(room)?.joined) return refuse("offline", "the room is not connected");
-    if (this.#questions.size >= QUESTION_CAPACITY) return refuse("too_many", `${QUESTION_CAPACITY} questions wait already`);
+    const full = this.#questions.size >= QUESTION_CAPACITY;
+    if (full) return refuse("too_many", `${QUESTION_CAPACITY} questions wait already`);
     return new Promise((resolve, reject) => {
       const ref = ++this.#ref;
       const late = () => this.#giveUp(ref, "unavailable", "there was no answer in time");
@@ -1038,7 +1042,9 @@ export class Townhall extends EventTarget {
     this.#flush();
   }
 
-  /** Sends what waits, in order, as far as rooms, pace and refusals allow; called again whenever one of them changes. */
+  /**
+   * Sends what waits, in order, as far as rooms, pace and refusals allow; called again whenever one of them changes.
+   */
   #flush() {
     while (this.#state === "open") {
       const say = this.#orders.length ? undefined : this.#nextSay();
