@@ -66,7 +66,10 @@ export interface Joined extends Position {
   backlog: number;
   /** How many are here, oneself included. */
   members: number;
-  /** `true`: it goes on where we were. `false`: something was lost. Absent: a fresh view. Replace the view unless it is `true`. */
+  /**
+   * `true`: it goes on where we were. `false`: something was lost. Absent: a fresh view. Replace the view unless it is
+   * `true`.
+   */
   recovered?: boolean;
 }
 
@@ -99,7 +102,9 @@ export interface History {
   type: "history";
   room: string;
   epoch: string;
-  /** Oldest first. An offset that is missing is lost; an event that is no `message` is of a type that is not known yet. */
+  /**
+   * Oldest first. An offset that is missing is lost; an event that is no `message` is of a type that is not known yet.
+   */
   messages: Message[];
   /** Whether there are older ones. */
   more: boolean;
@@ -148,7 +153,9 @@ export type State = "closed" | "connecting" | "open" | "waiting";
 
 export interface StateDetail {
   state: State;
-  /** Why a connection ended: a close code as the server or the browser gave it. Absent where there was none to be had. */
+  /**
+   * Why a connection ended: a close code as the server or the browser gave it. Absent where there was none to be had.
+   */
   code?: number;
   /** In the server's words; or why there was no token, or no socket. */
   reason?: string;
@@ -179,13 +186,13 @@ export interface Options {
   /** How others see us; without it, our address. */
   name?: string;
   /**
-   * A secret UUID that makes a guest the same person after a reconnection. One is made for this object's lifetime when it is
-   * absent; who wants to be the same person tomorrow keeps one.
+   * A secret UUID that makes a guest the same person after a reconnection. One is made for this object's lifetime when
+   * it is absent; who wants to be the same person tomorrow keeps one.
    */
   key?: string;
   /**
-   * Asked before every attempt to connect; when it fails, so has the attempt, and the next one asks again. A ticket is for a
-   * name: that beside it, or `name`.
+   * Asked before every attempt to connect; when it fails, so has the attempt, and the next one asks again. A ticket is
+   * for a name: that beside it, or `name`.
    */
   getToken?: () => string | { name?: string; token: string } | Promise<string | { name?: string; token: string }>;
   /** The class to use where there is no global one, as in Node before 22. */
@@ -195,7 +202,10 @@ export interface Options {
 export interface JoinOptions {
   /** How many messages to replay where there is nothing to resume: 50, and at most 200. */
   last?: number;
-  /** A position that was kept from an earlier life: everything since is replayed, if it is still there (`joined.recovered`). */
+  /**
+   * A position that was kept from an earlier life: everything since is replayed, if it is still there
+   * (`joined.recovered`).
+   */
   after?: Position | null;
   /** Whether to keep the list of who is here, see `members` and the event of that name. */
   members?: boolean;
@@ -253,12 +263,17 @@ export interface TownhallEventMap {
   error: CustomEvent<ErrorFrame>;
 }
 
+/** What hears an event: a function or, as everywhere in the DOM, an object. */
+export type Listener<K extends keyof TownhallEventMap> =
+  | ((this: Townhall, event: TownhallEventMap[K]) => void)
+  | { handleEvent(event: TownhallEventMap[K]): void };
+
 /** Codes of our own: why something did not happen although the server refused nothing. */
 export type ClientErrorCode = "offline" | "closed" | "left" | "expired" | "too_many" | "other_user" | "banned" | "kicked";
 /** Codes of the server. */
 export type ServerErrorCode =
-  | "bad_frame" | "unknown_type" | "bad_room" | "bad_name" | "not_joined" | "too_long" | "rate_limited" | "muted" | "forbidden"
-  | "unauthorized" | "unavailable" | "too_many_rooms";
+  | "bad_frame" | "unknown_type" | "bad_room" | "bad_name" | "not_joined" | "too_long" | "rate_limited" | "muted"
+  | "forbidden" | "unauthorized" | "unavailable" | "too_many_rooms";
 
 /** Why something that was asked for did not happen. */
 export class TownhallError extends Error {
@@ -298,14 +313,14 @@ export class Townhall extends EventTarget {
   /** Leaves for good. What was not accepted fails with `closed`; `connect` comes back to the same rooms. */
   close(): void;
   /**
-   * Changes how others see us: a short reconnection as the same person, under which nothing is lost. For guests: who has a
-   * token is called as that says.
+   * Changes how others see us: a short reconnection as the same person, under which nothing is lost. For guests: who
+   * has a token is called as that says.
    */
   rename(name: string): void;
 
   /**
-   * Joins a room, now and after every reconnection. In a room that is joined already it begins anew: the last messages are
-   * replayed once more.
+   * Joins a room, now and after every reconnection. In a room that is joined already it begins anew: the last messages
+   * are replayed once more.
    *
    * @throws TypeError where an option has the wrong shape
    */
@@ -316,9 +331,11 @@ export class Townhall extends EventTarget {
   position(room: string): Position | null;
 
   /**
-   * Says something. It may be called at any time after `connect`: what cannot be sent now waits for the line and the room.
+   * Says something. It may be called at any time after `connect`: what cannot be sent now waits for the line and the
+   * room.
    *
-   * @returns where it was stored; rejected with a {@link TownhallError} if it was refused or given up, as `failed` tells, too
+   * @returns where it was stored; rejected with a {@link TownhallError} if it was refused or given up, as `failed`
+   *   tells, too
    */
   send(room: string, text: string, options?: SendOptions): Promise<Accepted>;
   /** Says that we are typing, at most once in 3 s and a room; where it cannot be said now, it is not. */
@@ -327,26 +344,26 @@ export class Townhall extends EventTarget {
   /**
    * Reads older messages. They are returned, not dispatched, and move no position.
    *
-   * @returns rejected with `offline` when the connection is not there or is lost, with `unavailable` when there is no answer
-   *   for 10 s, else with the server's refusal
+   * @returns rejected with `offline` when the connection is not there or is lost, with `unavailable` when there is no
+   *   answer for 10 s, else with the server's refusal
    */
   history(room: string, options?: HistoryOptions): Promise<History>;
   /** Asks who is in a room; rejected as `history` is. */
   who(room: string): Promise<Members>;
   /**
-   * Who is in a room that was joined with `members`, as far as is known; `null` before anything is. The list is shorter than
-   * `count` while it is being asked for, and empty where there are more than 200.
+   * Who is in a room that was joined with `members`, as far as is known; `null` before anything is. The list is shorter
+   * than `count` while it is being asked for, and empty where there are more than 200.
    */
   members(room: string): { count: number; members: User[] } | null;
 
   addEventListener<K extends keyof TownhallEventMap>(
     type: K,
-    listener: ((this: Townhall, event: TownhallEventMap[K]) => void) | { handleEvent(event: TownhallEventMap[K]): void } | null,
+    listener: Listener<K> | null,
     options?: boolean | AddEventListenerOptions,
   ): void;
   removeEventListener<K extends keyof TownhallEventMap>(
     type: K,
-    listener: ((this: Townhall, event: TownhallEventMap[K]) => void) | { handleEvent(event: TownhallEventMap[K]): void } | null,
+    listener: Listener<K> | null,
     options?: boolean | EventListenerOptions,
   ): void;
 }

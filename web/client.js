@@ -13,10 +13,10 @@
  *
  * It speaks `townhall.v1` and keeps these promises:
  *
- * - A room's events are dispatched in the order of their offsets, each once, over any number of reconnections. What could
- *   not be had is told by `gap`, or by `joined` with `recovered: false`.
- * - `send` resolves when the message is stored. Until then it is kept over reconnections under the same id, and sent again
- *   only when the room's backlog has been read without finding it.
+ * - A room's events are dispatched in the order of their offsets, each once, over any number of reconnections. What
+ *   could not be had is told by `gap`, or by `joined` with `recovered: false`.
+ * - `send` resolves when the message is stored. Until then it is kept over reconnections under the same id, and sent
+ *   again only when the room's backlog has been read without finding it.
  * - It reconnects by itself until `close()` is called or the server says never to come back.
  * - Whatever it sends is paced by the server's own limits, and everything that waits is bounded.
  *
@@ -27,7 +27,8 @@
  * @module
  */
 
-/** @import { Accepted, History, JoinOptions, Members, Message, Options, PendingMessage, Position, SendOptions, State, User, Welcome } from "./client.d.ts" */
+/** @import { Accepted, History, JoinOptions, Members, Options, PendingMessage, Position } from "./client.d.ts" */
+/** @import { SendOptions, State, User, Welcome } from "./client.d.ts" */
 
 const SUBPROTOCOL = "townhall.v1";
 /** A subprotocol that is a token: it stands in no address, so in no log. */
@@ -160,22 +161,30 @@ const wellFormed = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd");
 const bytes = (text) => new TextEncoder().encode(text).length;
 
 /** @param {any} value @returns {boolean} */
-const isPosition = (value) => typeof value?.epoch === "string" && Number.isSafeInteger(value.offset) && value.offset >= 0;
+const isPosition = (value) =>
+  typeof value?.epoch === "string" && Number.isSafeInteger(value.offset) && value.offset >= 0;
 
 /** @param {any} value @returns {boolean} */
 const isUser = (value) => typeof value?.id === "string" && typeof value.name === "string";
 
-/** What the server gave as a number, if it is one that makes sense. @param {any} value @param {number} otherwise @param {number} [most] */
+/**
+ * What the server gave as a number, if it is one that makes sense.
+ *
+ * @param {any} value
+ * @param {number} otherwise
+ * @param {number} [most]
+ */
 function sensible(value, otherwise, most = Infinity) {
   return Number.isFinite(value) && value >= 0 ? Math.min(value, most) : otherwise;
 }
 
 /** @param {any} frame an `error` */
-const retryAfter_ms = ({ retry_after_ms }) => Math.max(RETRY_LEAST_MS, sensible(retry_after_ms, RETRY_MS, RETRY_MOST_MS));
+const retryAfter_ms = ({ retry_after_ms }) =>
+  Math.max(RETRY_LEAST_MS, sensible(retry_after_ms, RETRY_MS, RETRY_MOST_MS));
 
 /**
- * Milliseconds that passed: it goes on while the machine sleeps, as the wall clock does, and is never set back. When that
- * is, the time since it was last looked at is not counted; so every attempt to connect looks at it.
+ * Milliseconds that passed: it goes on while the machine sleeps, as the wall clock does, and is never set back. When
+ * that is, the time since it was last looked at is not counted; so every attempt to connect looks at it.
  */
 class Clock {
   #seen = Date.now();
@@ -193,8 +202,8 @@ class Clock {
  * The server's limit on commands, kept on this side too: a queue that is emptied after an outage must not run into
  * refusals, a hundred of which in a row end the connection.
  *
- * What is not answered yet may not be read yet, and be read all at once. So it counts as if it had just been sent; then no
- * delay on the way can make the server see more than it allows.
+ * What is not answered yet may not be read yet, and be read all at once. So it counts as if it had just been sent; then
+ * no delay on the way can make the server see more than it allows.
  */
 class Pace {
   /**
@@ -210,7 +219,7 @@ class Pace {
     this.at = clock.now_ms();
   }
 
-  /** How long to wait, in milliseconds, until a command may go; `Infinity`: for an answer. @param {number} unanswered */
+  /** How long to wait until a command may go; `Infinity`: for an answer. @param {number} unanswered */
   wait_ms(unanswered) {
     if (!this.rate) return 0;
     const now = this.clock.now_ms();
@@ -263,7 +272,11 @@ class Roster {
     this.counted(count);
   }
 
-  /** Who came and went; without them, in a room where they would be told, some went unheard. @param {any} frame `presence` */
+  /**
+   * Who came and went; without them, in a room where they would be told, some went unheard.
+   *
+   * @param {any} frame `presence`
+   */
   changed({ count, joined, left }) {
     if (Array.isArray(joined) && Array.isArray(left)) {
       for (const user of left) this.people.delete(user?.id);
@@ -288,7 +301,8 @@ export class Townhall extends EventTarget {
   /** @type {Map<string, Room>} */ #rooms = new Map();
   /** In the order of the calls to `send`. @type {Map<string, Say>} */ #pending = new Map();
   /** Commands that wait for the pace, and go before any message. @type {any[]} */ #orders = [];
-  /** What was sent on this connection, by `ref`, and when. @type {Map<number, {command: any, at: number}>} */ #unanswered = new Map();
+  /** What was sent on this connection, by `ref`, and when. @type {Map<number, {command: any, at: number}>} */
+  #unanswered = new Map();
   /** @type {Map<number, Question>} */ #questions = new Map();
   /** Rooms that a join was sent to on this connection. @type {Set<string>} */ #entered = new Set();
   /** @type {Welcome | null} */ #welcome = null;
@@ -357,8 +371,8 @@ export class Townhall extends EventTarget {
   }
 
   /**
-   * Who is in a room that was joined with `members`, as far as is known; `null` before anything is. The list is shorter than
-   * `count` while it is being asked for, and empty where there are more than 200.
+   * Who is in a room that was joined with `members`, as far as is known; `null` before anything is. The list is shorter
+   * than `count` while it is being asked for, and empty where there are more than 200.
    *
    * @param {string} room
    * @returns {{count: number, members: User[]} | null}
@@ -396,8 +410,8 @@ export class Townhall extends EventTarget {
   }
 
   /**
-   * Joins a room, now and after every reconnection. In a room that is joined already it begins anew: the last messages are
-   * replayed once more.
+   * Joins a room, now and after every reconnection. In a room that is joined already it begins anew: the last messages
+   * are replayed once more.
    *
    * @param {string} name
    * @param {JoinOptions} [options]
@@ -410,8 +424,9 @@ export class Townhall extends EventTarget {
     if (known) this.#rest(known);
     /** @type {Room} */
     const room = {
-      name, last, position: after ? { epoch: after.epoch, offset: after.offset } : null, joined: false, until: 0, caughtUp: false,
-      awaiting: null, joinTimer: undefined, sayTimer: undefined, typedAt: -Infinity,
+      name, last, position: after ? { epoch: after.epoch, offset: after.offset } : null,
+      joined: false, until: 0, caughtUp: false, awaiting: null,
+      joinTimer: undefined, sayTimer: undefined, typedAt: -Infinity,
       roster: members ? (known?.roster ?? new Roster()) : null, inquiry: null, inquiryTimer: undefined,
     };
     this.#rooms.set(name, room);
@@ -425,12 +440,14 @@ export class Townhall extends EventTarget {
   }
 
   /**
-   * Says something. It may be called at any time after `connect`: what cannot be sent now waits for the line and the room.
+   * Says something. It may be called at any time after `connect`: what cannot be sent now waits for the line and the
+   * room.
    *
    * @param {string} room one that was joined
    * @param {string} text
    * @param {SendOptions} [options]
-   * @returns {Promise<Accepted>} where it was stored; rejected with a {@link TownhallError} if it was refused or given up
+   * @returns {Promise<Accepted>} where it was stored; rejected with a {@link TownhallError} if it was refused or given
+   *   up
    */
   send(room, text, { data, id = uuid(), made = Date.now() } = {}) {
     id = id.toLowerCase();
@@ -438,7 +455,8 @@ export class Townhall extends EventTarget {
     if (known) return known.promise;
     made = sensible(made, Date.now(), Date.now());
     /** @type {any} */
-    const say = { room, id, text: wellFormed(String(text)), made, since: this.#clock.now_ms() - (Date.now() - made), sent: false };
+    const say = { room, id, text: wellFormed(String(text)), made, sent: false };
+    say.since = this.#clock.now_ms() - (Date.now() - made);
     say.promise = new Promise((resolve, reject) => Object.assign(say, { resolve, reject }));
     say.promise.catch(() => {}); // `failed` tells it, too: who listens there need not look at the promise.
     const refusal = this.#refusal(room, id) ?? snapshot(say, data);
@@ -452,7 +470,11 @@ export class Townhall extends EventTarget {
     return say.promise;
   }
 
-  /** Says that we are typing, at most once in 3 s and a room; where it cannot be said now, it is not. @param {string} name */
+  /**
+   * Says that we are typing, at most once in 3 s and a room; where it cannot be said now, it is not.
+   *
+   * @param {string} name
+   */
   typing(name) {
     const room = this.#rooms.get(name);
     const now = this.#clock.now_ms();
@@ -539,7 +561,8 @@ export class Townhall extends EventTarget {
     const now = this.#clock.now_ms();
     if (this.#welcomedAt !== null && now - this.#welcomedAt >= STABLE_MS) this.#attempt = 0;
     this.#welcomedAt = null;
-    for (const timer of [this.#retryTimer, this.#deadTimer, this.#moveTimer, this.#flushTimer, this.#answerTimer]) clearTimeout(timer);
+    const timers = [this.#retryTimer, this.#deadTimer, this.#moveTimer, this.#flushTimer, this.#answerTimer];
+    for (const timer of timers) clearTimeout(timer);
     this.#answerTimer = undefined;
     this.#heldUntil = 0;
     this.#orders = [];
@@ -616,7 +639,7 @@ export class Townhall extends EventTarget {
     this.#lost(1006, "no sign of life");
   }
 
-  /** A line that beats and answers nothing is not alive either. Looks when the oldest command should have been answered. */
+  /** A line that beats and answers nothing is dead, too. Looks when the oldest command should have been answered. */
   #watchAnswers() {
     const [oldest] = this.#unanswered.values();
     this.#answerTimer = undefined;
@@ -657,7 +680,7 @@ export class Townhall extends EventTarget {
     this.#heardAt = this.#clock.now_ms();
     const frame = parsed(data);
     if (!frame) {
-      this.#tell("error", { type: "error", code: "bad_frame", message: "the server sent something that is no JSON object" });
+      this.#tell("error", { type: "error", code: "bad_frame", message: "what the server sent is no JSON object" });
       return;
     }
     const command = this.#unanswered.get(frame.ref)?.command;
@@ -714,7 +737,9 @@ export class Townhall extends EventTarget {
     // While a join of ours is on its way, an unasked one belongs to the membership before it.
     if (!room || (room.awaiting === null ? !room.joined : frame.ref !== room.awaiting)) return;
     const backlog = sensible(frame.backlog, NaN);
-    if (!isPosition(frame) || !Number.isSafeInteger(backlog) || backlog > frame.offset) return this.#broken("joined, but nowhere");
+    if (!isPosition(frame) || !Number.isSafeInteger(backlog) || backlog > frame.offset) {
+      return this.#broken("joined, but nowhere");
+    }
     room.awaiting = null;
     room.joined = true;
     room.position = { epoch: frame.epoch, offset: frame.offset - backlog };
@@ -754,7 +779,7 @@ export class Townhall extends EventTarget {
     this.#moved(room);
   }
 
-  /** Whether it is still this room that we are in: a listener may have left it, or joined it anew. @param {Room} room */
+  /** Whether we are still in this room: a listener may have left it, or joined it anew. @param {Room} room */
   #isIn(room) {
     return room.joined && this.#rooms.get(room.name) === room;
   }
@@ -813,7 +838,12 @@ export class Townhall extends EventTarget {
     this.#tell("refused", frame);
   }
 
-  /** Who is not in it has left it; else it is tried again, unless we want to be there again. @param {any} command @param {any} frame */
+  /**
+   * Who is not in it has left it; else it is tried again, unless we want to be there again.
+   *
+   * @param {any} command
+   * @param {any} frame
+   */
   #leaveRefused(command, frame) {
     if (PASSING.has(frame.code) && !this.#rooms.has(command.room)) this.#order({ ...command, ref: ++this.#ref });
   }
@@ -893,14 +923,16 @@ export class Townhall extends EventTarget {
 
   /** @param {string} room @param {any} command @returns {Promise<any>} */
   #ask(room, command) {
-    if (!this.#rooms.has(room)) return Promise.reject(new TownhallError("not_joined", "join the room first", { room }));
-    if (!this.#rooms.get(room)?.joined) return Promise.reject(new TownhallError("offline", "the room is not connected", { room }));
-    if (this.#questions.size >= QUESTION_CAPACITY) {
-      return Promise.reject(new TownhallError("too_many", `${QUESTION_CAPACITY} questions wait already`, { room }));
-    }
+    const refuse = (/** @type {string} */ code, /** @type {string} */ message) =>
+      Promise.reject(new TownhallError(code, message, { room }));
+    if (!this.#rooms.has(room)) return refuse("not_joined", "join the room first");
+    if (!this.#rooms.get(room)?.joined) return refuse("offline", "the room is not connected");
+    const full = this.#questions.size >= QUESTION_CAPACITY;
+    if (full) return refuse("too_many", `${QUESTION_CAPACITY} questions wait already`);
     return new Promise((resolve, reject) => {
       const ref = ++this.#ref;
-      const timer = setTimeout(() => this.#giveUp(ref, "unavailable", "there was no answer in time"), QUESTION_DEADLINE_MS);
+      const late = () => this.#giveUp(ref, "unavailable", "there was no answer in time");
+      const timer = setTimeout(late, QUESTION_DEADLINE_MS);
       this.#questions.set(ref, { room, resolve, reject, timer });
       this.#order({ ...command, ref });
     });
@@ -958,7 +990,8 @@ export class Townhall extends EventTarget {
     const { dedupe_s, text_bytes, data_bytes } = this.#limits;
     if (this.#clock.now_ms() - since > dedupe_s * 1000) return ["expired", "it waited too long to be sent again safely"];
     // The server says so, too, unless it is so long that it hangs up.
-    if (bytes(text) > text_bytes) return ["too_long", `a text has at most ${text_bytes} bytes, this one ${bytes(text)}`];
+    const length = bytes(text);
+    if (length > text_bytes) return ["too_long", `a text has at most ${text_bytes} bytes, this one ${length}`];
     const size = data ? bytes(JSON.stringify(data)) : 0;
     if (size > data_bytes) return ["too_long", `data has at most ${data_bytes} bytes, this one ${size}`];
     return null;
@@ -998,14 +1031,20 @@ export class Townhall extends EventTarget {
 
   // --- What goes out ---
 
-  /** Sends a command as soon as the pace allows. What is ordered on no connection is not: each begins with its own. @param {any} command */
+  /**
+   * Sends a command as soon as the pace allows. Without a connection it does not: each begins with its own.
+   *
+   * @param {any} command
+   */
   #order(command) {
     if (this.#state !== "open") return;
     this.#orders.push(command);
     this.#flush();
   }
 
-  /** Sends what waits, in order, as far as rooms, pace and refusals allow; called again whenever one of them changes. */
+  /**
+   * Sends what waits, in order, as far as rooms, pace and refusals allow; called again whenever one of them changes.
+   */
   #flush() {
     while (this.#state === "open") {
       const say = this.#orders.length ? undefined : this.#nextSay();
@@ -1073,10 +1112,18 @@ function limitsOf(limits) {
   };
 }
 
-/** Gives a message its data as it is now: that is what is sent again, whatever becomes of it. @param {any} say @param {any} data @returns {[string, string] | null} */
+/**
+ * Gives a message its data as it is now: that is what is sent again, whatever becomes of it.
+ *
+ * @param {any} say
+ * @param {any} data
+ * @returns {[string, string] | null} why it cannot be said
+ */
 function snapshot(say, data) {
   try {
-    const json = JSON.stringify(data ?? undefined, (_, value) => (typeof value === "string" ? wellFormed(value) : value));
+    /** @param {string} _ @param {any} value */
+    const clean = (_, value) => (typeof value === "string" ? wellFormed(value) : value);
+    const json = JSON.stringify(data ?? undefined, clean);
     if (json !== undefined) say.data = JSON.parse(json);
     return null;
   } catch (error) {

@@ -15,14 +15,15 @@ import { Townhall } from "../client.js";
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 /** Where `tests/setup` installs what the tests need from npm. */
 export const MODULES = path.join(ROOT, "tests/browser/node_modules");
-export const BINARY = path.resolve(ROOT, process.env.TOWNHALL ?? path.join(process.env.CARGO_TARGET_DIR ?? "target", "debug/townhall"));
+const built = path.join(process.env.CARGO_TARGET_DIR ?? "target", "debug/townhall");
+export const BINARY = path.resolve(ROOT, process.env.TOWNHALL ?? built);
 
-/** A state that is not there after so long will not come. Nothing is timed by it. */
-const PATIENCE_MS = 60_000;
+/** A state that is not there after so long will not come. Nothing is timed by it; who breaks the code on purpose may set less. */
+const PATIENCE_MS = Number(process.env.PATIENCE_MS || 60_000);
 const LOOK_AGAIN_MS = 20;
 
-for (const [what, where, how] of [[BINARY, BINARY, "cargo build"], ["npm's modules", path.join(MODULES, "ws"), "tests/setup"]]) {
-  if (!existsSync(where)) throw new Error(`${what}: not there; run \`${how}\` in ${ROOT} first, or name a binary in TOWNHALL`);
+for (const [needed, how] of [[BINARY, "cargo build (or name a binary in TOWNHALL)"], [path.join(MODULES, "ws"), "tests/setup"]]) {
+  if (!existsSync(needed)) throw new Error(`${needed} is not there; it comes by ${how}`);
 }
 
 /** The class that Node before version 22 lacks. */
@@ -38,6 +39,7 @@ process.on("exit", () => {
   }
   for (const directory of directories) rmSync(directory, { recursive: true, force: true });
 });
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
 
 export function temporaryDirectory() {
   const directory = mkdtempSync(path.join(tmpdir(), "townhall-sdk-"));
@@ -45,7 +47,13 @@ export function temporaryDirectory() {
   return directory;
 }
 
-/** Waits for a state. @template T @param {string} what @param {() => T | Promise<T>} look @returns {Promise<NonNullable<T>>} */
+/**
+ * Waits for a state, and gives what was found then.
+ *
+ * @template T
+ * @param {string} what
+ * @param {() => T | Promise<T>} look
+ */
 export async function until(what, look) {
   const give_up = Date.now() + PATIENCE_MS;
   for (;;) {
@@ -72,12 +80,13 @@ export class Node {
   /** Starts one and waits until it lets people in. @param {string[]} options */
   static async start(...options) {
     const node = new Node();
-    node.process = start(BINARY, ["--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", ...options], { env: { PATH: process.env.PATH, RUST_LOG: "townhall=info" } });
+    const env = { PATH: process.env.PATH, RUST_LOG: "townhall=info" };
+    node.process = start(BINARY, ["--listen", "127.0.0.1:0", "--ops", "127.0.0.1:0", ...options], { env });
     const { listen, ops } = await until("a node says where it listens", () => {
       if (node.process.child.exitCode !== null) throw new Error(`the node ended: ${node.process.log}`);
       return node.process.log.split("\n").filter(Boolean).map(parsed).find((line) => line?.listen);
     });
-    Object.assign(node, { address: listen, port: Number(listen.split(":").at(-1)), url: `ws://${listen}/ws`, page: `http://${listen}`, ops });
+    Object.assign(node, { port: Number(listen.split(":").at(-1)), url: `ws://${listen}/ws`, ops });
     await until("a node is ready", async () => (await fetch(`http://${ops}/readyz`)).ok);
     return node;
   }
@@ -116,8 +125,8 @@ export class Redis {
   }
 
   async #launch() {
-    const options = ["--port", String(this.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", temporaryDirectory()];
-    this.process = start("redis-server", options);
+    const options = ["--port", String(this.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+    this.process = start("redis-server", [...options, "--dir", temporaryDirectory()]);
     await until("Redis takes commands", () => {
       if (this.process.child.exitCode !== null) throw new Error(`Redis ended: ${this.process.log}`);
       return this.process.log.includes("Ready to accept connections");
@@ -244,8 +253,13 @@ export class Person {
     return this.all("state").map(({ state }) => state);
   }
 
+  /** Where it was stored. A message of which nothing becomes is a test that fails, and not one that hangs. */
   say(text, options) {
-    return this.hall.send(this.room, text, options);
+    let timer;
+    const nothing = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`nothing became of ${text}`)), PATIENCE_MS);
+    });
+    return Promise.race([this.hall.send(this.room, text, options), nothing]).finally(() => clearTimeout(timer));
   }
 
   hears(text) {
@@ -275,8 +289,8 @@ export class Person {
 }
 
 const EVENTS = [
-  "state", "welcome", "joined", "caughtup", "message", "gap", "event", "presence", "members", "typing", "accepted", "failed", "refused", "left", "reconnect",
-  "error",
+  "state", "welcome", "joined", "caughtup", "message", "gap", "event", "presence", "members", "typing", "accepted", "failed", "refused",
+  "left", "reconnect", "error",
 ];
 
 /** 0 to n, as words. @param {number} n */

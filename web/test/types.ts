@@ -1,10 +1,10 @@
-// Every member and every event once, as a program in TypeScript uses them; and what must not compile. Read by `tsc --strict`,
-// never run.
+// Every member and every event once, as a program in TypeScript uses them; and what must not compile. Read by
+// `tsc --strict`, never run.
 
 import { Townhall, TownhallError, uuid } from "townhall-client";
 import type {
-  Accepted, ClientErrorCode, ErrorFrame, Gap, History, HistoryOptions, JoinOptions, Joined, Limits, Members, Message, Options, PendingMessage, Position,
-  Presence, SendOptions, ServerErrorCode, State, StateDetail, TownhallEventMap, Typing, User, Welcome, WebSocketClass,
+  Accepted, ClientErrorCode, ErrorFrame, Gap, History, HistoryOptions, JoinOptions, Joined, Limits, Listener, Members,
+  Message, Options, PendingMessage, Position, Presence, SendOptions, ServerErrorCode, State, StateDetail, TownhallEventMap, Typing, User, Welcome, WebSocketClass,
 } from "townhall-client";
 
 declare class Socket {
@@ -65,7 +65,7 @@ hall.addEventListener("reconnect", ({ detail }) => detail.after_ms.toFixed());
 hall.addEventListener("error", ({ detail }) => detail.code.length, { once: true });
 hall.addEventListener("message", { handleEvent: ({ detail }) => detail.text });
 hall.addEventListener("message", function () { return this.state; });
-const listener = ({ detail }: TownhallEventMap["message"]) => detail.text;
+const listener: Listener<"message"> = ({ detail }: TownhallEventMap["message"]) => detail.text;
 hall.addEventListener("message", listener);
 hall.removeEventListener("message", listener);
 
@@ -79,6 +79,8 @@ new TownhallError("closed", "over", { room: "lobby" }) satisfies Error;
 hall.addEventListener("mesage", () => {});
 // @ts-expect-error: a message's text is no number.
 hall.addEventListener("message", ({ detail }) => detail.text.toFixed());
+// @ts-expect-error: nor is the name of who said it.
+hall.addEventListener("message", ({ detail }) => detail.from.name.toFixed());
 // @ts-expect-error: a name is no number.
 new Townhall("ws", { name: 7 });
 // @ts-expect-error: there is no such option.
