@@ -196,7 +196,8 @@ const actions = {
   /** Turns the wheel over an element; up is negative. */
   async wheel({ who, at, by }) {
     const { page } = people[who];
-    await page.locator(at).hover();
+    const { x, y, width, height } = await page.locator(at).boundingBox();
+    await page.mouse.move(x + width / 2, y + height / 2);
     await page.mouse.wheel(0, by);
   },
   /** What stands in all elements of a selector, now. */
