@@ -151,9 +151,6 @@ const actions = {
   async offline({ who, offline }) {
     await people[who].page.context().setOffline(offline);
   },
-  async resize({ who, width, height }) {
-    await people[who].page.setViewportSize({ width, height });
-  },
   async fill({ who, at, text }) {
     await people[who].page.locator(at).fill(text);
   },
@@ -230,6 +227,7 @@ const actions = {
     return violations.flatMap(({ id, nodes }) =>
       nodes.map((node) => `${id}: ${node.target.join(" ")}: ${node.failureSummary} ${node.html}`));
   },
+  /** What somebody sees, as a picture at a path. */
   async screenshot({ who, path }) {
     await people[who].page.screenshot({ path });
   },
