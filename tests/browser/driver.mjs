@@ -151,9 +151,6 @@ const actions = {
   async offline({ who, offline }) {
     await people[who].page.context().setOffline(offline);
   },
-  async resize({ who, width, height }) {
-    await people[who].page.setViewportSize({ width, height });
-  },
   async fill({ who, at, text }) {
     await people[who].page.locator(at).fill(text);
   },
@@ -196,7 +193,8 @@ const actions = {
   /** Turns the wheel over an element; up is negative. */
   async wheel({ who, at, by }) {
     const { page } = people[who];
-    await page.locator(at).hover();
+    const { x, y, width, height } = await page.locator(at).boundingBox();
+    await page.mouse.move(x + width / 2, y + height / 2);
     await page.mouse.wheel(0, by);
   },
   /** What stands in all elements of a selector, now. */
@@ -229,6 +227,7 @@ const actions = {
     return violations.flatMap(({ id, nodes }) =>
       nodes.map((node) => `${id}: ${node.target.join(" ")}: ${node.failureSummary} ${node.html}`));
   },
+  /** What somebody sees, as a picture at a path. */
   async screenshot({ who, path }) {
     await people[who].page.screenshot({ path });
   },

@@ -151,9 +151,9 @@ function age(redis, room, minutes) {
   redis.cli("EVAL", script, "1", `townhall:{${room}}:log`, ...minutes.map(String));
 }
 
-/** A zone in which it is the middle of the afternoon, so that an hour ago was today and a day ago was not. */
+/** A zone in which it is early in the afternoon, so that an hour ago was today and a day ago was not. */
 function afternoon() {
-  const west = new Date().getUTCHours() - 15;
+  const west = new Date().getUTCHours() - 14;
   return west === 0 ? "Etc/UTC" : `Etc/GMT${west > 0 ? "+" : "-"}${Math.abs(west)}`;
 }
 

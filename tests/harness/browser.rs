@@ -71,7 +71,8 @@ impl Drop for Chromium {
     }
 }
 
-/// Somebody with a browser of their own, looking at one page. Who is there when a test fails tells what was on screen.
+/// Somebody with a browser of their own, looking at one page. Who is there when a test fails tells what was on screen,
+/// and leaves a picture of it.
 pub struct Person {
     chromium: Arc<Mutex<Chromium>>,
     who: Value,
@@ -194,10 +195,6 @@ impl Person {
     /// Pulls the plug of the whole machine, or puts it in again.
     pub async fn set_offline(&self, offline: bool) {
         self.act(json!({"action": "offline", "offline": offline})).await;
-    }
-
-    pub async fn resize(&self, width: u32, height: u32) {
-        self.act(json!({"action": "resize", "width": width, "height": height})).await;
     }
 
     pub async fn hover(&self, at: &str) {
@@ -335,7 +332,11 @@ impl Drop for Person {
         let screen = ask(&self.chromium, &json!({"action": "evaluate", "who": self.who, "script": script}));
         let complaints = ask(&self.chromium, &json!({"action": "complaints", "who": self.who}));
         let (Ok(screen) | Err(screen)) = screen.map(|screen| screen.as_str().unwrap_or_default().to_owned());
-        eprintln!("--- what {} saw\n{screen}\n--- complaints {complaints:?}", self.who);
+        let test = std::thread::current().name().unwrap_or("a test").replace("::", ".");
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.{}.png", self.who));
+        let picture = ask(&self.chromium, &json!({"action": "screenshot", "who": self.who, "path": path}));
+        let picture = picture.map(|_| path);
+        eprintln!("--- what {} saw ({picture:?})\n{screen}\n--- complaints {complaints:?}", self.who);
     }
 }
 

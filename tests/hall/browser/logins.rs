@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::harness::{Chromium, Json, Node, Person, RedisServer, secrets, wait_until};
+use crate::harness::{Chromium, Cut, Json, Node, Person, RedisServer, secrets, wait_until};
 
 use super::{page, texts};
 
@@ -47,6 +47,39 @@ async fn who_is_sent_by_a_site_with_a_token_is_in_and_the_token_is_in_no_address
     person.say("still me").await;
     assert_eq!(speaker.hear("garden", "still me").await["from"]["id"], "42");
     person.assert_content().await;
+
+    person.click("#logout").await;
+    person.wait_sees("#login").await;
+    person.reload().await;
+    person.wait_sees("#login").await;
+    assert_eq!(person.count("#view .message").await, 0, "who is out sees nothing");
+}
+
+/// Somebody leaves a machine with a message on its way, and somebody else logs in at the same page.
+#[tokio::test]
+async fn what_one_person_wrote_is_not_said_by_the_next_one() {
+    let node = hall(&[]).await;
+    let wire = Cut::in_front_of(node.http()).await;
+    let address = |sub: &str| format!("http://{}/?token={}", wire.address(), token(SECRET, &json!({"sub": sub})));
+    let mut script = Json::connect(&node.ws_url(), &format!("?token={}", token(SECRET, &json!({"sub": "1"})))).await;
+    script.join("lobby").await;
+    let person = Person::open(&Chromium::start(), &address("ada")).await;
+    person.wait_connected().await;
+    wire.kill_silently();
+    person.say("only ada says this").await;
+    person.wait_read("#unsent .message.pending .text", &texts(&["only ada says this"])).await;
+    person.visit(&address("bea")).await;
+    person.wait_connected().await;
+    person.wait_read("#unsent .message.failed .text", &texts(&["only ada says this"])).await;
+    let fate = person.read("#unsent .fate").await;
+    assert!(fate[0].contains("somebody else"), "{fate:?}");
+    person.say("and bea this").await;
+    assert_eq!(script.hear("lobby", "and bea this").await["from"]["id"], "bea");
+    person.reload().await;
+    person.wait_connected().await;
+    person.say("and this").await;
+    script.hear("lobby", "and this").await;
+    assert_eq!(script.texts("lobby"), ["and bea this", "and this"]);
 }
 
 #[tokio::test]

@@ -67,6 +67,29 @@ async fn other_rooms_count_what_is_unread_and_a_mark_stands_where_one_left_until
 }
 
 #[tokio::test]
+async fn what_is_read_in_one_tab_is_read_in_the_other() {
+    let node = Node::start(&[]).await;
+    let ada = Person::come_in(&Chromium::start(), &page(&node, "#garden"), "ada").await;
+    ada.click("#rooms a[href='#lobby']").await;
+    ada.wait_read("#room", &texts(&["lobby"])).await;
+    let other = ada.tab(&page(&node, "#lobby")).await;
+    other.wait_connected().await;
+    let mut bea = Json::connect(&node.ws_url(), "?name=bea").await;
+    bea.join("garden").await;
+    say_all(&mut bea, "garden", &numbered("new", 2)).await;
+    for tab in [&ada, &other] {
+        wait_count(tab, "garden", Some("2")).await;
+    }
+    other.click("#rooms a[href='#garden']").await;
+    other.wait_messages(&numbered("new", 2)).await;
+    for tab in [&ada, &other] {
+        wait_count(tab, "garden", None).await;
+    }
+    assert_eq!(ada.read("#room").await, ["lobby"]);
+    ada.assert_content().await;
+}
+
+#[tokio::test]
 async fn who_looks_elsewhere_finds_a_number_in_the_title_and_is_notified_if_they_asked_for_it() {
     let node = Node::start(&[]).await;
     let chromium = Chromium::start();
