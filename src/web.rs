@@ -40,6 +40,7 @@ const SOURCES: &[Source] = embedded![
     "favicon.svg",
     "page/composer.js",
     "page/kept.js",
+    "page/listen.js",
     "page/markup.js",
     "page/notify.js",
     "page/outbox.js",

@@ -649,10 +649,21 @@ export class Townhall extends EventTarget {
     else this.#answerTimer = setTimeout(() => this.#watchAnswers(), left_ms);
   }
 
+  /** Without a network a hall on the same machine still answers; whoever does not is gone, and nobody tells us. */
+  #doubt() {
+    const room = [...this.#rooms.values()].find(({ joined }) => joined)?.name;
+    if (room === undefined) return;
+    this.history(room, { limit: 1 }).catch(() => {
+      const silent = this.#offlineAt !== null && this.#heardAt <= this.#offlineAt;
+      if (this.#state === "open" && silent) this.#dead();
+    });
+  }
+
   /** What the browser tells its window about networks and pages. */
   #signals = Object.entries({
     offline: () => {
       this.#offlineAt = this.#clock.now_ms();
+      this.#doubt();
     },
     online: () => {
       const silent = this.#offlineAt !== null && this.#heardAt <= this.#offlineAt;

@@ -9,12 +9,13 @@
  * | `composer.js` | what we write |
  * | `people.js` | who is here, and who types |
  * | `notify.js` | the title, and notifications |
- * | `panes.js`, `words.js`, `kept.js`, `part.js` | drawers, languages, storage, the document |
+ * | `panes.js`, `words.js`, `kept.js`, `part.js`, `listen.js` | drawers, languages, storage, the document, what the SDK tells |
  */
 
 import { Townhall, uuid } from "../client.js";
 import { Composer } from "./composer.js";
 import { local, session } from "./kept.js";
+import * as listen from "./listen.js";
 import { Notifier } from "./notify.js";
 import { Outbox } from "./outbox.js";
 import { Pane } from "./panes.js";
@@ -148,10 +149,7 @@ function drawNotice() {
   part("notice").hidden = told() === "";
 }
 
-/** @param {string} type @param {(detail: any) => void} listener */
-function on(type, listener) {
-  hall.addEventListener(type, (event) => listener(/** @type {CustomEvent} */ (event).detail));
-}
+const on = listen.to(hall);
 
 on("state", ({ state, code, reason }) => {
   if (state === "connecting" || state === "waiting") {
@@ -175,10 +173,6 @@ on("refused", (error) => {
 on("error", (error) => error.code === "unauthorized" || notice(() => why(error)));
 
 part("again").addEventListener("click", () => hall.connect());
-document.addEventListener("visibilitychange", () => {
-  // Hidden pages have slow clocks: do not make the reader wait for ours. What has ended stays so.
-  if (!document.hidden && hall.state === "waiting") hall.connect();
-});
 
 // --- Names, logins, languages ---
 

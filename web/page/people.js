@@ -1,5 +1,6 @@
 /** Who is in the room on screen, and who of them is typing. */
 
+import { inside } from "./listen.js";
 import { arrange, button, element, hueOf, part } from "./part.js";
 import { onLanguage, words } from "./words.js";
 
@@ -18,12 +19,7 @@ export class People extends EventTarget {
   constructor(hall) {
     super();
     this.hall = hall;
-    const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ listener) => {
-      hall.addEventListener(type, (event) => {
-        const { detail } = /** @type {CustomEvent} */ (event);
-        if (detail.room === this.#room) listener(detail);
-      });
-    };
+    const on = inside(hall, () => this.#room);
     on("joined", ({ members }) => this.#counted(members));
     on("members", () => this.#draw());
     on("presence", ({ count }) => this.#counted(count));

@@ -6,6 +6,7 @@
  */
 
 import { local, onKept } from "./kept.js";
+import { to } from "./listen.js";
 import { arrange, button, element, part } from "./part.js";
 import { onLanguage, words } from "./words.js";
 
@@ -37,9 +38,7 @@ export class Rooms extends EventTarget {
     super();
     this.hall = hall;
     this.outbox = outbox;
-    const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ listener) => {
-      hall.addEventListener(type, (event) => listener(/** @type {CustomEvent} */ (event).detail));
-    };
+    const on = to(hall);
     on("welcome", () => this.#joinOthers());
     on("state", ({ state }) => state === "waiting" && this.#forgetPlaces());
     on("joined", ({ room, offset }) => this.#arrived(room, offset));
@@ -52,7 +51,7 @@ export class Rooms extends EventTarget {
       const [, room] = /^read\.(.+)$/.exec(key) ?? [];
       if (room && this.#places.has(room)) this.read(room, Number(value) || 0);
     });
-    part("goto").addEventListener("submit", (event) => this.#goto(event));
+    part("goto").addEventListener("submit", (/** @type {Event} */ event) => this.#goto(event));
     onLanguage(() => this.draw());
   }
 

@@ -6,6 +6,7 @@
  * there before the reader came is in `#older`, which is not read out.
  */
 
+import { inside } from "./listen.js";
 import { arrange, button, element, hueOf, part } from "./part.js";
 import { mentions, onlyEmoji, render } from "./markup.js";
 import { CAPACITY } from "./outbox.js";
@@ -78,12 +79,7 @@ export class Timeline {
   }
 
   #listen() {
-    const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ listener) => {
-      this.hall.addEventListener(type, (event) => {
-        const { detail } = /** @type {CustomEvent} */ (event);
-        if (detail.room === this.#room) listener(detail);
-      });
-    };
+    const on = inside(this.hall, () => this.#room);
     on("joined", ({ recovered, offset, backlog }) => {
       if (recovered !== true) this.#begin(offset - backlog + 1, recovered === false);
     });

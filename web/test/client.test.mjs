@@ -778,7 +778,7 @@ test("close ends it: what waits fails and nothing is opened again", async () => 
   assert.deepEqual(newest().all("join")[0].after, { epoch: "e1", offset: 5 }, "but it may come back");
 });
 
-test("the browser's word that the network is back is taken at once", () => {
+test("the browser's word that the network is back, or gone, is taken at once", async () => {
   const events = new EventTarget();
   for (const method of ["addEventListener", "removeEventListener"]) globalThis[method] = events[method].bind(events);
   try {
@@ -796,9 +796,22 @@ test("the browser's word that the network is back is taken at once", () => {
     pass_ms(1);
     events.dispatchEvent(new Event("online"));
     assert.equal(FakeSocket.opened.length, 3, "a silent one is likely another network's");
+    newest().welcome();
+    newest().join({ offset: 5 });
+    events.dispatchEvent(new Event("offline"));
+    const { room, ref } = newest().all("history")[0];
+    newest().say({ type: "history", room, ref, epoch: "e1", messages: [], more: false });
+    pass_ms(30_000);
+    assert.equal(made.state, "open", "who answers is there, whatever the browser says");
+    events.dispatchEvent(new Event("offline"));
+    pass_ms(9_999);
+    assert.equal(made.state, "open");
+    pass_ms(1);
+    await turn();
+    assert.equal(made.state, "waiting", "who does not is gone");
     made.close();
     events.dispatchEvent(new Event("online"));
-    assert.equal(FakeSocket.opened.length, 3);
+    assert.equal(FakeSocket.opened.length, 3, "closed is closed");
   } finally {
     delete globalThis.addEventListener;
     delete globalThis.removeEventListener;

@@ -40,8 +40,8 @@ test("a program that uses every member compiles, and what is wrong does not", ()
   }
 });
 
-test("the code keeps to the types", () => {
-  tsc("--allowJs", "--checkJs", "--module", "nodenext", "../client.js");
+test("the code keeps to the types, and so does the page", () => {
+  tsc("--allowJs", "--checkJs", "--module", "nodenext", "../client.js", "../page/page.js");
 });
 
 test("every member of the class is declared, and every one that is declared is there", () => {
