@@ -32,7 +32,7 @@ impl Codec {
     pub fn next(&mut self, input: &mut &mut [u8]) -> Result<Option<Incoming>, CloseReason> {
         match self {
             Codec::Frames(decoder) => Ok(decoder.next(input).map_err(broken)?.map(from_frame)),
-            Codec::Lines(lines) => Ok(lines.next(input).map(from_line)),
+            Codec::Lines(lines) => lines.next(input).map(from_line).transpose(),
         }
     }
 }
@@ -42,7 +42,7 @@ impl Codec {
     pub fn rest(&mut self) -> Option<Incoming> {
         match self {
             Codec::Frames(_) => None,
-            Codec::Lines(lines) => lines.rest().map(from_line),
+            Codec::Lines(lines) => lines.rest().and_then(|line| from_line(line).ok()),
         }
     }
 }
@@ -72,11 +72,12 @@ fn from_frame(message: frame::Incoming) -> Incoming {
     }
 }
 
-fn from_line(line: Line) -> Incoming {
+fn from_line(line: Line) -> Result<Incoming, CloseReason> {
     match line {
-        Line::Text(text) => Incoming::Text(text),
-        Line::TooLong => Incoming::Unreadable(ErrorCode::TooLong, "a line has at most 8 KiB; it was skipped"),
-        Line::NotUtf8 => Incoming::Unreadable(ErrorCode::BadFrame, "a line is UTF-8; it was skipped"),
+        Line::Text(text) => Ok(Incoming::Text(text)),
+        Line::TooLong => Ok(Incoming::Unreadable(ErrorCode::TooLong, "a line has at most 8 KiB; it was skipped")),
+        Line::NotUtf8 => Ok(Incoming::Unreadable(ErrorCode::BadFrame, "a line is UTF-8; it was skipped")),
+        Line::Http => Err(CloseReason::BadFrame(1002, "this door is for lines, not for HTTP")),
     }
 }
 

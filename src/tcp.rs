@@ -9,6 +9,9 @@ pub enum Line {
     Text(String),
     TooLong,
     NotUtf8,
+    /// The first line is that of an HTTP request: a browser, led here by a page or by mistake. What it sends is said by nobody,
+    /// and may hold secrets.
+    Http,
 }
 
 /// Finds lines in a stream of bytes.
@@ -18,6 +21,8 @@ pub struct Lines {
     unfinished: Vec<u8>,
     /// The rest of this line is thrown away.
     skipping: bool,
+    /// A line was read already.
+    begun: bool,
 }
 
 impl Lines {
@@ -57,8 +62,23 @@ impl Lines {
         if std::mem::take(&mut self.skipping) || line.len() > MAX_LINE_BYTES {
             return Line::TooLong;
         }
-        String::from_utf8(line).map_or(Line::NotUtf8, Line::Text)
+        let first = !std::mem::replace(&mut self.begun, true);
+        match String::from_utf8(line) {
+            Ok(line) if first && is_http(&line) => Line::Http,
+            Ok(line) => Line::Text(line),
+            Err(_) => Line::NotUtf8,
+        }
     }
+}
+
+/// RFC 9112 §3: `METHOD TARGET HTTP/1.1`.
+fn is_http(line: &str) -> bool {
+    let Some((request, version)) = line.rsplit_once(" HTTP/") else { return false };
+    let method = request.split(' ').next().unwrap_or_default();
+    version.starts_with(|c: char| c.is_ascii_digit())
+        && !method.is_empty()
+        && method.len() < request.len()
+        && method.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
 #[cfg(test)]
@@ -107,6 +127,17 @@ mod tests {
         assert_eq!(reader.next(&mut &mut b"one".to_vec()[..]), None);
         assert_eq!(reader.rest(), Some(text("one")));
         assert_eq!(reader.rest(), None);
+    }
+
+    #[test]
+    fn a_browser_is_known_by_its_first_line_and_nobody_else_is() {
+        for request in ["GET / HTTP/1.1", "POST /ws?key=1 HTTP/1.0", "OPTIONS * HTTP/1.1", "PRI * HTTP/2.0"] {
+            assert_eq!(lines(format!("{request}\r\nHost: a\r\n").as_bytes(), 3), [Line::Http, text("Host: a")], "{request}");
+            assert_eq!(lines(format!("hello\n{request}\n").as_bytes(), 100), [text("hello"), text(request)], "said later");
+        }
+        for said in ["GET / HTTP/", "we speak HTTP/1.1", "Get / HTTP/1.1", "GET HTTP/1.1", " HTTP/1.1", "GET /"] {
+            assert_eq!(lines(format!("{said}\n").as_bytes(), 100), [text(said)]);
+        }
     }
 
     #[test]

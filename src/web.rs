@@ -42,6 +42,7 @@ const SOURCES: &[Source] = embedded![
     "page/kept.js",
     "page/listen.js",
     "page/markup.js",
+    "page/name.js",
     "page/notify.js",
     "page/outbox.js",
     "page/page.js",

@@ -164,7 +164,9 @@ const bytes = (text) => new TextEncoder().encode(text).length;
 const isPosition = (value) =>
   typeof value?.epoch === "string" && Number.isSafeInteger(value.offset) && value.offset >= 0;
 
-/** @param {any} value @returns {boolean} */
+/** @param {any} frame @returns {boolean} */
+const isMessage = (frame) => frame?.type === "message" && isUser(frame.from) && typeof frame.text === "string";
+/** @param {any} value */
 const isUser = (value) => typeof value?.id === "string" && typeof value.name === "string";
 
 /**
@@ -313,6 +315,10 @@ export class Townhall extends EventTarget {
   #heardAt = 0;
   /** @type {number | null} */ #welcomedAt = null;
   /** @type {number | null} */ #offlineAt = null;
+  /** Whether we were sent here, and are sent on, by servers that kept us for no time. */
+  #hurried = false;
+  /** Why nothing can be said while the state is `closed`. @type {[string, string]} */
+  #farewell = ["closed", "connect() first"];
   /** Until then nothing is sent, because something came too fast. */
   #heldUntil = 0;
   /** @type {any} */ #retryTimer;
@@ -620,6 +626,7 @@ export class Townhall extends EventTarget {
     if (this.#state === "closed") return;
     for (const [event, listener] of this.#signals) globalThis.removeEventListener?.(event, listener);
     this.#state = "closed";
+    this.#farewell = [code, why.reason || "the connection is over"];
     const given = [...this.#pending.values()];
     this.#pending.clear();
     for (const say of given) this.#fail(say, new TownhallError(code, why.reason || "the connection is over", say));
@@ -782,7 +789,7 @@ export class Townhall extends EventTarget {
       // The server promises that this cannot happen. Should it, then not silently.
       this.#tell("gap", { type: "gap", room: room.name, epoch, from: before + 1, to: frame.offset - 1 });
     }
-    const known = frame.type === "message" && isUser(frame.from) && typeof frame.text === "string";
+    const known = isMessage(frame);
     if (known && frame.from.id === this.user?.id && this.#isIn(room)) {
       this.#accepted({ room: room.name, id: frame.id, epoch, offset: frame.offset });
     }
@@ -807,8 +814,17 @@ export class Townhall extends EventTarget {
   #reconnect(frame) {
     clearTimeout(this.#moveTimer);
     const after_ms = sensible(frame.after_ms, 0, MOVE_MOST_MS);
-    this.#moveTimer = setTimeout(() => this.#again("asked to reconnect"), after_ms);
+    this.#moveTimer = setTimeout(() => this.#move(), after_ms);
     this.#tell("reconnect", frame);
+  }
+
+  /** At once; but servers that send us from one to the next, over and over, are not taken at their word for ever. */
+  #move() {
+    const lasted = this.#welcomedAt !== null && this.#clock.now_ms() - this.#welcomedAt >= STABLE_MS;
+    const again = !lasted && this.#hurried;
+    this.#hurried = !lasted;
+    if (again) this.#lost(1012, "asked to reconnect");
+    else this.#again("asked to reconnect");
   }
 
   /** Brings an `error` to whoever asked for what was refused. @param {any} frame @param {any} command */
@@ -956,7 +972,8 @@ export class Townhall extends EventTarget {
     if (!Array.isArray(frame.messages ?? frame.members)) return this.#broken("an answer without a list");
     clearTimeout(question.timer);
     this.#questions.delete(frame.ref);
-    question.resolve(frame);
+    const { messages } = frame;
+    question.resolve(messages ? { ...frame, messages: messages.filter((/** @type {any} */ one) => one?.type !== "message" || isMessage(one)) } : frame);
     const room = this.#rooms.get(question.room);
     if (frame.type !== "members" || !room?.roster) return;
     // At once, and not when the promise has its turn: what follows on the line builds on it.
@@ -978,7 +995,7 @@ export class Townhall extends EventTarget {
 
   /** Why a message cannot even wait. @param {string} room @param {string} id @returns {[string, string] | null} */
   #refusal(room, id) {
-    if (this.#state === "closed") return ["closed", "the connection is closed"];
+    if (this.#state === "closed") return this.#farewell;
     if (!this.#rooms.has(room)) return ["not_joined", "join the room first"];
     if (!UUID.test(id)) return ["bad_frame", "`id` is a UUID"];
     if (this.#pending.size >= PENDING_CAPACITY) return ["too_many", `${PENDING_CAPACITY} messages wait already`];

@@ -1,7 +1,7 @@
 /** What the reader writes: drafts, one for each room, and what Enter means. */
 
 import { button, part } from "./part.js";
-import { local } from "./kept.js";
+import { local, onKept } from "./kept.js";
 import { onLanguage, words } from "./words.js";
 
 const EMOJI = "😀 😂 🤣 😊 😍 😘 😎 🤔 😐 😴 😭 😡 😱 🥳 🤗 🙄 😅 😇 🤯 🥲 👍 👎 👏 🙏 💪 👋 🤝 👌 ✌️ 🫶 ❤️ 💔 ✨ 🔥 🎉 🎂 ☕ 🍵 🍻 🌹 🌞 🌧️ ⭐ 🚀 ✅ ❌ ❓ ❗ 💡 📌 👀 🐛".split(" ");
@@ -10,6 +10,8 @@ const DRAFT_MS = 300;
 export class Composer extends EventTarget {
   #room = "";
   /** @type {any} */ #draftTimer;
+  /** Whether something was written here, and not in another tab, that is not kept yet. */
+  #unkept = false;
 
   /**
    * Dispatches `say` with a text that is fit to be said.
@@ -29,6 +31,11 @@ export class Composer extends EventTarget {
       this.#submit();
     });
     addEventListener("pagehide", () => this.#keep());
+    onKept((key, value) => {
+      if (key !== `draft.${this.#room}` || this.#unkept) return;
+      this.text.value = value;
+      this.#resize();
+    });
     this.#makePicker();
     onLanguage(() => this.#draw());
   }
@@ -41,6 +48,13 @@ export class Composer extends EventTarget {
     this.text.disabled = part("send").disabled = part("emoji").disabled = !room;
     this.#draw();
     this.#resize();
+  }
+
+  /** Forgets all drafts: their writer has gone. */
+  clear() {
+    this.#unkept = false;
+    this.text.value = "";
+    local.forget("draft.");
   }
 
   /** Writes something where the cursor is. @param {string} content */
@@ -65,6 +79,7 @@ export class Composer extends EventTarget {
 
   #typed() {
     this.#resize();
+    this.#unkept = true;
     this.notice();
     if (this.text.value.trim()) this.hall.typing(this.#room);
     clearTimeout(this.#draftTimer);
@@ -73,6 +88,8 @@ export class Composer extends EventTarget {
 
   #keep() {
     clearTimeout(this.#draftTimer);
+    if (!this.#unkept) return;
+    this.#unkept = false;
     if (this.#room) local.set(`draft.${this.#room}`, this.text.value);
   }
 
@@ -99,6 +116,7 @@ export class Composer extends EventTarget {
     if (this.dispatchEvent(new CustomEvent("say", { detail: content, cancelable: true }))) {
       this.text.value = "";
       this.#resize();
+      this.#unkept = true;
       this.#keep();
     } else {
       this.notice(() => words.full);

@@ -27,6 +27,16 @@ class Kept {
     }
   }
 
+  /** Forgets everything whose key begins so. @param {string} prefix */
+  forget(prefix) {
+    try {
+      const keys = Object.keys(this.storage()).filter((key) => key.startsWith(PREFIX + prefix));
+      for (const key of keys) this.storage().removeItem(key);
+    } catch {
+      return;
+    }
+  }
+
   /**
    * @template T
    * @param {string} key

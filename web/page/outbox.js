@@ -42,14 +42,26 @@ export class Outbox extends EventTarget {
     });
   }
 
+  /** What was written before the hall had said who we are is nobody's, once somebody else may be here. */
+  static forgetNameless() {
+    session.write("outbox", session.read("outbox", /** @type {any[]} */ ([])).filter((kept) => kept?.by));
+  }
+
+  /** Forgets everything: its writer has gone. */
+  clear() {
+    this.#unsent.clear();
+    session.set("outbox", "");
+  }
+
   /** @param {string} room @returns {Unsent[]} */
   of(room) {
     return [...this.#unsent.values()].filter((message) => message.room === room);
   }
 
-  /** Those where something is. @returns {Set<string>} */
-  get rooms() {
-    return new Set([...this.#unsent.values()].map(({ room }) => room));
+  /** Those where something is; or only where something is still on its way. @param {{pending?: boolean}} [which] @returns {Set<string>} */
+  rooms({ pending = false } = {}) {
+    const wanted = [...this.#unsent.values()].filter(({ state }) => !pending || state !== "failed");
+    return new Set(wanted.map(({ room }) => room));
   }
 
   get full() {
@@ -70,6 +82,10 @@ export class Outbox extends EventTarget {
   retry(id) {
     const message = this.#unsent.get(id);
     if (message?.state !== "failed") return;
+    if (message.by && message.by !== this.hall.user?.id) {
+      this.#fail(message, { code: "other_user" });
+      return;
+    }
     // Which the server no longer knows cannot be the same one any more: it was given up, and is now said anew.
     if (message.error?.code === "expired") message.made = Date.now();
     Object.assign(message, { state: "pending", error: undefined });

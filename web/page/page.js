@@ -9,13 +9,14 @@
  * | `composer.js` | what we write |
  * | `people.js` | who is here, and who types |
  * | `notify.js` | the title, and notifications |
- * | `panes.js`, `words.js`, `kept.js`, `part.js`, `listen.js` | drawers, languages, storage, the document, what the SDK tells |
+ * | `name.js`, `panes.js`, `words.js`, `kept.js`, `part.js`, `listen.js` | names, drawers, languages, storage, the document, what the SDK tells |
  */
 
 import { Townhall, uuid } from "../client.js";
 import { Composer } from "./composer.js";
 import { local, session } from "./kept.js";
 import * as listen from "./listen.js";
+import { tidy } from "./name.js";
 import { Notifier } from "./notify.js";
 import { Outbox } from "./outbox.js";
 import { Pane } from "./panes.js";
@@ -27,37 +28,39 @@ import { onLanguage, preferred, speak, switchLanguage, why, words } from "./word
 
 /** Nobody needs to hear of an interruption that is shorter. */
 const OFFLINE_AFTER_MS = 5_000;
-const NAME_CHARS = 32;
-const BAD_NAME = /^[!/~]|[:\p{Cc}\u2028\u2029]/u;
 
 speak(preferred());
 
 // --- Who we are ---
 
+const query = new URLSearchParams(location.search);
+
 /** What a site gave us, by `?name=&token=`; it does not stay in the address. @returns {{name: string, token: string} | null} */
 function login() {
-  const query = new URLSearchParams(location.search);
-  const token = query.get("token");
-  if (token) session.write("login", { name: query.get("name") ?? "", token });
-  else if (query.get("name")) local.set("name", query.get("name") ?? "");
-  if (location.search) history.replaceState(null, "", location.pathname + location.hash);
   const kept = session.read("login", { name: "", token: "" });
-  return kept.token ? kept : null;
+  const token = query.get("token") ?? "";
+  if (location.search) history.replaceState(null, "", location.pathname + location.hash);
+  if (!token || token === kept.token) return kept.token ? kept : null;
+  Outbox.forgetNameless();
+  const brought = { name: query.get("name") ?? "", token };
+  session.write("login", brought);
+  return brought;
 }
 
-/** @param {string} typed @returns {string | null} the name as the server will have it; `null` where it would refuse it */
-function tidy(typed) {
-  const tidied = typed.trim().normalize("NFC");
-  return BAD_NAME.test(tidied) || [...tidied].length > NAME_CHARS ? null : tidied;
+/** Who gives no name is not shown by their address, but by one that says nothing. */
+function nameless() {
+  const kept = tidy(local.get("guest")) || `guest-${uuid().slice(0, 4)}`;
+  local.set("guest", kept);
+  return kept;
 }
 
 const loggedIn = login();
 const key = local.get("key") || uuid();
 local.set("key", key);
 const name = part("name");
-name.value = tidy(local.get("name")) ?? "";
+name.value = tidy((!loggedIn && query.get("name")) || local.get("name")) ?? "";
 const getToken = loggedIn ? async () => loggedIn : undefined;
-const hall = new Townhall("ws", { name: name.value, key, getToken });
+const hall = new Townhall("ws", { name: name.value || nameless(), key, getToken });
 
 // --- The parts ---
 
@@ -92,7 +95,7 @@ function enter() {
   composer.enter(rooms.current);
   part("room").textContent = wanted;
   notice(rooms.current ? undefined : () => words.badRoom);
-  side.close();
+  side.close(part("text"));
 }
 
 /** @param {string} encoded */
@@ -168,7 +171,9 @@ on("welcome", ({ user }) => {
   enter();
 });
 on("refused", (error) => {
-  if (error.room === rooms.current) notice(() => `${words.refused(error.room)}: ${why(error)}`);
+  if (error.room !== rooms.current) return;
+  composer.enter("");
+  notice(() => `${words.refused(error.room)}: ${why(error)}`);
 });
 on("error", (error) => error.code === "unauthorized" || notice(() => why(error)));
 
@@ -182,7 +187,7 @@ function rename() {
   if (!name.reportValidity() || tidied === null) return;
   name.value = tidied;
   local.set("name", tidied);
-  hall.rename(tidied);
+  hall.rename(tidied || nameless());
 }
 
 name.addEventListener("change", rename);
@@ -200,6 +205,8 @@ part("login").addEventListener("submit", (/** @type {Event} */ event) => {
 });
 part("logout").addEventListener("click", () => {
   session.set("login", "");
+  outbox.clear();
+  composer.clear();
   location.reload();
 });
 part("language").addEventListener("click", switchLanguage);

@@ -24,11 +24,11 @@ export class Pane {
     this.#show(!this.narrow.matches);
   }
 
-  /** Closes what is a drawer. */
-  close() {
+  /** Closes what is a drawer. @param {HTMLElement} [next] where one goes on; without it, where one came from */
+  close(next = this.opener) {
     if (!this.narrow.matches || !this.#open) return;
     this.#show(false);
-    this.opener.focus();
+    next.focus();
   }
 
   get #open() {

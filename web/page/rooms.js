@@ -26,8 +26,9 @@ export class Rooms extends EventTarget {
   current = "";
   /** What the room on screen was called in the address, whether it is a name or not. */
   wanted = "";
-  /** @type {Map<string, {read: number | null, head: number}>} */
+  /** `epoch`: the one in which `read` and `head` are. @type {Map<string, {read: number | null, head: number, epoch: string}>} */
   #places = new Map();
+  #enteredTwice = false;
   /** In the order joined. @type {Set<string>} */
   #joined = new Set();
   /** @type {string[]} */
@@ -41,7 +42,7 @@ export class Rooms extends EventTarget {
     const on = to(hall);
     on("welcome", () => this.#joinOthers());
     on("state", ({ state }) => state === "waiting" && this.#forgetPlaces());
-    on("joined", ({ room, offset }) => this.#arrived(room, offset));
+    on("joined", (frame) => this.#arrived(frame));
     on("gap", ({ room, to }) => this.#moved(room, to, false));
     on("event", ({ room, offset }) => offset && this.#moved(room, offset, false));
     on("message", ({ room, offset, from }) => this.#moved(room, offset, from.id === hall.user?.id));
@@ -49,7 +50,8 @@ export class Rooms extends EventTarget {
     outbox.addEventListener("change", () => this.#changed());
     onKept((key, value) => {
       const [, room] = /^read\.(.+)$/.exec(key) ?? [];
-      if (room && this.#places.has(room)) this.read(room, Number(value) || 0);
+      const { epoch, read } = place(value);
+      if (room && read !== null && this.#places.get(room)?.epoch === epoch) this.read(room, read);
     });
     part("goto").addEventListener("submit", (/** @type {Event} */ event) => this.#goto(event));
     onLanguage(() => this.draw());
@@ -58,7 +60,7 @@ export class Rooms extends EventTarget {
   /** Those that are shown, in their order. @returns {string[]} */
   get names() {
     const current = this.current ? [this.current] : [];
-    return [...new Set([...this.#configured, ...this.#visited, ...this.outbox.rooms, ...current])];
+    return [...new Set([...this.#configured, ...this.#visited, ...this.outbox.rooms(), ...current])];
   }
 
   /** @returns {string[]} */
@@ -85,10 +87,12 @@ export class Rooms extends EventTarget {
   /** Enters the room that the address names. @param {string} wanted */
   enter(wanted) {
     this.wanted = wanted;
+    this.#enteredTwice = false;
     this.current = NAME.test(wanted) ? wanted : "";
     if (this.current) {
       if (!this.#configured.includes(wanted) && !this.#visited.includes(wanted)) {
-        this.#visited = [wanted, ...this.#visited].slice(0, VISITED);
+        this.#visited = [wanted, ...this.#visited];
+        for (const oldest of this.#visited.slice(VISITED)) this.forget(oldest);
         local.write("rooms", this.#visited);
       }
       this.join();
@@ -117,12 +121,12 @@ export class Rooms extends EventTarget {
     const place = this.#place(room);
     if (place.read !== null && place.read >= offset) return;
     place.read = offset;
-    local.set(`read.${room}`, String(offset));
+    local.set(`read.${room}`, `${offset} ${place.epoch}`);
     this.#changed();
   }
 
   #joinOthers() {
-    for (const room of this.names) {
+    for (const room of new Set([...this.outbox.rooms({ pending: true }), ...this.names])) {
       if (this.#joined.size < this.#most && !this.#joined.has(room)) this.#join(room, { last: 0 });
     }
     this.#changed();
@@ -130,7 +134,7 @@ export class Rooms extends EventTarget {
 
   /** Where nobody looks, what was missed need not be read to be counted: such rooms begin anew after a lost line. */
   #forgetPlaces() {
-    const kept = this.outbox.rooms.add(this.current);
+    const kept = this.outbox.rooms({ pending: true }).add(this.current);
     for (const room of this.#joined) if (!kept.has(room)) this.hall.join(room, { last: 0 });
   }
 
@@ -143,7 +147,7 @@ export class Rooms extends EventTarget {
     this.#place(room);
     for (const other of this.#joined) {
       if (this.#joined.size < this.#most || this.#joined.has(room)) break;
-      if (other === room || this.outbox.rooms.has(other)) continue;
+      if (other === room || this.outbox.rooms({ pending: true }).has(other)) continue;
       this.#joined.delete(other);
       this.hall.leave(other);
     }
@@ -155,21 +159,29 @@ export class Rooms extends EventTarget {
   #place(room) {
     const known = this.#places.get(room);
     if (known) return known;
-    const kept = local.get(`read.${room}`);
-    const place = { read: kept === "" || !Number.isSafeInteger(Number(kept)) ? null : Number(kept), head: 0 };
-    this.#places.set(room, place);
-    return place;
+    const kept = { ...place(local.get(`read.${room}`)), head: 0 };
+    this.#places.set(room, kept);
+    return kept;
   }
 
-  /** A room never seen before has nothing unread; neither has one that begins anew. @param {string} room @param {number} head */
-  #arrived(room, head) {
+  /**
+   * A room never seen before has nothing unread. In another epoch, unless nothing was lost, offsets may be those of other
+   * messages: then all that is replayed is new.
+   *
+   * @param {any} frame `joined`
+   */
+  #arrived({ room, epoch, offset, backlog, recovered }) {
     const place = this.#place(room);
-    place.head = head;
-    if (place.read === null || place.read > head) {
-      place.read = head;
-      local.set(`read.${room}`, String(head));
-    }
+    const read = place.read ?? offset;
+    const same = place.epoch === epoch || place.read === null || recovered === true;
+    Object.assign(place, { head: offset, epoch, read: same ? Math.min(read, offset) : Math.min(read, offset - backlog) });
+    local.set(`read.${room}`, `${place.read} ${epoch}`);
     this.#changed();
+    const short = recovered !== true && this.count(room) > backlog && backlog < Math.min(offset, REPLAY.most);
+    if (room !== this.current || !short || this.#enteredTwice) return;
+    // How much is unread is known only now: once more with all of it.
+    this.#enteredTwice = true;
+    this.join();
   }
 
   /** @param {string} room @param {number} offset @param {boolean} own nobody has to read what he said himself */
@@ -230,6 +242,8 @@ export class Rooms extends EventTarget {
     const link = /** @type {HTMLAnchorElement} */ (element("a"));
     link.href = `#${room}`;
     const forget = button("forget", "×", () => {
+      for (const { id } of this.outbox.of(room)) this.outbox.discard(id);
+      local.set(`draft.${room}`, "");
       this.forget(room);
       part("other").focus();
     });
@@ -247,10 +261,16 @@ export class Rooms extends EventTarget {
     const count = this.count(room);
     if (this.outbox.of(room).some(({ state }) => state === "failed")) sign(link, "failed-mark", "!", words.unsentHere);
     if (count) sign(link, "count", count > COUNTED ? `${COUNTED}+` : String(count), words.unread(count));
-    forget.hidden = here || this.#configured.includes(room);
+    forget.hidden = here || this.#configured.includes(room) || this.outbox.rooms({ pending: true }).has(room);
     forget.title = words.forget(room);
     forget.setAttribute("aria-label", words.forget(room));
   }
+}
+
+/** What is kept of a room: `OFFSET EPOCH`. @param {string} kept @returns {{read: number | null, epoch: string}} */
+function place(kept) {
+  const [, offset, epoch = ""] = /^(\d{1,15}) (\w*)$/.exec(kept) ?? [];
+  return { read: offset === undefined ? null : Number(offset), epoch };
 }
 
 /** A sign, and its words for those who do not see it.

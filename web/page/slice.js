@@ -79,11 +79,16 @@ export class Slice {
    * @param {number} newest the last of the room by now
    */
   append(events, through, newest) {
-    for (const entry of this.entries) entry.quiet = true;
+    this.hush();
     this.entries.push(...dense(events, this.to + 1, through));
     this.to = through;
     this.live = through >= newest;
     this.#dropFirst();
+  }
+
+  /** Nothing of what is there is news any more, to whoever listens. */
+  hush() {
+    for (const entry of this.entries) entry.quiet = true;
   }
 
   #dropFirst() {
@@ -138,7 +143,7 @@ export function gap(from, to, quiet) {
  */
 export function seams(entries, mark) {
   let day = "";
-  let marked = mark === null || (entries[0]?.offset ?? 0) > mark + 1;
+  let marked = mark === null;
   return entries.map(({ message, offset = Infinity }, index) => {
     const unread = !marked && offset !== Infinity && offset > /** @type {number} */ (mark);
     marked ||= unread;

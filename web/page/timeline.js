@@ -43,8 +43,11 @@ export class Timeline {
   #unseen = 0;
   /** Whether what comes was said before we came. */
   #backlog = true;
-  #loading = false;
+  /** The view for which history is read. @type {number | null} */
+  #loading = null;
   #planned = false;
+  /** Where the view was scrolled to, by us or by the reader. */
+  #top = 0;
   #actions = this.#makeActions();
 
   /**
@@ -64,6 +67,7 @@ export class Timeline {
   /** Empties the view for a room; the room's `joined` fills it. */
   enter() {
     this.#room = this.rooms.current;
+    this.#straight = false;
     this.#begin(1, false);
   }
 
@@ -132,14 +136,19 @@ export class Timeline {
 
   /** @param {(views: number) => Promise<void>} load */
   async #load(load) {
-    if (this.#loading) return;
-    this.#loading = part("more").disabled = true;
+    const views = this.#views;
+    if (this.#loading === views) return;
+    this.#loading = views;
+    part("more").disabled = true;
     try {
-      await load(this.#views);
+      await load(views);
     } catch {
       // Offline, or the broker is away: scrolling on, or the button, asks again.
     } finally {
-      this.#loading = part("more").disabled = false;
+      if (this.#loading === views) {
+        this.#loading = null;
+        part("more").disabled = false;
+      }
     }
   }
 
@@ -223,6 +232,7 @@ export class Timeline {
 
   /** Everything anew, in another language. */
   #redraw() {
+    this.#slice.hush();
     this.#rows = new WeakMap();
     this.#actions = this.#makeActions();
     this.#plan();
@@ -235,7 +245,7 @@ export class Timeline {
     const row = rows.find((candidate) => candidate.getBoundingClientRect().bottom > top);
     const before = row?.getBoundingClientRect().top ?? 0;
     return () => {
-      if (row?.isConnected) this.view.scrollTop += row.getBoundingClientRect().top - before;
+      if (row?.isConnected) this.#scrollTo(this.view.scrollTop + row.getBoundingClientRect().top - before);
     };
   }
 
@@ -250,8 +260,14 @@ export class Timeline {
   }
 
   #toEnd() {
-    this.view.scrollTop = this.view.scrollHeight;
+    this.#scrollTo(this.view.scrollHeight);
     this.#unseen = 0;
+  }
+
+  /** @param {number} top */
+  #scrollTo(top) {
+    this.view.scrollTop = top;
+    this.#top = this.view.scrollTop;
   }
 
   /** Goes to where the reader left, if the end is farther than what fits below it. */
@@ -261,7 +277,7 @@ export class Timeline {
     if (!mark) return;
     const above_px = this.view.getBoundingClientRect().top - mark.getBoundingClientRect().top;
     if (above_px <= 0) return;
-    this.view.scrollTop -= above_px + this.view.clientHeight / 6;
+    this.#scrollTo(this.view.scrollTop - above_px - this.view.clientHeight / 6);
     this.#following = false;
     this.#unseen = this.rooms.count(this.#room);
   }
@@ -284,7 +300,10 @@ export class Timeline {
   #scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.view;
     const left_px = scrollHeight - scrollTop - clientHeight;
-    this.#following = this.#slice.live && left_px < NEAR_PX;
+    // Upwards, however little, is away from the end: else what pours in would undo it. Where the view only grew, nothing is left.
+    if (scrollTop < this.#top && left_px > 1) this.#following = false;
+    else if (scrollTop !== this.#top) this.#following = this.#slice.live && left_px < NEAR_PX;
+    this.#top = scrollTop;
     if (this.#following) this.#unseen = 0;
     this.#drawNewest();
     this.#reads();
@@ -377,6 +396,7 @@ export class Timeline {
     row.querySelector(".fate")?.remove();
     const fate = element("p", "fate", { pending: words.pending, accepted: "", failed: words.failed(why(error ?? {})) }[state]);
     if (state === "failed") {
+      fate.setAttribute("role", "alert");
       const retry = button("retry", words.retry, () => this.outbox.retry(id));
       const discard = button("discard", words.discard, () => {
         this.outbox.discard(id);
@@ -446,7 +466,8 @@ export class Timeline {
   #textOf(row) {
     const entry = this.#slice.entries.find((candidate) => this.#rows.get(candidate) === row);
     const unsent = this.outbox.of(this.#room).find((candidate) => this.#rows.get(candidate) === row);
-    return entry?.message?.text ?? unsent?.text ?? "";
+    const { text, data } = entry?.message ?? unsent ?? {};
+    return text || (data ? JSON.stringify(data) : "");
   }
 }
 

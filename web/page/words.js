@@ -46,6 +46,8 @@ const ENGLISH = {
     unauthorized: "the hall does not let you in with that", banned: "you were banned", kicked: "you were shown out",
     forbidden: "it is not open to you", too_many_rooms: "you are in too many rooms already", other_user: "somebody else said it",
     lost: "the hall lost it",
+    not_joined: "you are not in that room", too_long: "it is too long", unavailable: "the hall cannot store anything just now",
+    rate_limited: "too fast", too_many: "too many messages wait already", bad_frame: "the hall does not understand it", bad_room: "that is no name for a room",
   },
 };
 
@@ -85,6 +87,8 @@ const CHINESE = {
     unauthorized: "凭据无效", banned: "你已被封禁", kicked: "你已被请出",
     forbidden: "这个房间不对你开放", too_many_rooms: "你所在的房间太多了", other_user: "这是别人说的",
     lost: "服务器丢失了它",
+    not_joined: "你不在这个房间里", too_long: "太长了", unavailable: "服务器暂时无法保存消息",
+    rate_limited: "太快了", too_many: "等待发送的消息太多", bad_frame: "服务器无法理解", bad_room: "这不是房间名",
   },
 };
 

@@ -458,6 +458,34 @@ test("asked to reconnect it stays to the end of its slot, then goes without wait
   assert.deepEqual(newest().all("join")[0].after, { epoch: "e1", offset: 6 });
 });
 
+test("servers that send us from one to the next are not obeyed without a pause for ever", () => {
+  const made = settled(5);
+  const sendOn = () => {
+    newest().welcome();
+    newest().say({ type: "reconnect", after_ms: 0 });
+    pass_ms(1);
+  };
+  newest().say({ type: "reconnect", after_ms: 0 });
+  pass_ms(1);
+  assert.equal(FakeSocket.opened.length, 2, "the first time at once");
+  for (let turn = 0; turn < 50; turn += 1) {
+    if (!newest().closed) sendOn();
+  }
+  assert.equal(FakeSocket.opened.length, 2);
+  assert.equal(made.state, "waiting");
+  pass_ms(500);
+  assert.equal(FakeSocket.opened.length, 3, "then after a pause");
+});
+
+test("what said good-bye is what a later message is refused for", async () => {
+  const made = hall();
+  assert.deepEqual(await outcome(made.send("lobby", "too early")), { error: "closed" });
+  made.connect();
+  made.join("lobby");
+  newest().drop(4001, "not signed");
+  assert.deepEqual(await outcome(made.send("lobby", "too late")), { error: "unauthorized" });
+});
+
 test("a line without a text frame for two and a half beats is dead", () => {
   const made = settled(5, { beat: 10 });
   pass_ms(20_000);

@@ -73,7 +73,7 @@ function example(words) {
 
 /** What an example leaves out that stands before it: the imports, and somebody who is in the lobby. */
 const IMPORTS = `
-import { readFile, writeFile } from "node:fs/promises";
+import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { Townhall, uuid } from "townhall-client";
 import WebSocket from "ws";
 globalThis.WebSocket ??= WebSocket;
