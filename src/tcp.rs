@@ -132,8 +132,16 @@ mod tests {
     #[test]
     fn a_browser_is_known_by_its_first_line_and_nobody_else_is() {
         for request in ["GET / HTTP/1.1", "POST /ws?key=1 HTTP/1.0", "OPTIONS * HTTP/1.1", "PRI * HTTP/2.0"] {
-            assert_eq!(lines(format!("{request}\r\nHost: a\r\n").as_bytes(), 3), [Line::Http, text("Host: a")], "{request}");
-            assert_eq!(lines(format!("hello\n{request}\n").as_bytes(), 100), [text("hello"), text(request)], "said later");
+            assert_eq!(
+                lines(format!("{request}\r\nHost: a\r\n").as_bytes(), 3),
+                [Line::Http, text("Host: a")],
+                "{request}"
+            );
+            assert_eq!(
+                lines(format!("hello\n{request}\n").as_bytes(), 100),
+                [text("hello"), text(request)],
+                "said later"
+            );
         }
         for said in ["GET / HTTP/", "we speak HTTP/1.1", "Get / HTTP/1.1", "GET HTTP/1.1", " HTTP/1.1", "GET /"] {
             assert_eq!(lines(format!("{said}\n").as_bytes(), 100), [text(said)]);

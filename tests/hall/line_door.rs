@@ -145,3 +145,16 @@ async fn a_text_of_several_lines_has_the_name_before_each() {
     nc.expect("ada:nc:forged").await;
     nc.expect("ada:! forged too").await;
 }
+
+#[tokio::test]
+async fn a_browser_that_is_led_here_says_nothing() {
+    let node = Node::start(&[]).await;
+    let mut hears = named(&node, "hears").await;
+    let mut browser = Line::connect(node.tcp_addr()).await;
+    browser.send("POST / HTTP/1.1\r\nCookie: session=of-somebody\r\n\r\nI am said by another page\n").await;
+    while let Some(line) = browser.next_or_end().await {
+        assert!(line.starts_with("! "), "{line}");
+    }
+    hears.say("only this").await;
+    hears.expect("hears:only this").await;
+}

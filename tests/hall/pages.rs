@@ -102,7 +102,7 @@ fn files() -> BTreeMap<String, String> {
         for entry in std::fs::read_dir(&directory).expect("a directory") {
             let path = entry.expect("an entry").path();
             let name = path.strip_prefix(&root).expect("below web").to_str().expect("a name").to_owned();
-            let for_others = ["test", "node_modules", "package.json", "package-lock.json", "README.md"];
+            let for_others = ["test", "screenshots", "node_modules", "package.json", "package-lock.json", "README.md"];
             if for_others.contains(&name.as_str()) || PAGES.iter().any(|(_, page)| *page == name) {
                 continue;
             }

@@ -49,7 +49,7 @@ function login() {
 
 /** Who gives no name is not shown by their address, but by one that says nothing. */
 function nameless() {
-  const kept = tidy(local.get("guest")) || `guest-${uuid().slice(0, 4)}`;
+  const kept = tidy(local.get("guest")) || `${words.guest}-${uuid().slice(0, 4)}`;
   local.set("guest", kept);
   return kept;
 }

@@ -312,9 +312,13 @@ export class Timeline {
   }
 
   #drawNewest() {
+    // It lies over the last lines: a step away from them, with nothing new below, nobody needs it.
+    const { scrollTop, scrollHeight, clientHeight } = this.view;
+    const near = this.#slice.live && !this.#unseen && scrollHeight - scrollTop - clientHeight < NEAR_PX;
+    const hidden = this.#following || near;
     // Who chose it by a key goes on where it led.
-    if (this.#following && document.activeElement === part("newest")) this.view.focus();
-    part("newest").hidden = this.#following;
+    if (hidden && document.activeElement === part("newest")) this.view.focus();
+    part("newest").hidden = hidden;
     part("newest").textContent = this.#unseen ? words.newer(this.#unseen) : words.newest;
   }
 

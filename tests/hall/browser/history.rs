@@ -156,3 +156,25 @@ async fn who_reads_older_messages_is_left_there_and_told_of_new_ones() {
     .await;
     ada.assert_content().await;
 }
+
+#[tokio::test]
+async fn who_scrolls_a_little_away_is_not_pulled_back_by_what_pours_in() {
+    let node = Node::start(&["--rate", "0"]).await;
+    let mut script = Json::connect(&node.ws_url(), "?name=script").await;
+    script.join("lobby").await;
+    say_all(&mut script, "lobby", &numbered("before", 60)).await;
+    let ada = Person::come_in(&Chromium::start(), &page(&node, "#lobby"), "ada").await;
+    wait_until("the newest is there", async || ada.read("#newest").await.len() == 1 && !ada.sees("#newest").await)
+        .await;
+    let top = async || ada.evaluate("document.querySelector('#view').scrollTop").await;
+    let end = top().await;
+    ada.wheel("#view", -40).await;
+    wait_until("she is not at the end any more", async || top().await != end).await;
+    ada.evaluate("new Promise((seen) => requestAnimationFrame(() => requestAnimationFrame(seen)))").await;
+    let place = top().await;
+    say_all(&mut script, "lobby", &numbered("poured", 30)).await;
+    wait_until("what came is counted", async || ada.read("#newest").await == ["30 new messages"]).await;
+    assert_eq!(top().await, place, "and nothing has moved");
+    ada.click("#newest").await;
+    wait_until("she is at the end again", async || !ada.sees("#newest").await).await;
+}

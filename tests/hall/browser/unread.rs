@@ -138,3 +138,30 @@ async fn who_looks_elsewhere_finds_a_number_in_the_title_and_is_notified_if_they
     wait_until("the title is as before", async || title().await == plain).await;
     ada.assert_content().await;
 }
+
+#[tokio::test]
+async fn a_hundred_messages_that_came_meanwhile_are_unread_from_the_first_on() {
+    let node = Node::start(&["--rate", "0"]).await;
+    let url = format!("http://{}/#lobby", node.http());
+    let mut script = Json::connect(&node.ws_url(), "?name=script").await;
+    script.join("lobby").await;
+    script.said("lobby", "read before").await;
+    let ada = Person::come_in(&Chromium::start(), &url, "ada").await;
+    ada.wait_messages(&["read before".to_owned()]).await;
+    wait_until("what was read is remembered", async || {
+        ada.evaluate("localStorage['townhall.read.lobby'] ?? ''")
+            .await
+            .as_str()
+            .is_some_and(|kept| kept.starts_with("1 "))
+    })
+    .await;
+    ada.visit("about:blank").await;
+    for number in 1..=100 {
+        script.said("lobby", &format!("missed {number}")).await;
+    }
+    ada.visit(&url).await;
+    let first = "document.querySelector('.unread')?.nextElementSibling?.querySelector('.text')?.textContent ?? ''";
+    wait_until("the mark is above the first", async || ada.evaluate(first).await == "missed 1").await;
+    wait_until("and in sight", async || ada.read("#newest").await == ["100 new messages"]).await;
+    ada.assert_content().await;
+}
