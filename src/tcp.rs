@@ -2,6 +2,8 @@
 
 /// A longer line is skipped.
 const MAX_LINE_BYTES: usize = 8 * 1024;
+/// More than any method of HTTP has, and what follows it.
+const LONGEST_METHOD: usize = 32;
 
 /// A line from a client, without its line break.
 #[derive(Debug, PartialEq, Eq)]
@@ -9,8 +11,8 @@ pub enum Line {
     Text(String),
     TooLong,
     NotUtf8,
-    /// The first line is that of an HTTP request: a browser, led here by a page or by mistake. What it sends is said by nobody,
-    /// and may hold secrets.
+    /// The first line is that of an HTTP request: a browser, led here by a page or by mistake. What it sends is said by
+    /// nobody, and may hold secrets.
     Http,
 }
 
@@ -21,6 +23,8 @@ pub struct Lines {
     unfinished: Vec<u8>,
     /// The rest of this line is thrown away.
     skipping: bool,
+    /// The first line, of which the rest is thrown away, began as that of an HTTP request does.
+    http: bool,
     /// A line was read already.
     begun: bool,
 }
@@ -47,6 +51,8 @@ impl Lines {
     fn keep(&mut self, bytes: &[u8]) {
         // One more for a CR that is not part of the line.
         if self.unfinished.len() + bytes.len() > MAX_LINE_BYTES + 1 {
+            self.unfinished.extend(bytes.iter().take(LONGEST_METHOD));
+            self.http |= !self.skipping && asks(&self.unfinished);
             self.skipping = true;
             self.unfinished = Vec::new();
         } else if !self.skipping {
@@ -59,26 +65,28 @@ impl Lines {
         if line.last() == Some(&b'\r') {
             line.pop();
         }
-        if std::mem::take(&mut self.skipping) || line.len() > MAX_LINE_BYTES {
+        let first = !std::mem::replace(&mut self.begun, true);
+        let skipped = std::mem::take(&mut self.skipping) || line.len() > MAX_LINE_BYTES;
+        if first && (self.http || asks(&line) && (skipped || is_versioned(&line))) {
+            return Line::Http;
+        }
+        if skipped {
             return Line::TooLong;
         }
-        let first = !std::mem::replace(&mut self.begun, true);
-        match String::from_utf8(line) {
-            Ok(line) if first && is_http(&line) => Line::Http,
-            Ok(line) => Line::Text(line),
-            Err(_) => Line::NotUtf8,
-        }
+        String::from_utf8(line).map_or(Line::NotUtf8, Line::Text)
     }
 }
 
-/// RFC 9112 §3: `METHOD TARGET HTTP/1.1`.
-fn is_http(line: &str) -> bool {
-    let Some((request, version)) = line.rsplit_once(" HTTP/") else { return false };
-    let method = request.split(' ').next().unwrap_or_default();
-    version.starts_with(|c: char| c.is_ascii_digit())
-        && !method.is_empty()
-        && method.len() < request.len()
-        && method.bytes().all(|byte| byte.is_ascii_uppercase())
+/// Whether a line begins as that of an HTTP request does (RFC 9112 §3): `METHOD TARGET …`. What a browser can be led to
+/// write before its headers is no more than that.
+fn asks(line: &[u8]) -> bool {
+    let method = line.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+    method > 0 && matches!(line[method..], [b' ', b'/' | b'*' | b'h', ..])
+}
+
+/// Whether it ends so: `… HTTP/1.1`.
+fn is_versioned(line: &[u8]) -> bool {
+    matches!(line, [.., b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -143,6 +151,15 @@ mod tests {
                 "said later"
             );
         }
+        for target in ["/".to_owned() + &"x".repeat(MAX_LINE_BYTES), "/\u{fffd}".into()] {
+            let request = format!("GET {target} HTTP/1.1\r\nCookie: a\r\n");
+            for step in [1, 100, 100_000] {
+                assert_eq!(lines(request.as_bytes(), step), [Line::Http, text("Cookie: a")], "however long it is");
+            }
+        }
+        assert_eq!(lines(b"GET /\xff HTTP/1.1\nCookie: a\n", 100), [Line::Http, text("Cookie: a")]);
+        let long = "A ".repeat(MAX_LINE_BYTES);
+        assert_eq!(lines(format!("{long}\nGET / HTTP/1.1\n").as_bytes(), 7), [Line::TooLong, text("GET / HTTP/1.1")]);
         for said in ["GET / HTTP/", "we speak HTTP/1.1", "Get / HTTP/1.1", "GET HTTP/1.1", " HTTP/1.1", "GET /"] {
             assert_eq!(lines(format!("{said}\n").as_bytes(), 100), [text(said)]);
         }

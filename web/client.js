@@ -166,6 +166,8 @@ const isPosition = (value) =>
 
 /** @param {any} frame @returns {boolean} */
 const isMessage = (frame) => frame?.type === "message" && isUser(frame.from) && typeof frame.text === "string";
+/** Something of a history: a message, or what a newer version keeps. @param {any} event @returns {boolean} */
+const isStored = (event) => Number.isSafeInteger(event?.offset) && (event.type !== "message" || isMessage(event));
 /** @param {any} value */
 const isUser = (value) => typeof value?.id === "string" && typeof value.name === "string";
 
@@ -660,9 +662,9 @@ export class Townhall extends EventTarget {
   #doubt() {
     const room = [...this.#rooms.values()].find(({ joined }) => joined)?.name;
     if (room === undefined) return;
-    this.history(room, { limit: 1 }).catch(() => {
+    this.history(room, { limit: 1 }).catch(({ code }) => {
       const silent = this.#offlineAt !== null && this.#heardAt <= this.#offlineAt;
-      if (this.#state === "open" && silent) this.#dead();
+      if (code === "unavailable" && this.#state === "open" && silent) this.#dead();
     });
   }
 
@@ -972,8 +974,8 @@ export class Townhall extends EventTarget {
     if (!Array.isArray(frame.messages ?? frame.members)) return this.#broken("an answer without a list");
     clearTimeout(question.timer);
     this.#questions.delete(frame.ref);
-    const { messages } = frame;
-    question.resolve(messages ? { ...frame, messages: messages.filter((/** @type {any} */ one) => one?.type !== "message" || isMessage(one)) } : frame);
+    if (frame.messages) frame.messages = frame.messages.filter(isStored);
+    question.resolve(frame);
     const room = this.#rooms.get(question.room);
     if (frame.type !== "members" || !room?.roster) return;
     // At once, and not when the promise has its turn: what follows on the line builds on it.

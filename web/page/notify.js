@@ -1,6 +1,7 @@
 /** Who is not looking: the number in the title, and notifications where the reader asked for them. */
 
 import { local } from "./kept.js";
+import { to } from "./listen.js";
 import { mentions } from "./markup.js";
 import { part } from "./part.js";
 import { onLanguage, words } from "./words.js";
@@ -21,9 +22,10 @@ export class Notifier {
     this.notice = notice;
     /** The rooms whose backlog is in: what comes now is new. @type {Set<string>} */
     this.live = new Set();
-    hall.addEventListener("joined", (event) => this.live.delete(/** @type {CustomEvent} */ (event).detail.room));
-    hall.addEventListener("caughtup", (event) => this.live.add(/** @type {CustomEvent} */ (event).detail.room));
-    hall.addEventListener("message", (event) => this.#said(/** @type {CustomEvent} */ (event).detail));
+    const on = to(hall);
+    on("joined", ({ room }) => this.live.delete(room));
+    on("caughtup", ({ room }) => this.live.add(room));
+    on("message", (message) => this.#said(message));
     rooms.addEventListener("change", () => this.#title());
     part("bell").addEventListener("click", () => this.#toggle());
     onLanguage(() => this.#draw());

@@ -7,6 +7,7 @@
 
 import { uuid } from "../client.js";
 import { session } from "./kept.js";
+import { to } from "./listen.js";
 
 export const CAPACITY = 100;
 
@@ -34,11 +35,12 @@ export class Outbox extends EventTarget {
     for (const kept of session.read("outbox", /** @type {any[]} */ ([])).filter(isWhole).slice(0, CAPACITY)) {
       this.#unsent.set(kept.id, { ...kept, place: null, restored: kept.state === "pending" });
     }
-    hall.addEventListener("joined", ({ detail }) => this.#resume(detail.room));
-    hall.addEventListener("refused", ({ detail }) => this.#giveUp(detail));
-    hall.addEventListener("caughtup", ({ detail }) => this.#settle(detail.room, true));
-    hall.addEventListener("message", ({ detail }) => {
-      if (detail.from.id === hall.user?.id && this.#unsent.get(detail.id)?.room === detail.room) this.discard(detail.id);
+    const on = to(hall);
+    on("joined", ({ room }) => this.#resume(room));
+    on("refused", (refusal) => this.#giveUp(refusal));
+    on("caughtup", ({ room }) => this.#settle(room, true));
+    on("message", ({ room, id, from }) => {
+      if (from.id === hall.user?.id && this.#unsent.get(id)?.room === room) this.discard(id);
     });
   }
 

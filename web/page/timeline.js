@@ -74,6 +74,7 @@ export class Timeline {
   /** To the newest message, wherever the slice is. */
   toNewest() {
     if (this.#slice.live) {
+      this.#showMark = false;
       this.#following = true;
       this.#plan();
     } else {
@@ -293,8 +294,10 @@ export class Timeline {
     this.#plan();
   }
 
+  /** Who is at the end has read it; but not before they were led to where they had left. */
   #reads() {
-    if (this.#following && this.#slice.live && !this.#backlog && !document.hidden) this.rooms.read(this.#room, this.#slice.to);
+    const looks = !this.#backlog && !this.#showMark && !document.hidden;
+    if (looks && this.#following && this.#slice.live) this.rooms.read(this.#room, this.#slice.to);
   }
 
   #scrolled() {

@@ -1090,6 +1090,16 @@ test("who() gives the server's list, and its refusal", async () => {
   assert.deepEqual(await outcome(made.who("elsewhere")), { error: "not_joined" });
 });
 
+test("a history holds what can be shown, and nothing else", async () => {
+  const made = settled(5);
+  const asked = made.history("lobby");
+  const { room, ref } = newest().all("history")[0];
+  const poll = { type: "poll", room, offset: 2, at: 1 };
+  const broken = [null, 7, message(3, { from: undefined }), message(4, { text: 7 }), message("5"), { type: "poll" }];
+  newest().say({ type: "history", room, ref, epoch: "e1", messages: [message(1), poll, ...broken], more: false });
+  assert.deepEqual((await asked).messages, [message(1), poll]);
+});
+
 test("a question that is not answered ends after ten seconds, and with its room", async () => {
   const made = settled(0);
   const history = made.history("lobby"), who = made.who("lobby");

@@ -83,6 +83,31 @@ async fn what_one_person_wrote_is_not_said_by_the_next_one() {
 }
 
 #[tokio::test]
+async fn who_logs_out_leaves_nothing_behind() {
+    let node = hall(&[]).await;
+    let address = page(&node, &format!("?token={}", token(SECRET, &json!({"sub": "ada", "role": "reader"}))));
+    let person = Person::open(&Chromium::start(), &address).await;
+    person.wait_connected().await;
+    person.say("what may not be said").await;
+    person.wait_count("#unsent .message.failed", 1).await;
+    person.fill("#text", "a thought of ada's").await;
+    let kept = "Object.entries({ ...localStorage, ...sessionStorage }).flat().join()";
+    let all_of_it = async || person.evaluate(kept).await.as_str().unwrap_or_default().to_owned();
+    wait_until("both are kept", async || {
+        let kept = all_of_it().await;
+        kept.contains("a thought of ada's") && kept.contains("what may not be said")
+    })
+    .await;
+    person.click("#logout").await;
+    person.wait_sees("#login").await;
+    let left = all_of_it().await;
+    for of_hers in ["thought", "may not be said", "login", "outbox"] {
+        assert!(!left.contains(of_hers), "{of_hers} in {left}");
+    }
+    assert_eq!(person.read("#text").await, [""]);
+}
+
+#[tokio::test]
 async fn who_has_no_token_or_a_wrong_one_is_told_so_and_may_bring_another() {
     let node = hall(&[]).await;
     let chromium = Chromium::start();

@@ -67,6 +67,7 @@ async fn a_room_that_cannot_be_says_so_and_the_way_out_is_open() {
             notice.len() == 1 && notice[0].contains(word) && ada.sees("#notice").await
         })
         .await;
+        assert_eq!(ada.attribute("#text", "disabled").await, "", "there is nothing to write in");
         ada.evaluate("location.hash = '#help'").await;
         wait_room(&ada, "help").await;
         ada.wait_sees_no("#notice").await;
