@@ -162,6 +162,11 @@ async fn a_hundred_messages_that_came_meanwhile_are_unread_from_the_first_on() {
     ada.visit(&url).await;
     let first = "document.querySelector('.unread')?.nextElementSibling?.querySelector('.text')?.textContent ?? ''";
     wait_until("the mark is above the first", async || ada.evaluate(first).await == "missed 1").await;
-    wait_until("and in sight", async || ada.read("#newest").await == ["100 new messages"]).await;
+    let in_sight = "(() => {
+        const [view, mark] = ['#view', '.unread'].map((at) => document.querySelector(at).getBoundingClientRect());
+        return view.top <= mark.top && mark.bottom <= view.bottom;
+    })()";
+    wait_until("and in sight", async || ada.evaluate(in_sight).await == true).await;
+    assert_eq!(ada.read("#newest").await, ["100 new messages"]);
     ada.assert_content().await;
 }
