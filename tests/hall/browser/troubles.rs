@@ -100,6 +100,8 @@ async fn what_was_on_its_way_when_the_page_is_reloaded_is_said_exactly_once() {
     let ada = Person::come_in(&chromium, &format!("http://{}/", wire.address()), "ada").await;
     let mut script = Json::connect(&node.ws_url(), "?name=script").await;
     script.join("lobby").await;
+    // A new name is a new connection: this one is told of both by those names.
+    ada.wait_read("#people .member .name", &texts(&["ada", "script"])).await;
 
     wire.swallow_all(true);
     ada.say("heard by others").await;
