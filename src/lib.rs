@@ -36,6 +36,7 @@ pub mod room;
 pub mod server;
 pub mod session;
 pub mod tcp;
+pub mod tls;
 pub mod token;
 pub mod underway;
 pub mod vital;

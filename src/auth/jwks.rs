@@ -20,7 +20,6 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,6 +31,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::keys::Key;
 use crate::logging::Seldom;
+use crate::tls;
 
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// More are passed over.
@@ -258,7 +258,8 @@ impl Source {
         };
         let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or(Self::RULE)?;
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let tls = secure.then(|| tls_to(&host, whom_this_machine_trusts()?)).transpose()?;
+        let to_host = |roots| tls::to(&host, roots).ok_or_else(|| Self::RULE.to_owned());
+        let tls = secure.then(|| tls::whom_this_machine_trusts().and_then(to_host)).transpose()?;
         let (user, host_header) = authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
         let plain: Vec<u8> = percent_decode_str(user).collect();
         Ok(Source {
@@ -324,21 +325,6 @@ impl Source {
         };
         request.body(Empty::new()).map_err(|error| error.to_string())
     }
-}
-
-fn whom_this_machine_trusts() -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let some = !roots.is_empty();
-    some.then_some(roots).ok_or_else(|| {
-        "https needs certificates that this machine trusts, and it has none; install ca-certificates".into()
-    })
-}
-
-fn tls_to(host: &str, roots: RootCertStore) -> Result<(TlsConnector, ServerName<'static>), String> {
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| Source::RULE)?;
-    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
 /// Each key is read by itself: one that is odd costs the others nothing.

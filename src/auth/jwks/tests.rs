@@ -350,9 +350,9 @@ async fn only_an_issuer_that_somebody_vouches_for_is_believed() {
     let stranger = Source::parse(&url).unwrap();
     let why = Arc::new(stranger).fetch().await.err().unwrap();
     assert!(why.starts_with("TLS: ") && why.contains("UnknownIssuer"), "{why}");
-    let mut roots = RootCertStore::empty();
+    let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).unwrap();
-    let known = Source { tls: Some(tls_to("127.0.0.1", roots).unwrap()), ..Source::parse(&url).unwrap() };
+    let known = Source { tls: Some(tls::to("127.0.0.1", roots).unwrap()), ..Source::parse(&url).unwrap() };
     assert!(has(&Arc::new(known).fetch().await.unwrap(), "a"));
 }
 
