@@ -23,8 +23,10 @@ use crate::names::RoomName;
 use crate::redis_url::{BadRedisUrl, RedisUrl};
 
 mod auth;
+mod chat;
 mod token;
 
+pub use self::chat::ChatArgs;
 pub use self::token::TokenArgs;
 
 const KIB: u64 = bytesize::KIB;
@@ -60,6 +62,8 @@ struct CommandLine {
 pub enum Command {
     /// Open the hall (the default command)
     Serve(Box<ServeArgs>),
+    /// Chat from a terminal, or between other programs
+    Chat(Box<ChatArgs>),
     /// Make a ticket or a signed token, for development, and print it
     Token(Box<TokenArgs>),
     /// Ask a running hall how it is, for container probes: exit code 0 is well

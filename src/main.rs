@@ -1,16 +1,17 @@
 //! Parse, raise limits, log, serve, and say in one line what went wrong: exit code 2 for a command line that is refused, 1 for
-//! everything after it.
+//! everything after it. `townhall chat` has more of them; see its help.
 
 use std::process::ExitCode;
 
 use tokio::runtime;
-use townhall::cli::{self, Command, HealthArgs, ServeArgs, TokenArgs};
+use townhall::cli::{self, ChatArgs, Command, HealthArgs, ServeArgs, TokenArgs};
 use townhall::config::{self, Config};
-use townhall::{auth, health, logging, server};
+use townhall::{auth, chat, health, logging, server};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::Serve(args)) => serve(*args),
+        Ok(Command::Chat(args)) => chat(*args),
         Ok(Command::Token(args)) => token(*args),
         Ok(Command::Health(args)) => health(args),
         Err(ending) => ending.tell(),
@@ -35,6 +36,13 @@ fn run(config: Config, nofile: u64) -> anyhow::Result<()> {
     tracing::info!(nofile, connections, "files and connections at the same time");
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async { server::run(config, server::Shutdown::on_signals()?).await })
+}
+
+fn chat(args: ChatArgs) -> ExitCode {
+    match args.into_plan() {
+        Ok(plan) => chat::run(plan).unwrap_or_else(|error| outcome(Err(error.into()))),
+        Err(refusal) => cli::Ending::from(refusal).tell(),
+    }
 }
 
 fn token(args: TokenArgs) -> ExitCode {

@@ -58,10 +58,15 @@ pub fn parse(url: &str) -> Result<(Address, Wishes), String> {
     };
     let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or(RULE)?;
     if authority.as_str().contains('@') {
-        return Err("a hall takes no user and password in its address; allowed is --name, and --token if it wants one".into());
+        return Err(
+            "a hall takes no user and password in its address; allowed is --name, and --token if it wants one".into()
+        );
     }
     let port = authority.port_u16();
-    if port.is_none() && authority.as_str().ends_with(|c: char| c == ':' || c.is_ascii_digit()) && authority.port().is_some() {
+    if port.is_none()
+        && authority.as_str().ends_with(|c: char| c == ':' || c.is_ascii_digit())
+        && authority.port().is_some()
+    {
         return Err(RULE.into());
     }
     let place = Place {

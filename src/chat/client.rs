@@ -19,7 +19,9 @@ use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::frames::{Accepted, Frame, Gap, Joined, Limits, Malformed, Members, Message, Presence, Refusal, User, Welcome};
+use super::frames::{
+    Accepted, Frame, Gap, Joined, Limits, Malformed, Members, Message, Presence, Refusal, User, Welcome,
+};
 use super::pace::Pace;
 use super::roster::Roster;
 use crate::position::{Offset, Position};
@@ -40,30 +42,74 @@ const TYPING_EVERY: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone, PartialEq)]
 pub enum News {
     /// The hall lets us in, as `me`.
-    Welcome { me: User, rooms: Vec<String> },
-    Joined { room: String, recovered: Option<bool> },
+    Welcome {
+        me: User,
+        rooms: Vec<String>,
+    },
+    Joined {
+        room: String,
+        recovered: Option<bool>,
+    },
     /// The backlog is in; what follows is live.
-    CaughtUp { room: String },
-    Left { room: String },
-    Said { message: Message, own: bool, backlog: bool },
+    CaughtUp {
+        room: String,
+    },
+    Left {
+        room: String,
+    },
+    Said {
+        message: Message,
+        own: bool,
+        backlog: bool,
+    },
     /// So many messages of a room are lost for good.
-    Lost { room: String, count: u64 },
+    Lost {
+        room: String,
+        count: u64,
+    },
     /// Who is here; fewer names than `count` where not all are known.
-    People { room: String, count: u64, names: Vec<String> },
+    People {
+        room: String,
+        count: u64,
+        names: Vec<String>,
+    },
     /// The answer to [`Client::who`].
-    Members { room: String, count: u64, names: Vec<String> },
+    Members {
+        room: String,
+        count: u64,
+        names: Vec<String>,
+    },
     /// The answer to [`Client::history`], oldest first.
-    History { room: String, messages: Vec<Message>, more: bool },
-    Typing { room: String, name: String },
-    Accepted { tag: u64, accepted: Accepted },
+    History {
+        room: String,
+        messages: Vec<Message>,
+        more: bool,
+    },
+    Typing {
+        room: String,
+        name: String,
+    },
+    Accepted {
+        tag: u64,
+        accepted: Accepted,
+    },
     /// What was said under `tag` will not be sent any more.
-    Failed { tag: u64, text: String, why: Refused },
+    Failed {
+        tag: u64,
+        text: String,
+        why: Refused,
+    },
     /// The room is not open to us, and we are not in it.
-    Closed { room: String, why: Refused },
+    Closed {
+        room: String,
+        why: Refused,
+    },
     /// A refusal of something else.
     Refused(Refused),
     /// The replica is leaving; after so long another one is to be asked.
-    Leaving { after: Duration },
+    Leaving {
+        after: Duration,
+    },
     /// Something happened that is told to scripts alone.
     Event,
 }
@@ -224,6 +270,13 @@ impl Client {
         self.order(Command::Leave { room: room.into() });
     }
 
+    /// Leaves all rooms. What was not sent will not be.
+    pub fn leave_all(&mut self) {
+        for room in std::mem::take(&mut self.rooms) {
+            self.order(Command::Leave { room: room.name });
+        }
+    }
+
     /// Says something in a room that was joined. [`News`] will tell what became of it, by `tag`.
     pub fn say(&mut self, room: &str, text: String, tag: u64) {
         let say = Say { tag, room: room.into(), id: Uuid::new_v4(), text, sent: false, first_sent: None };
@@ -253,14 +306,9 @@ impl Client {
         self.order(Command::History { room: room.into(), before, limit });
     }
 
-    /// How many messages were said and not accepted yet.
-    pub fn pending(&self) -> usize {
-        self.pending.len()
-    }
-
-    /// Gives up what waits to be accepted: the texts, in order, with their tags.
-    pub fn abandon(&mut self) -> Vec<(u64, String)> {
-        self.pending.drain(..).map(|say| (say.tag, say.text)).collect()
+    /// What came of what was wanted at once.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     // --- The connection ---
@@ -597,7 +645,9 @@ impl Client {
     fn fail_the_unfit(&mut self, now: Instant) {
         let dedupe = self.limits.dedupe_s.filter(|dedupe_s| (0.0..1e9).contains(dedupe_s)).map(Duration::from_secs_f64);
         let most = self.limits.text_bytes.unwrap_or(usize::MAX);
-        while let Some(index) = self.pending.iter().position(|say| !say.sent && say.why_unfit(dedupe, most, now).is_some()) {
+        while let Some(index) =
+            self.pending.iter().position(|say| !say.sent && say.why_unfit(dedupe, most, now).is_some())
+        {
             let Some(say) = self.pending.remove(index) else { return };
             if let Some(why) = say.why_unfit(dedupe, most, now) {
                 self.fail(say, &why);

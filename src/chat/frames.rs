@@ -276,7 +276,9 @@ mod tests {
     #[test]
     fn of_a_history_what_can_be_shown_is_kept() {
         let message = r#"{"type":"message","room":"a","offset":1,"at":1,"id":"51fd57b2-04fc-47fb-9a88-924d25cc52d9","from":{"id":"i","name":"n"},"text":"t"}"#;
-        let text = format!(r#"{{"type":"history","room":"a","epoch":"e","messages":[{message},{{"type":"wave"}},7],"more":true}}"#);
+        let text = format!(
+            r#"{{"type":"history","room":"a","epoch":"e","messages":[{message},{{"type":"wave"}},7],"more":true}}"#
+        );
         let Ok(Frame::History(history)) = parse(&text) else { panic!("{text}") };
         assert_eq!((history.messages.len(), history.more), (1, true));
     }

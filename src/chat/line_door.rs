@@ -1,0 +1,322 @@
+//! The line door as a client sees it: lines out, lines in. It has no ids, no positions and no resume, so what is promised here
+//! is less: one message is under way at a time, and it counts as accepted when it comes back. What was under way when the line
+//! broke may or may not have been said, and is told to have failed; what waited behind it is said on the next line.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use uuid::Uuid;
+
+use super::client::{News, Refused};
+use super::frames::Accepted;
+use super::link::{self, Login};
+use super::talk::{End, Happening, Manner, Order, Patience};
+use super::trouble::Trouble;
+use crate::position::Epoch;
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// No hall sends longer lines.
+const MOST_BYTES: usize = 256 * 1024;
+/// When the kernel asks whether a silent line still lives, and gives it up.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+const DEAD_AFTER: Duration = Duration::from_secs(30);
+/// Notices that refuse what was said, and not another command.
+const REFUSALS: [&str; 7] =
+    ["bad_frame", "forbidden", "muted", "not_joined", "too_long", "unauthorized", "unavailable"];
+
+/// A line that is to be said.
+struct Say {
+    tag: u64,
+    text: String,
+    /// It is the last line of what was said under its tag.
+    last: bool,
+    sent: bool,
+}
+
+struct Talker {
+    manner: Manner,
+    orders: mpsc::UnboundedReceiver<Order>,
+    tell: mpsc::Sender<Happening>,
+    patience: Patience,
+    room: Option<String>,
+    says: VecDeque<Say>,
+    /// Commands that are sent as soon as there is a connection, or never.
+    commands: VecDeque<String>,
+}
+
+enum Ending {
+    Left,
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Ending {
+    fn from(trouble: Trouble) -> Self {
+        Ending::Trouble(trouble)
+    }
+}
+
+/// See [`super::talk::Talk::begin`].
+pub async fn talk(manner: Manner, orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::Sender<Happening>) {
+    let patience = Patience::new(&manner);
+    let (says, commands) = (VecDeque::new(), VecDeque::new());
+    let mut talker = Talker { manner, orders, tell, patience, room: None, says, commands };
+    let end = talker.until_it_is_over().await;
+    let _ = talker.tell.send(Happening::Over(end)).await;
+}
+
+impl Talker {
+    async fn until_it_is_over(&mut self) -> End {
+        loop {
+            let trouble = match self.connection().await {
+                Ending::Left => return End::Left,
+                Ending::Trouble(trouble) => trouble,
+            };
+            let Some(at) = self.patience.again(&trouble) else { return End::Trouble(trouble) };
+            if self.tell(Happening::Down(trouble)).await.is_err() || self.obey_until(sleep_until(at)).await.is_err() {
+                return End::Left;
+            }
+        }
+    }
+
+    async fn obey_until<T>(&mut self, awaited: impl Future<Output = T>) -> Result<T, Ending> {
+        tokio::pin!(awaited);
+        loop {
+            tokio::select! {
+                value = &mut awaited => return Ok(value),
+                order = self.orders.recv() => self.obey(order.unwrap_or(Order::Close))?,
+            }
+        }
+    }
+
+    async fn connection(&mut self) -> Ending {
+        let Manner { address, login, .. } = self.manner.clone();
+        let shown = address.to_string();
+        let opening = timeout(CONNECT_DEADLINE, open(&shown, address.place().host.as_str(), address.place().port));
+        let mut stream = match self.obey_until(opening).await {
+            Ok(Ok(Ok(stream))) => stream,
+            Ok(Ok(Err(trouble))) => return trouble.into(),
+            Ok(Err(_)) => return Trouble::TimedOut { address: shown }.into(),
+            Err(ending) => return ending,
+        };
+        self.commands = match greeting(&login, self.room.as_deref()) {
+            Ok(commands) => commands,
+            Err(trouble) => return trouble.into(),
+        };
+        let since = Instant::now();
+        let ending = match self.tell(Happening::AtTheLine).await {
+            Ok(()) => self.serve(&mut stream).await.err().unwrap_or(Ending::Left),
+            Err(ending) => ending,
+        };
+        self.patience.had(since.elapsed());
+        if self.fail_what_was_under_way().await.is_err() {
+            return Ending::Left;
+        }
+        ending
+    }
+
+    async fn serve(&mut self, stream: &mut TcpStream) -> Result<(), Ending> {
+        let (mut reader, mut writer) = stream.split();
+        let mut lines = Lines::default();
+        let mut buffer = [0; 8192];
+        loop {
+            while let Some(line) = self.next_line() {
+                let written = timeout(WRITE_DEADLINE, writer.write_all(format!("{line}\n").as_bytes())).await;
+                written.unwrap_or_else(|late| Err(late.into())).map_err(broke)?;
+            }
+            tokio::select! {
+                count = reader.read(&mut buffer) => match count.map_err(broke)? {
+                    0 => return Err(self.ended(&lines).into()),
+                    count => {
+                        for line in lines.take(&buffer[..count]) {
+                            self.hear(line).await?;
+                        }
+                    }
+                },
+                order = self.orders.recv() => match order {
+                    None | Some(Order::Close) => {
+                        let _ = writer.shutdown().await;
+                        return Ok(());
+                    }
+                    Some(order) => self.obey(order)?,
+                },
+            }
+        }
+    }
+
+    /// A command, or the oldest line that is to be said, if none is under way.
+    fn next_line(&mut self) -> Option<String> {
+        if let Some(command) = self.commands.pop_front() {
+            return Some(command);
+        }
+        let say = self.says.front_mut().filter(|say| !say.sent)?;
+        say.sent = true;
+        Some(if say.text.starts_with('/') { format!("/{}", say.text) } else { say.text.clone() })
+    }
+
+    fn obey(&mut self, order: Order) -> Result<(), Ending> {
+        match order {
+            Order::Join { room, .. } => {
+                self.commands.push_back(format!("/room {room}"));
+                self.room = Some(room);
+            }
+            Order::Say { text, tag, .. } => self.say(&text, tag),
+            Order::Who { .. } => self.commands.push_back("/who".into()),
+            Order::Rename { name } => {
+                self.commands.push_back(format!("/name {name}"));
+                self.manner.login.name = Some(name);
+            }
+            Order::Leave { .. } | Order::Typing { .. } | Order::History { .. } => {} // there is no such thing here
+            Order::Close => return Err(Ending::Left),
+        }
+        Ok(())
+    }
+
+    /// Each of its lines is a message here; the hall drops the same characters.
+    fn say(&mut self, text: &str, tag: u64) {
+        let text = text.replace(['\u{2028}', '\u{2029}'], "\n");
+        let clean = |line: &str| line.chars().filter(|c| !c.is_control() || *c == '\t').collect::<String>();
+        let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
+        let count = lines.len();
+        let says = lines.into_iter().zip(1..).map(|(text, n)| Say { tag, text, last: n == count, sent: false });
+        self.says.extend(says);
+    }
+
+    async fn hear(&mut self, line: String) -> Result<(), Ending> {
+        if let Some((code, words)) = line.strip_prefix("! ").map(|rest| rest.split_once(' ').unwrap_or((rest, ""))) {
+            let why = Refused { code: code.into(), words: words.into() };
+            if code == "unauthorized" && self.manner.login.token.is_some() && why.words.starts_with("log in first") {
+                return Ok(()); // that crossed with our own
+            }
+            if code == "unauthorized" {
+                return Err(Trouble::Unauthorized { words: why.words }.into());
+            }
+            let refuses = REFUSALS.contains(&code) && self.says.front().is_some_and(|say| say.sent);
+            if refuses && let Some(say) = self.says.pop_front() {
+                self.says.retain(|other| other.tag != say.tag);
+                let news = News::Failed { tag: say.tag, text: say.text, why };
+                return self.tell(Happening::News(news)).await;
+            }
+        } else if self.says.front().is_some_and(|say| say.sent && is_said_by_somebody(&line, &say.text)) {
+            self.accepted().await?;
+        }
+        self.tell(Happening::Line(line)).await
+    }
+
+    async fn accepted(&mut self) -> Result<(), Ending> {
+        let Some(say) = self.says.pop_front().filter(|say| say.last) else { return Ok(()) };
+        let room = self.room.clone().unwrap_or_default();
+        let accepted = Accepted { room, id: Uuid::nil(), epoch: Epoch::silent(), offset: 0 };
+        self.tell(Happening::News(News::Accepted { tag: say.tag, accepted })).await
+    }
+
+    /// What a door says last, where it says that it is full.
+    fn ended(&self, lines: &Lines) -> Trouble {
+        match lines.last.strip_prefix("! unavailable ") {
+            Some(words) => Trouble::Status {
+                address: self.manner.address.to_string(),
+                status: 503,
+                words: link::first_line(words),
+                retry_after: None,
+            },
+            None => Trouble::Broke { words: "the connection ended".into() },
+        }
+    }
+
+    async fn fail_what_was_under_way(&mut self) -> Result<(), Ending> {
+        let Some(say) = self.says.pop_front_if(|say| say.sent) else { return Ok(()) };
+        self.says.retain(|other| other.tag != say.tag);
+        let why = Refused { code: "lost".into(), words: "the line broke; it may have been said, or not".into() };
+        self.tell(Happening::News(News::Failed { tag: say.tag, text: say.text, why })).await
+    }
+
+    async fn tell(&self, happening: Happening) -> Result<(), Ending> {
+        self.tell.send(happening).await.map_err(|_| Ending::Left)
+    }
+}
+
+/// What is said first on a new line.
+fn greeting(login: &Login, room: Option<&str>) -> Result<VecDeque<String>, Trouble> {
+    let token = login.token.as_ref().map(link::Token::read).transpose()?;
+    let who = match (&login.name, token) {
+        (Some(name), Some(token)) => Some(format!("/login {name} {token}")),
+        (None, Some(token)) => Some(format!("/login {token}")),
+        (Some(name), None) => Some(format!("/name {name}")),
+        (None, None) => None,
+    };
+    Ok(who.into_iter().chain(room.map(|room| format!("/room {room}"))).collect())
+}
+
+async fn open(shown: &str, host: &str, port: u16) -> Result<TcpStream, Trouble> {
+    let unreachable = |error| Trouble::Unreachable { address: shown.into(), error };
+    let found = tokio::net::lookup_host((host, port)).await;
+    let addresses: Vec<_> = found.map_err(|_| Trouble::NoSuchHost { host: host.into() })?.collect();
+    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(unreachable)?;
+    let socket = SockRef::from(&stream);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    socket.set_tcp_keepalive(&keepalive).map_err(unreachable)?;
+    socket.set_tcp_user_timeout(Some(DEAD_AFTER)).map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    Ok(stream)
+}
+
+fn broke(error: std::io::Error) -> Ending {
+    Trouble::Broke { words: error.to_string() }.into()
+}
+
+/// Whether a line is `NAME:TEXT`, whoever that is.
+fn is_said_by_somebody(line: &str, text: &str) -> bool {
+    line.strip_suffix(text).is_some_and(|name| name.len() > 1 && name.ends_with(':'))
+}
+
+/// Finds lines in a stream of bytes.
+#[derive(Default)]
+struct Lines {
+    unfinished: Vec<u8>,
+    /// The newest line.
+    last: String,
+}
+
+impl Lines {
+    fn take(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut found = Vec::new();
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.unfinished.len() < MOST_BYTES {
+                self.unfinished.extend_from_slice(part);
+            }
+            if part.ends_with(b"\n") {
+                let line = String::from_utf8_lossy(&std::mem::take(&mut self.unfinished)).trim_end().to_owned();
+                self.last.clone_from(&line);
+                found.push(line);
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_however_they_arrive() {
+        let mut lines = Lines::default();
+        let found: Vec<String> = "a:大\r\nb:2\n".as_bytes().chunks(1).flat_map(|byte| lines.take(byte)).collect();
+        assert_eq!(found, ["a:大", "b:2"]);
+        let endless = vec![b'x'; 4 * MOST_BYTES];
+        assert!(lines.take(&endless).is_empty() && lines.unfinished.len() <= 2 * endless.len());
+    }
+
+    #[test]
+    fn what_comes_back_is_told_from_what_others_say() {
+        assert!(is_said_by_somebody("127.0.0.1:7:hi", "hi"));
+        assert!(is_said_by_somebody("zoe:a:b", "a:b"));
+        assert!(!is_said_by_somebody("zoe:hi there", "hi"));
+        assert!(!is_said_by_somebody(":hi", "hi") && !is_said_by_somebody("zoehi", "hi"));
+    }
+}

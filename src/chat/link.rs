@@ -1,0 +1,197 @@
+//! One connection to a hall: the handshake, TLS where it is wanted, and what can go wrong, as [`Trouble`].
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use hyper::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, handshake::client::Response};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use uuid::Uuid;
+
+use super::address::{Address, Place};
+use super::trouble::Trouble;
+use crate::protocol::SUBPROTOCOL;
+use crate::tls;
+
+/// From opening a socket to the end of the handshake.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// What the hall does not take for so long it will never take.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// No frame of a hall is longer.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+/// Of what a stranger answers.
+const MOST_WORDS: usize = 200;
+
+/// Who comes in.
+#[derive(Debug, Clone)]
+pub struct Login {
+    pub name: Option<String>,
+    pub key: Uuid,
+    pub token: Option<Token>,
+}
+
+#[derive(Clone)]
+pub enum Token {
+    Given(String),
+    /// Read before each attempt, so that it can be replaced by a fresh one.
+    In(PathBuf),
+}
+
+/// Without the secret.
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+impl Token {
+    /// # Errors
+    /// The file cannot be read, or holds nothing.
+    pub fn read(&self) -> Result<String, Trouble> {
+        let path = match self {
+            Token::Given(token) => return Ok(token.clone()),
+            Token::In(path) => path,
+        };
+        let trouble = |error| Trouble::NoToken { path: path.to_string_lossy().into_owned(), error };
+        let text = std::fs::read_to_string(path).map_err(trouble)?;
+        let token = text.trim();
+        let some = !token.is_empty() && token.len() <= 16 * 1024;
+        some.then(|| token.to_owned()).ok_or_else(|| trouble(io::Error::other("it holds no token")))
+    }
+}
+
+pub trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
+
+/// A WebSocket that speaks `townhall.v1`.
+pub struct Socket(WebSocketStream<Box<dyn Bytes>>);
+
+impl Socket {
+    /// # Errors
+    /// See [`Trouble`].
+    pub async fn open(address: &Address, login: &Login) -> Result<Socket, Trouble> {
+        let shown = address.to_string();
+        let token = login.token.as_ref().map(Token::read).transpose()?;
+        let opening = Self::shake_hands(address.place(), &shown, login, token.as_deref());
+        timeout(HANDSHAKE_DEADLINE, opening).await.unwrap_or(Err(Trouble::TimedOut { address: shown }))
+    }
+
+    async fn shake_hands(place: &Place, shown: &str, login: &Login, token: Option<&str>) -> Result<Socket, Trouble> {
+        let no_hall = |words: String| Trouble::NoHall { address: shown.into(), words };
+        let name = login.name.as_deref().map_or(String::new(), |name| format!("&name={}", encoded(name)));
+        let url = format!("ws://{}{}?key={}{name}", place.authority, place.path, login.key);
+        let mut request = url.into_client_request().map_err(|error| no_hall(error.to_string()))?;
+        let headers = request.headers_mut();
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        if let Some(token) = token {
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| Trouble::Unauthorized { words: "that is no token".into() })?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        let stream = connect(place, shown).await?;
+        let config = WebSocketConfig::default().max_message_size(Some(MOST_BYTES)).max_frame_size(Some(MOST_BYTES));
+        match client_async_with_config(request, stream, Some(config)).await {
+            Ok((socket, _)) => Ok(Socket(socket)),
+            Err(Error::Http(response)) => Err(status(shown, &response)),
+            Err(Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_))) => {
+                Err(no_hall("a WebSocket, and no hall".into()))
+            }
+            Err(Error::Io(error)) => Err(no_hall(error.to_string())),
+            Err(error) => Err(no_hall(error.to_string())),
+        }
+    }
+
+    /// The next text.
+    ///
+    /// # Errors
+    /// The connection is over. To be cancelled at any time.
+    pub async fn next(&mut self) -> Result<String, Trouble> {
+        loop {
+            match self.0.next().await {
+                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+                Some(Ok(Message::Close(frame))) => return Err(closed(frame)),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(Trouble::Broke { words: error.to_string() }),
+                None => return Err(Trouble::Broke { words: "the connection ended".into() }),
+            }
+        }
+    }
+
+    /// # Errors
+    /// The connection is over. Not to be cancelled: it ends by itself, and half a frame cannot be taken back.
+    pub async fn send(&mut self, text: String) -> Result<(), Trouble> {
+        let broke = |error: Error| Trouble::Broke { words: error.to_string() };
+        match timeout(WRITE_DEADLINE, self.0.send(Message::text(text))).await {
+            Ok(sent) => sent.map_err(broke),
+            Err(_) => Err(Trouble::Broke { words: "the hall takes nothing".into() }),
+        }
+    }
+
+    /// Says good-bye, and waits a moment for the answer.
+    pub async fn close(mut self) {
+        let goodbye = async {
+            let frame = CloseFrame { code: CloseCode::Normal, reason: "good-bye".into() };
+            if self.0.close(Some(frame)).await.is_ok() {
+                while let Some(Ok(_)) = self.0.next().await {}
+            }
+        };
+        let _ = timeout(Duration::from_secs(1), goodbye).await;
+    }
+}
+
+/// # Errors
+/// See [`Trouble`].
+pub async fn connect(place: &Place, shown: &str) -> Result<Box<dyn Bytes>, Trouble> {
+    let host = place.host.as_str();
+    let unreachable = |error| Trouble::Unreachable { address: shown.into(), error };
+    let found = tokio::net::lookup_host((host, place.port)).await;
+    let addresses: Vec<_> = found.map_err(|_| Trouble::NoSuchHost { host: host.into() })?.collect();
+    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    if !place.tls {
+        return Ok(Box::new(stream));
+    }
+    let trouble = |words: String| Trouble::Tls { host: host.into(), words };
+    let roots = tls::whom_this_machine_trusts().map_err(trouble)?;
+    let (connector, name) = tls::to(host, roots).ok_or_else(|| trouble("that is no name of a host".into()))?;
+    let stream = connector.connect(name, stream).await.map_err(|error| trouble(error.to_string()))?;
+    Ok(Box::new(stream))
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn status(address: &str, response: &Response) -> Trouble {
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let body = response.body().as_deref().unwrap_or_default();
+    Trouble::Status {
+        address: address.into(),
+        status: response.status().as_u16(),
+        words: first_line(&String::from_utf8_lossy(body)),
+        retry_after: seconds.map(|seconds: u64| Duration::from_secs(seconds.min(3600))),
+    }
+}
+
+fn closed(frame: Option<CloseFrame>) -> Trouble {
+    let (code, words) = frame.map_or((1005, String::new()), |frame| (frame.code.into(), first_line(&frame.reason)));
+    Trouble::Closed { code, words }
+}
+
+/// Of a stranger's words, what fits into a line.
+pub fn first_line(text: &str) -> String {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect()
+}

@@ -1,0 +1,82 @@
+//! Why there is no connection, and whether it makes sense to try again.
+
+use std::io;
+use std::time::Duration;
+
+use super::client::{Dead, Refused};
+
+#[derive(Debug)]
+pub enum Trouble {
+    /// Nobody is known by that name.
+    NoSuchHost {
+        host: String,
+    },
+    /// Nobody listens there, or the way there is closed.
+    Unreachable {
+        address: String,
+        error: io::Error,
+    },
+    Tls {
+        host: String,
+        words: String,
+    },
+    /// No answer in time.
+    TimedOut {
+        address: String,
+    },
+    /// The handshake was answered with another status, and words.
+    Status {
+        address: String,
+        status: u16,
+        words: String,
+        retry_after: Option<Duration>,
+    },
+    /// What answers speaks something else.
+    NoHall {
+        address: String,
+        words: String,
+    },
+    /// The hall does not let us in: its words.
+    Unauthorized {
+        words: String,
+    },
+    /// The token's file cannot be read.
+    NoToken {
+        path: String,
+        error: io::Error,
+    },
+    /// What let us in is no longer valid, and we have nothing else.
+    Expired,
+    /// The hall closed the connection.
+    Closed {
+        code: u16,
+        words: String,
+    },
+    Refused(Refused),
+    /// The line broke.
+    Broke {
+        words: String,
+    },
+    Dead(Dead),
+}
+
+impl Trouble {
+    /// Whether trying again may help.
+    pub fn passes(&self) -> bool {
+        match self {
+            Trouble::Status { status, .. } => matches!(status, 429 | 500..=599),
+            Trouble::Closed { code, .. } => !(4000..4100).contains(code),
+            Trouble::Refused(refused) => refused.code == "unavailable",
+            Trouble::Unauthorized { .. } | Trouble::Expired => false,
+            _ => true,
+        }
+    }
+
+    /// When the hall said that it makes sense again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Trouble::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
