@@ -663,9 +663,10 @@ impl Client {
     fn forget(&mut self, room: &str, why: &Refused) {
         self.rooms.retain(|known| known.name != room);
         self.orders.retain(|order| order.room() != room);
-        let (given_up, kept) = std::mem::take(&mut self.pending).into_iter().partition(|say| say.room == room);
+        let (given_up, kept): (VecDeque<Say>, _) =
+            std::mem::take(&mut self.pending).into_iter().partition(|say| say.room == room);
         self.pending = kept;
-        for say in VecDeque::<Say>::from(given_up) {
+        for say in given_up {
             self.fail(say, why);
         }
     }
