@@ -33,6 +33,7 @@ pub mod redis;
 pub mod secrets;
 mod socket;
 mod still;
+mod terminal;
 
 use std::future::Future;
 use std::time::Duration;
@@ -52,6 +53,7 @@ pub use plain::Plain;
 pub use redis::{Certificates, Cluster, RedisServer, Sentinel};
 pub use socket::Refusal;
 pub use still::Still;
+pub use terminal::{Seen, Terminal};
 
 /// How long anything may take before a test fails: far more than anything takes, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
