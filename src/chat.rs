@@ -9,11 +9,13 @@ pub mod frames;
 mod line_door;
 mod link;
 mod pace;
+mod paper;
 pub mod pipe;
 mod roster;
 pub mod screen;
 pub mod talk;
 mod trouble;
+mod visit;
 pub mod words;
 
 use std::io::{self, IsTerminal, Write};
@@ -29,7 +31,9 @@ use self::address::Address;
 use self::link::{Login, Token};
 use self::pipe::{Outcome, Pipe};
 use self::talk::{Manner, Talk};
+use self::visit::Ended;
 use self::words::Language;
+use crate::protocol::DEFAULT_LAST;
 
 /// Said or heard as wanted.
 const WELL: u8 = 0;
@@ -66,12 +70,24 @@ pub struct Plan {
 /// There is no runtime to be had.
 pub fn run(plan: Plan) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let code = runtime.block_on(through_pipes(plan))?;
+    let code = runtime
+        .block_on(async { if plan.is_a_visit() { at_a_terminal(plan).await } else { through_pipes(plan).await } })?;
     runtime.shutdown_background(); // a thread may sit in a read that never ends
     Ok(ExitCode::from(code))
 }
 
 impl Plan {
+    /// Whether somebody sits there: who asks for lines or JSON wants no prompt.
+    fn is_a_visit(&self) -> bool {
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+        terminal && !dumb && !self.follow && !self.json
+    }
+
+    fn has_token(&self) -> bool {
+        self.token.is_some() || self.token_file.is_some()
+    }
+
     fn manner(&self, follow: bool) -> Manner {
         let token = self.token.clone().map(Token::Given);
         let token = token.or_else(|| self.token_file.clone().map(Token::In));
@@ -98,6 +114,25 @@ impl Plan {
     }
 }
 
+/// A prompt, and what is said above it.
+async fn at_a_terminal(plan: Plan) -> io::Result<u8> {
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let wishes = visit::Wishes {
+        room: plan.room.clone(),
+        last: plan.last.unwrap_or(DEFAULT_LAST),
+        language: Language::of_environment(),
+        has_token: plan.has_token(),
+        colours: !no_colour,
+        has_events: matches!(plan.address, Address::Socket(_)),
+    };
+    let manner = Manner { lists: true, ..plan.manner(true) };
+    Ok(match visit::visit(wishes, Talk::begin(manner)).await? {
+        Ended::Well => WELL,
+        Ended::NotWell => NOT_WELL,
+        Ended::Terminated => TERMINATED,
+    })
+}
+
 /// Between other programs. The keyboard is no input: who listens in the background must not be stopped for it.
 async fn through_pipes(plan: Plan) -> io::Result<u8> {
     let keyboard = io::stdin().is_terminal();
@@ -107,7 +142,7 @@ async fn through_pipes(plan: Plan) -> io::Result<u8> {
         follow: plan.follow || keyboard,
         json: plan.json,
         language: Language::of_environment(),
-        has_token: plan.token.is_some() || plan.token_file.is_some(),
+        has_token: plan.has_token(),
     };
     let language = wishes.language;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

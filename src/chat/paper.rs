@@ -1,0 +1,137 @@
+//! How a message looks on a terminal: when, who, what.
+//!
+//! Whatever comes from outside is cleaned of all that a terminal obeys. Only a message has its time at the very left, and each
+//! line of a text after the first is indented, so no text can pass for another one's message.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use super::frames::Message;
+
+const INDENT: &str = "      ";
+/// Readable on light and dark, and none of them red: that is for what went wrong.
+const NAMES: [u8; 6] = [32, 33, 34, 35, 36, 95];
+
+pub struct Paper {
+    colours: bool,
+    zone: TimeZone,
+    /// Of the last message.
+    day: Option<Date>,
+}
+
+impl Paper {
+    pub fn new(colours: bool) -> Self {
+        Paper { colours, zone: TimeZone::system(), day: None }
+    }
+
+    /// A message, after the day where that is another one than that of the message before.
+    pub fn message(&mut self, message: &Message, own: bool, with_room: bool) -> String {
+        let (day, time) = self.time(message.at);
+        let today = Timestamp::now().to_zoned_datetime(self.zone.clone()).date();
+        let before = self.day.replace(day).unwrap_or(today);
+        let heading = if before == day { String::new() } else { format!("{}\n", self.dim(&format!("— {day}"))) };
+        let room = if with_room {
+            format!("{} ", self.dim(&format!("#{}", self.clean(&message.room))))
+        } else {
+            String::new()
+        };
+        format!("{heading}{} {room}{}", self.dim(&time), self.said(message, own))
+    }
+
+    /// The same out of a history: with its day, and none of what is remembered is touched.
+    pub fn older(&self, message: &Message) -> String {
+        let (day, time) = self.time(message.at);
+        format!("{} {}", self.dim(&format!("{day} {time}")), self.said(message, false))
+    }
+
+    fn said(&self, message: &Message, own: bool) -> String {
+        let name = self.clean(&message.from.name);
+        let colour = message.from.id.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let name = match own {
+            true => self.sgr("1", &name),
+            false => self.sgr(&NAMES[colour % NAMES.len()].to_string(), &name),
+        };
+        let text = self.clean(&message.text).replace('\n', &format!("\n{INDENT}"));
+        format!("{name}: {text}")
+    }
+
+    /// A line of the line door, with the time at which it came.
+    pub fn line(&self, line: &str) -> String {
+        let (_, time) = self.time(Timestamp::now().as_millisecond());
+        let line = self.clean(line);
+        let line = if line.starts_with("! ") { self.dim(&line) } else { line };
+        format!("{} {line}", self.dim(&time))
+    }
+
+    fn time(&self, at_ms: i64) -> (Date, String) {
+        let at = Timestamp::from_millisecond(at_ms).unwrap_or_default().to_zoned_datetime(self.zone.clone());
+        (at.date(), at.strftime("%H:%M").to_string())
+    }
+
+    pub fn dim(&self, lines: &str) -> String {
+        let lines: Vec<String> = lines.lines().map(|line| self.sgr("2", line)).collect();
+        lines.join("\n")
+    }
+
+    pub fn alarm(&self, line: &str) -> String {
+        self.sgr("31", line)
+    }
+
+    fn sgr(&self, code: &str, text: &str) -> String {
+        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Without what a terminal obeys, and what turns the direction of what follows.
+    pub fn clean(&self, text: &str) -> String {
+        let text = text.replace("\r\n", "\n").replace('\t', "    ");
+        text.chars().filter(|c| *c == '\n' || !(c.is_control() || turns(*c))).collect()
+    }
+}
+
+/// Embeddings, overrides and isolates (UAX #9), and what breaks lines elsewhere.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}' | '\u{2029}')
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::chat::frames::User;
+
+    fn message(at: i64, name: &str, text: &str) -> Message {
+        let from = User { id: "a".into(), name: name.into() };
+        Message { room: "ops".into(), offset: 1, at, id: Uuid::nil(), from, text: text.into() }
+    }
+
+    fn paper(colours: bool) -> Paper {
+        Paper { zone: TimeZone::UTC, ..Paper::new(colours) }
+    }
+
+    const NOON: i64 = 1_795_521_600_000;
+
+    #[test]
+    fn a_message_has_its_day_once_its_time_and_who_said_it() {
+        let mut paper = paper(false);
+        let day = "— 2026-11-24\n";
+        assert_eq!(paper.message(&message(NOON, "zoe", "大家好"), false, false), format!("{day}12:00 zoe: 大家好"));
+        assert_eq!(paper.message(&message(NOON + 60_000, "zoe", "a\nb"), false, true), "12:01 #ops zoe: a\n      b");
+        assert_eq!(paper.older(&message(NOON, "zoe", "a")), "2026-11-24 12:00 zoe: a");
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_comes_through() {
+        let hostile = message(NOON, "z\x1b[2Joe\u{202e}", "a\x1b]0;x\x07\u{9b}31m\r\x08b\u{2066}\u{7f}\tc");
+        let mut paper = paper(false);
+        paper.day = Some(Date::constant(2026, 11, 24));
+        assert_eq!(paper.message(&hostile, false, false), "12:00 z[2Joe: a]0;x31mb    c");
+    }
+
+    #[test]
+    fn colours_are_asked_for() {
+        assert!(paper(true).older(&message(NOON, "zoe", "a")).contains("\x1b["));
+        assert!(!paper(false).older(&message(NOON, "zoe", "a")).contains('\x1b'));
+    }
+}
