@@ -19,6 +19,7 @@
 
 mod browser;
 mod bystanders;
+mod chat;
 mod crowd;
 mod cut;
 mod faithful;
@@ -39,6 +40,7 @@ use std::time::Duration;
 
 pub use browser::{Chromium, Person};
 pub use bystanders::Bystanders;
+pub use chat::{Chat, Chatted};
 pub use crowd::Crowd;
 pub use cut::Cut;
 pub use faithful::Faithful;
