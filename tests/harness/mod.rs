@@ -19,7 +19,6 @@
 
 mod browser;
 mod bystanders;
-mod chat;
 mod crowd;
 mod cut;
 mod faithful;
@@ -40,7 +39,6 @@ use std::time::Duration;
 
 pub use browser::{Chromium, Person};
 pub use bystanders::Bystanders;
-pub use chat::{Chat, Chatted};
 pub use crowd::Crowd;
 pub use cut::Cut;
 pub use faithful::Faithful;

@@ -1,6 +1,8 @@
 //! `townhall chat` between pipes: what is piped in is said once and in order, what is said comes out, and whatever goes wrong is
 //! a line for people and a code for scripts.
 
+mod piped;
+
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
@@ -12,7 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-use crate::harness::{Certificates, Chat, Cut, Json, Line, Nginx, NginxKind, Node, RedisServer, wait_until};
+use crate::harness::{Certificates, Cut, Json, Line, Nginx, NginxKind, Node, RedisServer, wait_until};
+
+use self::piped::Chat;
 
 fn url(node: &Node) -> String {
     format!("http://{}", node.http())

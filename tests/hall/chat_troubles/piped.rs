@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use tempfile::NamedTempFile;
 
-use super::wait_until;
+use crate::harness::wait_until;
 
 /// A running `townhall chat`; killed when dropped. What it writes is kept in files, so it never waits for us.
 pub struct Chat {
