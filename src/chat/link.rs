@@ -190,11 +190,14 @@ fn encoded(text: &str) -> String {
 
 fn status(address: &str, response: &Response) -> Trouble {
     let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let body = response.body().as_deref().unwrap_or_default();
+    let body = String::from_utf8_lossy(response.body().as_deref().unwrap_or_default());
+    // What is written for browsers is nothing to read here.
+    let page = body.trim_start().starts_with('<') || body.trim().is_empty();
+    let reason = response.status().canonical_reason().unwrap_or_default();
     Trouble::Status {
         address: address.into(),
         status: response.status().as_u16(),
-        words: first_line(&String::from_utf8_lossy(body)),
+        words: first_line(if page { reason } else { &body }),
         retry_after: seconds.map(|seconds: u64| Duration::from_secs(seconds.min(3600))),
     }
 }

@@ -1,0 +1,572 @@
+//! `townhall chat` between pipes: what is piped in is said once and in order, what is said comes out, and whatever goes wrong is
+//! a line for people and a code for scripts.
+
+mod piped;
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+
+use crate::harness::{Certificates, Cut, Json, Line, Nginx, NginxKind, Node, RedisServer, wait_until};
+
+use self::piped::Chat;
+
+fn url(node: &Node) -> String {
+    format!("http://{}", node.http())
+}
+
+fn line_url(node: &Node) -> String {
+    format!("tcp://{}", node.tcp_addr())
+}
+
+/// The sample that counts the connections of the JSON door that were closed for this reason.
+fn closed(reason: &str) -> String {
+    format!(r#"townhall_connections_closed_total{{door="json",reason="{reason}"}}"#)
+}
+
+#[track_caller]
+fn assert_names(line: &str, words: &[&str]) {
+    for word in words {
+        assert!(line.contains(word), "no {word:?} in: {line}");
+    }
+}
+
+fn numbered(count: usize) -> String {
+    (1..=count).map(|number| format!("{number}\n")).collect()
+}
+
+/// What a follower prints of [`numbered`], said by zoe.
+fn heard(count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("zoe:{number}")).collect()
+}
+
+/// Waits until a follower has printed so many lines, however long, as long as it gets on.
+async fn follow_to(follower: &Chat, lines: usize) {
+    let mut printed = follower.stdout().lines().count();
+    while printed < lines {
+        printed = follower.prints((printed + 1).min(lines)).await.len();
+    }
+}
+
+#[tokio::test]
+async fn what_is_piped_in_is_accepted_before_it_ends_and_there_for_others() {
+    let node = Node::start(&[]).await;
+    let ended = Chat::run(&[&url(&node), "--room", "ops"], "hi").await;
+    assert_eq!(ended.printed(), Vec::<&str>::new());
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("ops").await;
+    ada.hear("ops", "hi").await;
+}
+
+#[tokio::test]
+async fn the_last_messages_are_printed_and_no_more() {
+    let node = Node::start(&["--rate", "0"]).await;
+    Chat::run(&[&url(&node), "--name", "zoe"], &numbered(12)).await.printed();
+    let last = Chat::run(&[&url(&node), "--last", "5"], "").await;
+    assert_eq!(last.printed(), heard(12)[7..]);
+    let all = Chat::run(&[&url(&node), "--last", "200"], "").await;
+    assert_eq!(all.printed(), heard(12));
+}
+
+#[tokio::test]
+async fn ten_thousand_lines_arrive_once_and_in_order_over_the_deaths_of_nodes() {
+    let redis = RedisServer::start();
+    let options = ["--rate", "0", "--redis", &redis.url()];
+    let mut nodes = Node::start_many(2, &options).await;
+    let watched = Node::start(&options).await;
+    let front = Nginx::start(&[nodes[0].port(), nodes[1].port()], NginxKind::RoundRobin).await;
+    let follower = Chat::start(&[&url(&watched), "--follow", "--last", "200"]);
+    wait_until("the follower is in", async || watched.metric(r#"townhall_connections{door="json"}"#).await == 1.0)
+        .await;
+    let mut sender = Chat::start(&[&format!("http://{}", front.http()), "--name", "zoe"]);
+    sender.feed(&numbered(10_000));
+    for death in 0..3 {
+        follow_to(&follower, 2000 * (death + 1)).await;
+        let (address, victim) = (nodes[death % 2].http().to_string(), &mut nodes[death % 2]);
+        victim.kill();
+        let again = [&["--listen", &address][..], &options].concat();
+        follow_to(&follower, 2000 * (death + 1) + 500).await;
+        nodes[death % 2] = Node::start(&again).await;
+    }
+    follow_to(&follower, 10_000).await;
+    let ended = sender.ended().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), ""), "{ended:?}");
+    assert!(ended.stderr.lines().all(|line| line.ends_with("; trying again")), "{ended:?}");
+    assert!(follower.stdout().lines().eq(heard(10_000)), "lost, twice or out of order");
+}
+
+#[tokio::test]
+async fn lines_wait_for_a_redis_that_hangs_or_dies_and_arrive_once() {
+    let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let node = Node::start(&["--rate", "0", "--redis", &redis.url()]).await;
+    let follower = Chat::start(&[&url(&node), "--follow", "--last", "200"]);
+    wait_until("the follower is in", async || node.metric(r#"townhall_connections{door="json"}"#).await == 1.0).await;
+    let mut sender = Chat::start(&[&url(&node), "--name", "zoe"]);
+    sender.feed(&numbered(1500));
+    follow_to(&follower, 300).await;
+    redis.pause();
+    wait_until("the node misses it", async || node.metric("townhall_broker_up").await == 0.0).await;
+    redis.resume();
+    follow_to(&follower, 700).await;
+    redis.kill();
+    wait_until("the node misses it", async || node.metric("townhall_broker_up").await == 0.0).await;
+    redis.restart();
+    follow_to(&follower, 1500).await;
+    assert_eq!(sender.ended().await.printed(), Vec::<&str>::new());
+    assert!(follower.stdout().lines().eq(heard(1500)), "lost, twice or out of order");
+}
+
+#[tokio::test]
+async fn a_follower_moves_with_a_node_that_leaves_and_misses_nothing() {
+    let redis = RedisServer::start();
+    let options = ["--rate", "0", "--drain", "3s", "--redis", &redis.url()];
+    let (east, west) = (Node::start(&options).await, Node::start(&options).await);
+    let front = Nginx::start(&[east.port(), west.port()], NginxKind::RoundRobin).await;
+    let follower = Chat::start(&[&format!("http://{}", front.http()), "--follow"]);
+    let on = async |node: &Node| node.metric(r#"townhall_connections{door="json"}"#).await;
+    wait_until("the follower is in", async || on(&east).await + on(&west).await == 1.0).await;
+    let (mut left, stays) = if on(&east).await == 1.0 { (east, west) } else { (west, east) };
+    let mut zoe = Json::connect(&stays.ws_url(), "?name=zoe").await;
+    zoe.join("lobby").await;
+    let mut said = 0;
+    left.terminate();
+    wait_until("the follower has moved", async || {
+        said += 1;
+        zoe.said("lobby", &said.to_string()).await;
+        on(&stays).await == 2.0
+    })
+    .await;
+    let printed = follower.prints(said).await;
+    assert_eq!(printed, heard(said));
+    left.wait_exit().await;
+    assert_eq!(follower.stderr(), "");
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_what_is_printed_gets_everything_once_although_the_hall_cuts_it() {
+    let node = Node::start(&["--rate", "0", "--write-timeout", "1s"]).await;
+    let mut slow = Command::new("sh");
+    let script = "\"$0\" chat \"$1\" --follow | { read first; read go <\"$2\"; echo \"$first\"; cat; }";
+    let gate = tempfile::TempDir::new().expect("a directory");
+    let fifo = gate.path().join("go");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let out = NamedTempFile::new().expect("a file");
+    slow.args(["-c", script, env!("CARGO_BIN_EXE_townhall"), &url(&node)]).arg(&fifo).env_clear();
+    slow.env("PATH", "/usr/bin:/bin").stdin(Stdio::piped()).stdout(out.reopen().expect("a file"));
+    let mut slow = slow.spawn().expect("sh");
+    wait_until("the follower is in", async || node.metric(r#"townhall_connections{door="json"}"#).await == 1.0).await;
+    let padding = "x".repeat(2000);
+    let lines: Vec<String> = (1..=10_000).map(|number| format!("{number} {padding}")).collect();
+    let mut zoe = Chat::start(&[&url(&node), "--name", "zoe"]);
+    zoe.feed(&(lines.join("\n") + "\n"));
+    wait_until("the hall has cut the follower", async || node.metric(&closed("too_slow")).await >= 1.0).await;
+    std::fs::write(&fifo, "go\n").expect("the gate opens");
+    let printed = || std::fs::read_to_string(out.path()).expect("its output").lines().count();
+    let mut count = 0;
+    while count < lines.len() {
+        wait_until(&format!("more than {count} lines were printed"), async || printed() > count).await;
+        count = printed();
+    }
+    let all = std::fs::read_to_string(out.path()).expect("its output");
+    assert!(all.lines().eq(lines.iter().map(|line| format!("zoe:{line}"))), "lost, twice or out of order");
+    drop(slow.stdin.take());
+    zoe.ended().await.printed();
+    drop(node);
+    let _ = (slow.kill(), slow.wait());
+}
+
+#[tokio::test]
+async fn a_script_follows_a_room_with_jq() {
+    let node = Node::start(&[]).await;
+    let script = r#""$0" chat "$1" --room ops --last 10 --follow --json |
+        jq --unbuffered -r 'select(.type == "message") | "\(.from.name) said \(.text)"' | head -2"#;
+    let mut jq = Command::new("sh");
+    jq.args(["-c", script, env!("CARGO_BIN_EXE_townhall"), &url(&node)]).env_clear().env("PATH", "/usr/bin:/bin");
+    jq.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut jq = jq.spawn().expect("the tests need `jq` (Debian's package jq)");
+    let sent = Chat::run(&[&url(&node), "--room", "ops", "--name", "zoe", "--json"], "a \"b\"\nc\n").await;
+    let accepted: Vec<Value> = sent.printed().iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let offsets: Vec<_> = accepted.iter().map(|it| (it["type"].as_str(), it["offset"].as_u64())).collect();
+    assert_eq!(offsets, [(Some("accepted"), Some(1)), (Some("accepted"), Some(2))]);
+    let stdin = jq.stdin.take();
+    let mut out = jq.stdout.take().expect("piped");
+    let read = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut out, &mut text).map(|_| text)
+    });
+    let text = crate::harness::patiently("two lines of jq", read).await.expect("a thread").expect("text");
+    assert_eq!(text, "zoe said a \"b\"\nzoe said c\n");
+    drop(stdin);
+    // Who prints to nobody ends as soon as it has something to print; and nobody panics or complains.
+    Chat::run(&[&url(&node), "--room", "ops"], "one more\nand more\n").await.printed();
+    drop(node);
+    let _ = (jq.kill(), jq.wait());
+}
+
+#[tokio::test]
+async fn a_line_that_is_refused_is_named_and_the_others_arrive() {
+    let node = Node::start(&["--rate", "0"]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    let input = format!("one\n{}\n\ntwo\n{}\nthree", "x".repeat(5000), "y".repeat(100_000));
+    for (language, words) in [("C", "line 2 was not sent"), ("zh_CN.UTF-8", "第 2 行未发送")] {
+        let ended = Chat::run_in(&[&url(&node)], &[("LC_ALL", language)], &input).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+        let complaints: Vec<&str> = ended.stderr.lines().collect();
+        assert_eq!(complaints.len(), 2, "{ended:?}");
+        assert_names(complaints[0], &[words, "4096"]);
+        assert_names(complaints[1], &["5", "65536"]);
+    }
+    ada.reach("lobby", 6).await;
+    assert_eq!(ada.texts("lobby"), ["one", "two", "three", "one", "two", "three"]);
+}
+
+#[tokio::test]
+async fn a_room_that_is_not_open_is_refused_at_both_doors_and_nothing_is_said_elsewhere() {
+    let node = Node::start(&["--rooms", "lobby"]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    for address in [url(&node), line_url(&node)] {
+        let ended = Chat::run(&[&address, "--room", "ops"], "for ops alone\n").await;
+        assert_names(ended.complaint(1), &["no way into ops", "not open to you"]);
+    }
+    Chat::run(&[&url(&node)], "the next\n").await.printed();
+    ada.reach("lobby", 1).await;
+    assert_eq!(ada.texts("lobby"), ["the next"]);
+}
+
+#[tokio::test]
+async fn a_hall_that_is_lost_is_told_with_the_line_that_was_under_way() {
+    let redis = RedisServer::start();
+    let mut node = Node::start(&["--redis", &redis.url()]).await;
+    redis.pause();
+    let mut chat = Chat::start(&[&url(&node), "--retry-for", "1s"]);
+    chat.say("first");
+    redis.resume();
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    ada.hear("lobby", "first").await;
+    redis.pause();
+    chat.say("second");
+    wait_until("the second is under way", async || node.metric("townhall_broker_up").await == 0.0).await;
+    node.kill();
+    let ended = chat.ended().await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let about: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("line 2")).collect();
+    assert_eq!(about, ["townhall: line 2 may not have been said"]);
+    redis.resume();
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_is_one_line_and_code_2() {
+    for (words, named) in [
+        (&["ftp://h"][..], &["URL", "ftp://h", "allowed"][..]),
+        (&["http://zoe:pw@h"], &["URL", "--name"]),
+        (&["--room", "No Room"], &["--room", "No Room", "allowed"]),
+        (&["--name", "a:b"], &["--name", "a:b", "allowed"]),
+        (&["--key", "hush"], &["--key", "uuidgen"]),
+        (&["--json", "tcp://h"], &["--json", "tcp://h", "allowed"]),
+        (&["--token", "hush-hush", "--token-file", "/nowhere"], &["--token-file", "--token"]),
+        (&["--last", "201"], &["--last", "200"]),
+        (&["--retry-for", "soon"], &["--retry-for", "soon"]),
+        (&["http://a", "http://b"], &["http://b"]),
+    ] {
+        let ended = Chat::run(words, "").await;
+        let line = ended.complaint(2);
+        assert_names(line, named);
+        assert!(!line.contains("hush") && !line.contains("pw"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_keeps_one_out_is_one_line_that_says_what_to_do() {
+    let jwt = ["--auth", "jwt", "--jwt-secret", "a secret of the issuer, and long enough for it"];
+    let guarded = Node::start(&jwt).await;
+    let node = Node::start(&[]).await;
+    let full = Node::start(&["--max-per-address", "1"]).await;
+    let _seat = Json::connect(&full.ws_url(), "").await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let stranger = stranger(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n\x1b[2Jpage\r\n").await;
+    let ssh = self::stranger(b"SSH-2.0-OpenSSH_9.2\r\n").await;
+    let of = |address: SocketAddr| format!("http://{address}");
+    let cases = [
+        (vec![url(&guarded)], &["--token"][..], "令牌"),
+        (vec![url(&guarded), "--token".into(), "no-token".into()], &["token", "fresh"], "令牌"),
+        (vec![url(&node), "--token-file".into(), "/nowhere".into()], &["/nowhere", "--token-file"], "令牌"),
+        (vec![url(&full)], &["--retry-for"], "--retry-for"),
+        (vec![line_url(&full)], &["--retry-for"], "--retry-for"),
+        (vec![of(node.ops_addr())], &["no hall", &node.ops_addr().to_string()], "没有大厅"),
+        (vec![of(free)], &[&free.to_string(), "refused"], "无法连接"),
+        (vec![format!("tcp://{free}")], &[&free.to_string(), "refused"], "无法连接"),
+        (vec!["http://nowhere.invalid".into()], &["nowhere.invalid"], "找不到主机"),
+        (vec![format!("https://{}", node.http())], &["TLS", "http://"], "TLS"),
+        (vec![of(stranger)], &["200"], "200"),
+        (vec![of(ssh)], &["no hall"], "不是大厅"),
+        (vec![of(node.tcp_addr())], &["no hall", "tcp://"], "tcp://"),
+        (vec![format!("tcp://{}", node.http())], &["lost"], "断开"),
+    ];
+    for (words, named, chinese) in &cases {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let ended = Chat::run(&words, "").await;
+        assert_names(ended.complaint(1), named);
+        let ended = Chat::run_in(&words, &[("LC_ALL", "zh_CN.UTF-8")], "").await;
+        assert_names(ended.complaint(1), &[chinese]);
+    }
+}
+
+#[tokio::test]
+async fn who_accepts_a_connection_and_says_nothing_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = silent.local_addr().expect("bound");
+    let ended = Chat::run(&[&format!("http://{address}")], "").await;
+    assert_names(ended.complaint(1), &["does not answer", &address.to_string()]);
+}
+
+/// A server of something else: says this to whoever has said something.
+async fn stranger(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = client.read(&mut [0; 4096]).await;
+                let _ = client.write_all(answer).await;
+                let _ = client.shutdown().await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_output_that_takes_nothing_is_one_line_and_code_1_and_one_that_nobody_reads_is_none() {
+    let node = Node::start(&[]).await;
+    Chat::run(&[&url(&node), "--name", "zoe"], "hello\n").await.printed();
+    for (script, code, complaints) in [
+        ("\"$0\" chat \"$1\" --last 5 </dev/null >/dev/full", 1, 1),
+        ("\"$0\" chat \"$1\" --last 5 </dev/null | head -c 1 >/dev/null", 0, 0),
+        ("{ \"$0\" chat \"$1\" --last 5 </dev/null; echo $? >&2; } 2>&1 >/dev/null | grep -qx 0", 0, 0),
+        ("\"$0\" chat \"$1\" --last 5 </dev/null 2>&- >/dev/full", 1, 0),
+        ("\"$0\" chat ftp://h </dev/null 2>/dev/full", 2, 0),
+        ("\"$0\" chat \"$1\" </tmp", 1, 1),
+    ] {
+        let words = ["-c", script, env!("CARGO_BIN_EXE_townhall"), &url(&node)];
+        let ended = Command::new("sh").args(words).env_clear().env("PATH", "/usr/bin:/bin").output().expect("sh");
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!((ended.status.code(), stderr.lines().count()), (Some(code), complaints), "{script}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn signals_end_it_with_their_codes_and_say_which_line_was_under_way() {
+    let redis = RedisServer::start();
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let follower = Chat::start(&[&url(&node), "--follow", "--last", "1", "--json"]);
+        follower.prints(1).await;
+        follower.signal(signal);
+        let ended = follower.ended().await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(code), ""));
+    }
+    let mut chat = Chat::start(&[&url(&node), "--json"]);
+    chat.say("first");
+    chat.prints(1).await;
+    redis.pause();
+    chat.say("second");
+    wait_until("the second is under way", async || node.metric("townhall_broker_up").await == 0.0).await;
+    chat.signal("INT");
+    let ended = chat.ended().await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(130), "townhall: line 2 may not have been said\n"));
+    redis.resume();
+}
+
+#[tokio::test]
+async fn a_token_that_expires_is_replaced_by_the_one_in_its_file() {
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    let secret = "a secret of the issuer, and long enough for it";
+    let node = Node::start(&["--auth", "jwt", "--jwt-secret", secret]).await;
+    let token = |seconds: u64| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        let claims = json!({"sub": "zoe", "exp": now + seconds});
+        encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).expect("a token")
+    };
+    let file = NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), token(3)).expect("written");
+    let mut chat = Chat::start(&[&url(&node), "--token-file", file.path().to_str().expect("a path"), "--json"]);
+    chat.say("before");
+    chat.prints(1).await;
+    std::fs::write(file.path(), token(3000)).expect("written");
+    wait_until("the token has expired", async || node.metric(&closed("token_expired")).await >= 1.0).await;
+    chat.say("after");
+    chat.end_input();
+    let ended = chat.ended().await;
+    assert_eq!(ended.printed().len(), 2, "{ended:?}");
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_who_is_trusted_and_nobody_else() {
+    let node = Node::start(&[]).await;
+    let certificates = Certificates::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let tls = format!(
+        "server {{ listen {free} ssl; ssl_certificate {}; ssl_certificate_key {};
+            location / {{ proxy_pass http://{}; proxy_http_version 1.1; proxy_set_header Host $http_host;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }} }}",
+        certificates.certificate.display(),
+        certificates.key.display(),
+        node.http()
+    );
+    let _front = Nginx::start_with(&[node.port()], NginxKind::RoundRobin, &tls).await;
+    let address = format!("wss://{free}/ws");
+    let refused = Chat::run(&[&address], "hi\n").await;
+    assert_names(refused.complaint(1), &["TLS", "SSL_CERT_FILE"]);
+    let plain = Chat::run(&[&format!("ws://{free}/ws")], "hi\n").await;
+    assert_names(plain.complaint(1), &["Bad Request"]); // and no HTML
+    let trusted = [("SSL_CERT_FILE", certificates.authority())];
+    Chat::run_in(&[&address], &trusted, "hi\n").await.printed();
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    ada.hear("lobby", "hi").await;
+}
+
+#[tokio::test]
+async fn at_the_line_door_what_comes_back_was_accepted_whatever_it_looks_like() {
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("ops").await;
+    let input = "hi  \n/x\n//y\na\tb \u{1}\n";
+    Chat::run(&[&line_url(&node), "--room", "ops", "--name", "zoe"], input).await.printed();
+    ada.reach("ops", 4).await;
+    assert_eq!(ada.texts("ops"), ["hi  ", "/x", "//y", "a\tb "]);
+    let ended = Chat::run(&[&line_url(&node), "--room", "ops"], "\u{7}\n").await;
+    assert_names(ended.complaint(1), &["line 1", "nothing"]);
+    let mut follower = Chat::start(&[&line_url(&node), "--room", "ops", "--follow", "--name", "bea"]);
+    follower.say("there");
+    ada.hear("ops", "there").await;
+    ada.said("ops", "hello").await;
+    wait_until("it is printed", async || follower.stdout().lines().any(|line| line == "ada:hello")).await;
+}
+
+#[tokio::test]
+async fn at_the_line_door_a_ticket_lets_in_and_a_wrong_one_is_one_line() {
+    let redis = RedisServer::start();
+    redis.must(&["SET", "ChatroomTokenada", "Zm9v-ticket", "EX", "300"]);
+    let node = Node::start(&["--auth", "ticket", "--ticket-redis", &redis.url()]).await;
+    let words = [&line_url(&node), "--name", "ada", "--token"];
+    Chat::run(&[&words[..], &["Zm9v-ticket"]].concat(), "hi\n").await.printed();
+    let refused = Chat::run(&[&words[..], &["YmFy-ticket"]].concat(), "hi\n").await;
+    let line = refused.complaint(1);
+    assert_names(line, &["token"]);
+    assert!(!line.contains("YmFy"), "{line}");
+    let without = Chat::run(&[&line_url(&node), "--name", "ada"], "hi\n").await;
+    assert_names(without.complaint(1), &["--token"]);
+}
+
+#[tokio::test]
+async fn at_the_line_door_a_line_that_was_under_way_is_reported_and_not_repeated() {
+    let node = Node::start(&[]).await;
+    let wire = Cut::in_front_of(node.tcp_addr()).await;
+    let mut ada = Line::connect(node.tcp_addr()).await;
+    let mut chat = Chat::start(&[&format!("tcp://{}", wire.address()), "--name", "zoe"]);
+    wire.swallow_next_with("zoe:first");
+    chat.say("first");
+    ada.until("zoe:first").await;
+    wait_until("the answer is lost", async || wire.has_swallowed()).await;
+    wire.cut();
+    chat.say("second");
+    ada.until("zoe:second").await;
+    chat.end_input();
+    let ended = chat.ended().await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.stderr.lines().filter(|line| line.contains("line 1")).count(), 1, "{ended:?}");
+}
+
+/// A hall that nobody should trust: lets in, takes the join, and then says this.
+async fn hostile(frames: Vec<Message>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let _ = entertain(client, frames.clone()).await;
+        }
+    });
+    address
+}
+
+#[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
+async fn entertain(client: TcpStream, frames: Vec<Message>) -> Option<()> {
+    let speaks = |_: &Request, mut response: Response| {
+        response.headers_mut().insert("Sec-WebSocket-Protocol", "townhall.v1".parse().expect("a header"));
+        Ok(response)
+    };
+    let mut socket = tokio_tungstenite::accept_hdr_async(client, speaks).await.ok()?;
+    let user = json!({"id": "me", "name": "\u{1b}]0;x\u{7}"});
+    let welcome = json!({"type": "welcome", "user": user, "beat": 0, "rooms": ["lobby"]});
+    socket.send(Message::text(welcome.to_string())).await.ok()?;
+    let join: Value = serde_json::from_str(socket.next().await?.ok()?.to_text().ok()?).ok()?;
+    let joined =
+        json!({"type": "joined", "room": "lobby", "epoch": "e", "offset": 9, "backlog": 9, "ref": join["ref"]});
+    socket.send(Message::text(joined.to_string())).await.ok()?;
+    for frame in frames {
+        socket.send(frame).await.ok()?;
+    }
+    while socket.next().await?.is_ok() {}
+    None
+}
+
+#[tokio::test]
+async fn nothing_that_a_hostile_hall_says_reaches_a_terminal_raw() {
+    let name = "\u{1b}[31mred\u{9b}2J\u{7f}";
+    let said = json!({"type": "message", "room": "lobby", "offset": 1, "at": 1,
+        "id": "51fd57b2-04fc-47fb-9a88-924d25cc52d9", "from": {"id": "i", "name": name}, "text": "a\u{9b}\u{7f}\u{1b}b\nc"});
+    let broken = said.to_string().replacen(',', ",\r\n\t", 3).replacen("\"offset\":1", "\"offset\":2", 1);
+    let deep = format!("{{\"type\":\"wave\",\"x\":{}{}}}", "[".repeat(50_000), "]".repeat(50_000));
+    let closed = json!({"type": "error", "code": "\u{1b}c", "message": "\u{9b}2J\u{1b}c"});
+    let goodbye =
+        tokio_tungstenite::tungstenite::protocol::CloseFrame { code: 4003.into(), reason: "\u{1b}[2Jgone".into() };
+    let frames = [said.to_string(), broken, deep, closed.to_string()].map(Message::text);
+    let frames = frames.into_iter().chain([Message::Close(Some(goodbye))]).collect();
+    let address = format!("http://{}", hostile(frames).await);
+    for words in [&[&address, "--follow"][..], &[&address, "--follow", "--json"]] {
+        let ended = Chat::run(words, "").await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stdout.contains("[31mred"), "{ended:?}");
+        let raw = |text: &str| text.chars().any(|c| c.is_control() && c != '\n');
+        assert!(!raw(&ended.stdout) && !raw(&ended.stderr), "{ended:?}");
+        assert_names(&ended.stderr, &["gone", "4003"]);
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+        if words.contains(&"--json") {
+            let frames: Result<Vec<Value>, _> = ended.stdout.lines().map(serde_json::from_str).collect();
+            assert_eq!(frames.expect("JSON")[2]["text"], said["text"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_frame_is_too_huge_too_wrong_or_too_early_for_it() {
+    let wrong = json!({"type": "message", "room": 7, "offset": "x"});
+    let huge = format!("{{\"type\":\"wave\",\"x\":\"{}\"}}", "x".repeat(8 << 20));
+    for frame in [wrong.to_string(), huge, "\u{1b}[2J".into()] {
+        let address = hostile(vec![Message::text(frame)]).await;
+        let ended = Chat::run(&[&format!("http://{address}"), "--retry-for", "1s"], "hi\n").await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+        assert!(!ended.stderr.contains("panicked") && !ended.stderr.contains('\u{1b}'), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn help_shows_every_option_and_no_secret_of_the_environment() {
+    let secrets = [("TOWNHALL_TOKEN", "hush-hush"), ("TOWNHALL_KEY", "hush-hush")];
+    let help = Chat::run_in(&["--help"], &secrets, "").await;
+    let text = help.printed().join("\n");
+    assert_names(&text, &["--room", "--follow", "--json", "--retry-for", "Exit codes", "TOWNHALL_TOKEN"]);
+    assert!(!text.contains("hush"), "{text}");
+}
