@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
 use tokio::sync::mpsc;
 
+use self::editor::Initial;
 use self::paint::{Paint, Phase, Size};
 use self::terminal::Mode;
 
@@ -148,6 +149,7 @@ struct Inner {
 struct KeysBefore {
     interrupted: bool,
     typing_told: Option<Instant>,
+    initial: Option<Initial>,
 }
 
 impl Inner {
@@ -205,11 +207,16 @@ impl Inner {
         self.paint().accept();
     }
 
-    fn accepted(&self) {
-        self.keys().typing_told = None;
+    /// The editor is done with a line: what the next one begins with, where Tab has ended it; otherwise it was entered.
+    fn accepted(&self) -> Initial {
+        let initial = self.keys().initial.take();
+        if initial.is_none() {
+            self.keys().typing_told = None;
+        }
         let mut paint = self.paint();
         terminal::write(paint.accepted());
         self.changed.notify_all();
+        initial.unwrap_or_default()
     }
 
     /// Ctrl-C on an empty line: whether it is the second one.

@@ -46,9 +46,11 @@ impl Terminal {
         for variable in &variables {
             begin.extend(["-e", variable]);
         }
-        begin.extend(["-e", "PS1=$ ", "-e", "LC_ALL=C.UTF-8", "-e", "ENV=", "sh"]);
+        begin.extend(["-e", "LC_ALL=C.UTF-8", "-e", "ENV=", "sh"]);
         begin.extend([";", "set", "-g", "status", "off", ";", "set", "-g", "escape-time", "0"]);
         terminal.tmux(&begin);
+        // Some shells have another prompt for root, whatever they are told before they start.
+        terminal.types("PS1='$ '; printf '\\033[H\\033[2J\\033[3J'\r");
         terminal
     }
 
@@ -96,9 +98,9 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p", "-J", "-S", "-"]).lines().map(|line| line.trim_end().into()).collect()
     }
 
-    /// With the sequences that make colours.
+    /// With the sequences that make colours, and the spaces at the rows' ends.
     pub fn coloured(&self) -> String {
-        self.tmux(&["capture-pane", "-p", "-e"])
+        self.tmux(&["capture-pane", "-p", "-e", "-N"])
     }
 
     /// Waits until the screen is such; `what` completes "waited in vain until …".

@@ -95,11 +95,7 @@ async fn the_status_changes_under_what_is_typed() {
     let mut chat = Running::start(20, 5).await;
     chat.types("abc");
     chat.tell(Order::Status("rust · 12 here · typing: ada".into()));
-    chat.shows(
-        &["rust · 12 here · ty…", "> abc"].map(|row| row.replace("ty…", "t…")).each_ref().map(String::as_str),
-        (5, 1),
-    )
-    .await;
+    chat.shows(&["rust · 12 here · t…", "> abc"], (5, 1)).await;
     chat.tell(Order::Status("offline\x1b[2J\nreally".into()));
     chat.shows(&["offline[2Jreally", "> abc"], (5, 1)).await;
 }
@@ -115,6 +111,5 @@ async fn colours_are_there_when_they_are_wanted() {
     coloured.print("\x1b[1mada\x1b[0m: hi");
     coloured.shows(&["ada: hi", "lobby", ">"], (2, 2)).await;
     let seen = coloured.terminal.coloured();
-    assert!(seen.contains("\x1b[7mlobby              \x1b[0m\n>") && seen.contains("\x1b[1mada"), "{seen:?}");
-    plain.tell(Order::Close);
+    assert!(seen.contains("\x1b[7mlobby              ") && seen.contains("\x1b[1mada"), "{seen:?}");
 }
