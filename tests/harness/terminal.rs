@@ -1,15 +1,16 @@
 //! A real terminal: tmux, with a server of its own that ends with it.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::{LOOK_AGAIN, PATIENCE};
 
 /// A terminal with a shell in it; gone when dropped.
 pub struct Terminal {
-    server: String,
+    /// With the server's socket.
+    directory: TempDir,
 }
 
 /// What a person sees.
@@ -37,9 +38,7 @@ impl Seen {
 impl Terminal {
     /// One of so many columns and rows, with a shell whose prompt is `$ ` and which knows these variables.
     pub fn open(columns: usize, rows: usize, variables: &[(&str, &str)]) -> Terminal {
-        static OPENED: AtomicU32 = AtomicU32::new(0);
-        let server = format!("townhall-{}-{}", std::process::id(), OPENED.fetch_add(1, Ordering::Relaxed));
-        let terminal = Terminal { server };
+        let terminal = Terminal { directory: tempfile::tempdir().expect("no directory for tmux") };
         let (columns, rows) = (columns.to_string(), rows.to_string());
         let mut begin = vec!["new-session", "-d", "-x", &columns, "-y", &rows];
         let variables: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -55,12 +54,17 @@ impl Terminal {
     }
 
     fn tmux(&self, arguments: &[&str]) -> String {
-        let mut tmux = Command::new("tmux");
-        tmux.args(["-u", "-L", &self.server, "-f", "/dev/null"]).args(arguments);
-        let output = tmux.env("LC_ALL", "C.UTF-8").env_remove("TMUX").output().expect("no tmux: see tests/setup");
+        let output = self.command().args(arguments).output().expect("no tmux: see tests/setup");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "tmux {arguments:?}: {errors}");
         String::from_utf8(output.stdout).expect("a screen that is not UTF-8")
+    }
+
+    fn command(&self) -> Command {
+        let mut tmux = Command::new("tmux");
+        tmux.arg("-u").arg("-S").arg(self.directory.path().join("tmux")).args(["-f", "/dev/null"]);
+        tmux.env("LC_ALL", "C.UTF-8").env_remove("TMUX");
+        tmux
     }
 
     /// Types these characters, as they are.
@@ -127,6 +131,6 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = Command::new("tmux").args(["-L", &self.server, "kill-server"]).output();
+        let _ = self.command().arg("kill-server").output();
     }
 }

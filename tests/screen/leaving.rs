@@ -111,7 +111,10 @@ async fn ctrl_z_gives_the_shell_its_terminal_and_fg_brings_the_line_back() {
     chat.until("the shell goes on", |seen| seen.text().last().is_some_and(|row| row == "$")).await;
     assert!(!chat.terminal.seen().rows.iter().any(|row| row.contains("lobby") || row.contains("half")));
     chat.print("zeno: while you were away");
-    chat.types("echo $((6*7))\rfg\r");
+    chat.types("echo $((6*7))\r");
+    let shell = ["42", "$"].map(String::from);
+    chat.until("the shell has answered", |seen| seen.text().ends_with(&shell)).await;
+    chat.types("fg\r");
     let end = ["zeno: while you were away", "lobby", "> half a"].map(String::from);
     let seen = chat.until("the line is back", |seen| seen.text().ends_with(&end)).await;
     assert_eq!(seen.text()[0], "ada: hello");

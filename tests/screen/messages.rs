@@ -102,7 +102,7 @@ async fn the_status_changes_under_what_is_typed() {
 
 #[tokio::test]
 async fn colours_are_there_when_they_are_wanted() {
-    let mut plain = Running::start(20, 5).await;
+    let plain = Running::start(20, 5).await;
     plain.types("a");
     plain.shows(&["lobby", "> a"], (3, 1)).await;
     assert!(!plain.terminal.coloured().contains('\x1b'));
