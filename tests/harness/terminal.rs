@@ -82,6 +82,13 @@ impl Terminal {
         self.tmux(&["set-buffer", "--", text, ";", "paste-buffer", "-p"]);
     }
 
+    /// Sends bytes, which may be anything.
+    pub fn sends(&self, bytes: &[u8]) {
+        let file = self.directory.path().join("bytes");
+        std::fs::write(&file, bytes).expect("cannot write");
+        self.tmux(&["load-buffer", file.to_str().expect("no UTF-8"), ";", "paste-buffer", "-r"]);
+    }
+
     /// Gives the window another size.
     pub fn resize(&self, columns: usize, rows: usize) {
         self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use townhall::chat::screen::{Input, Known, Looks, Screen};
@@ -26,6 +27,8 @@ pub enum Order {
     /// Whether what is typed is taken.
     Listen(bool),
     Close,
+    /// SIGINT, from itself.
+    Interrupt,
     /// Closes, prints and ends.
     Exit(String),
 }
@@ -99,6 +102,7 @@ fn obey(test: UnixStream, screen: Screen, mut inputs: tokio::sync::mpsc::Receive
                 screen.close();
                 tell(&test, &News::Closed);
             }
+            Order::Interrupt => kill_process(getpid(), Signal::INT).expect("no signal"),
             Order::Exit(last) => {
                 screen.close();
                 screen.print(&last);
