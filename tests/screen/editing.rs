@@ -128,7 +128,7 @@ async fn a_search_in_what_was_said_goes_on_while_messages_come_in() {
     chat.press(&["C-r"]);
     chat.types("fir");
     chat.shows(&["(reverse-i-search)`fir': the first one"], (29, 0)).await;
-    chat.print("ada: hello\nada: again");
+    chat.printed("ada: hello\nada: again");
     chat.types("s");
     let found = "(reverse-i-search)`firs': the first one";
     chat.shows(&["ada: hello", "ada: again", found], (30, 2)).await;
