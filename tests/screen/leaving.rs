@@ -1,5 +1,6 @@
 //! How it ends, and what it leaves behind.
 
+use crate::harness::Seen;
 use crate::program::{News, Order, Running};
 
 /// Where the shell goes on: its prompt below these rows, and it shows what is typed.
@@ -160,8 +161,8 @@ async fn coming_back_to_a_window_of_another_size_lays_the_line_out_anew() {
     chat.types("fg\r");
     let input = ["lobby", "> 012345678901234567890123456789", "01234567890123456789012345678901", "234567890123456789"];
     let end = input.map(String::from);
-    let seen = chat.until("the line is back", |seen| seen.text().ends_with(&end)).await;
-    assert_eq!(seen.cursor, (5, seen.text().len() - 2));
+    let back = |seen: &Seen| seen.text().ends_with(&end) && seen.cursor == (5, seen.text().len() - 2);
+    chat.until("the line is back", back).await;
     chat.types("!");
     chat.until("what is typed stands there", |seen| seen.text().last().is_some_and(|row| row == "1234567890123456789"))
         .await;

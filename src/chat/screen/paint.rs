@@ -290,10 +290,7 @@ impl Paint {
     fn paint_screen(&self, painted: &mut String, size: Size) {
         let ours = self.painted.end.row + 1;
         painted.push_str(ANEW);
-        for line in self.shown.tail(size.rows.saturating_sub(ours), size.columns) {
-            painted.push_str(line);
-            painted.push('\n');
-        }
+        painted.push_str(&self.shown.tail(size.rows.saturating_sub(ours), size.columns));
     }
 
     /// One row less than a column wide, so that it never wraps.
