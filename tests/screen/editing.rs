@@ -202,12 +202,13 @@ async fn what_is_typed_ahead_is_neither_lost_nor_echoed() {
     chat.shows(&["shut", "lobby", ">"], (2, 2)).await;
     let lines: Vec<String> = (0..50).map(|number| format!("line {number}")).collect();
     chat.types(&lines.iter().map(|line| format!("{line}\r")).collect::<String>());
-    chat.types("and then");
     chat.until("the editor waits", |seen| seen.text() == ["shut"]).await;
+    chat.types("more\rand then");
     chat.tell(Order::Listen(true));
     for line in lines {
         assert_eq!(chat.hears(), News::Line(line));
     }
+    assert_eq!(chat.hears(), News::Line("more".into()));
     chat.shows(&["shut", "lobby", "> and then"], (10, 2)).await;
 }
 
