@@ -114,6 +114,16 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p", "-e", "-N"])
     }
 
+    /// Whether what is typed is echoed, and a Ctrl-C ends the program.
+    pub fn is_cooked(&self) -> bool {
+        let tty = self.tmux(&["display-message", "-p", "#{pane_tty}"]);
+        let mode = Command::new("stty").args(["-a", "-F", tty.trim()]).output().expect("no stty");
+        let mode = String::from_utf8(mode.stdout).expect("no UTF-8");
+        let has = |word| mode.split_whitespace().any(|w| w == word);
+        assert!(has("echo") == has("isig") && has("echo") != has("-echo"), "half a mode: {mode}");
+        has("echo")
+    }
+
     /// Waits until the screen is such; `what` completes "waited in vain until …".
     pub async fn until(&self, what: &str, mut condition: impl FnMut(&Seen) -> bool) -> Seen {
         let end = Instant::now() + PATIENCE;

@@ -203,6 +203,7 @@ async fn what_is_typed_ahead_is_neither_lost_nor_echoed() {
     let lines: Vec<String> = (0..50).map(|number| format!("line {number}")).collect();
     chat.types(&lines.iter().map(|line| format!("{line}\r")).collect::<String>());
     chat.until("the editor waits", |seen| seen.text() == ["shut"]).await;
+    assert!(!chat.terminal.is_cooked());
     chat.types("more\rand then");
     chat.tell(Order::Listen(true));
     for line in lines {

@@ -8,6 +8,7 @@ async fn is_left(chat: &Running, rows: &[&str]) {
     let mut expected = rows.to_vec();
     expected.push("$");
     chat.shows(&expected, (2, rows.len())).await;
+    assert!(chat.terminal.is_cooked());
     chat.types("echo $((6*7))\r");
     expected.pop();
     expected.extend(["$ echo $((6*7))", "42", "$"]);
