@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, getpid, kill_current_process_group, kill_process};
 use tokio::sync::mpsc;
 
+use self::editor::Initial;
 use self::paint::{Paint, Phase, Size};
 use self::terminal::Mode;
 
@@ -29,8 +30,8 @@ const INPUTS: usize = 16;
 /// That somebody types is said once in so long.
 const TYPING_EVERY: Duration = Duration::from_secs(3);
 
-/// How long the editor may take from one state to the next, and a paint to be written, before the screen is closed all the same.
-const CHANGING: Duration = Duration::from_millis(200);
+/// How long the editor may take to stop, and a paint to be written, before the screen is closed all the same.
+const STOPPING: Duration = Duration::from_millis(500);
 const WRITTEN: Duration = Duration::from_millis(30);
 
 /// A stop that we asked for comes within this time, or not at all: whoever has no shell is not stopped.
@@ -148,6 +149,7 @@ struct Inner {
 struct KeysBefore {
     interrupted: bool,
     typing_told: Option<Instant>,
+    initial: Option<Initial>,
 }
 
 impl Inner {
@@ -166,7 +168,7 @@ impl Inner {
     /// The editor goes on to the next line, unless the screen was closed.
     fn starts(&self) -> bool {
         let mut paint = self.paint();
-        if paint.phase == Phase::Ended {
+        if paint.closing || paint.phase == Phase::Ended {
             return false;
         }
         paint.phase = Phase::Starting;
@@ -183,10 +185,16 @@ impl Inner {
         (changed, paint.phase != Phase::Accepted)
     }
 
+    /// What the editor paints. Does not come back once the screen is closed: the editor writes no more, and knows no other way to
+    /// be told so.
     fn prompt(&self, given: &str, size: Size, now: Instant) -> String {
         let painted = self.paint().prompt(given, size, now);
         self.changed.notify_all();
-        painted
+        painted.unwrap_or_else(|| {
+            loop {
+                thread::park();
+            }
+        })
     }
 
     /// Whether it is time to say that somebody types.
@@ -205,11 +213,16 @@ impl Inner {
         self.paint().accept();
     }
 
-    fn accepted(&self) {
-        self.keys().typing_told = None;
+    /// The editor is done with a line: what the next one begins with, where Tab has ended it; otherwise it was entered.
+    fn accepted(&self) -> Initial {
+        let initial = self.keys().initial.take();
+        if initial.is_none() {
+            self.keys().typing_told = None;
+        }
         let mut paint = self.paint();
         terminal::write(paint.accepted());
         self.changed.notify_all();
+        initial.unwrap_or_default()
     }
 
     /// Ctrl-C on an empty line: whether it is the second one.
@@ -224,7 +237,8 @@ impl Inner {
     /// The editor has ended and written a line break, from the end of the input where a signal ended it.
     fn left(&self, from_the_end: bool) {
         let mut paint = self.paint();
-        let further = if from_the_end { paint.end_of_input().row - paint.cursor().row } else { 0 };
+        let painted = paint.painted();
+        let further = if from_the_end { painted.end.row - painted.cursor.row } else { 0 };
         let last = paint.end(further + 1);
         terminal::write(&last);
         self.mode.give_back();
@@ -250,7 +264,8 @@ impl Inner {
         thread::sleep(STOPPED_WITHIN);
         self.mode.take_again();
         // The editor is about to clear the rows that it had: below what the shell has written there must be as many.
-        let (cursor, end) = (paint.cursor().row, paint.end_of_input().row);
+        let painted = paint.painted();
+        let (cursor, end) = (painted.cursor.row, painted.end.row);
         let mut rows = "\n".repeat(end);
         if end > cursor {
             rows.push_str(&format!("\x1b[{}A", end - cursor));
@@ -266,12 +281,19 @@ impl Inner {
             self.mode.give_back();
             return;
         }
-        let changing = |paint: &mut Paint| matches!(paint.phase, Phase::Starting | Phase::Accepted);
-        let waited = self.changed.wait_timeout_while(paint, CHANGING, changing);
+        // What the editor has begun to write must be written before we write, and nothing after it: it is stopped at its next
+        // paint, for which the doorbell rings.
+        paint.closing = true;
+        paint.stale = true;
+        self.changed.notify_all();
+        let writes = |paint: &mut Paint| matches!(paint.phase, Phase::Starting | Phase::Editing | Phase::Accepted);
+        let waited = self.changed.wait_timeout_while(paint, STOPPING, writes);
         paint = waited.unwrap_or_else(PoisonError::into_inner).0;
-        // A paint that was just made may not have been written yet; what is written now must come after it.
-        let written = paint.painted_at.map_or(Duration::ZERO, |at| WRITTEN.saturating_sub(at.elapsed()));
-        thread::sleep(written);
+        if paint.phase == Phase::Editing {
+            // During a search it hears no doorbell. If somebody types just now, what it painted is written in a moment.
+            let written = paint.painted_at.map_or(Duration::ZERO, |at| WRITTEN.saturating_sub(at.elapsed()));
+            thread::sleep(written);
+        }
         let last = paint.end(0);
         terminal::write(&last);
         self.mode.give_back();

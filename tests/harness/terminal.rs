@@ -1,15 +1,16 @@
 //! A real terminal: tmux, with a server of its own that ends with it.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::{LOOK_AGAIN, PATIENCE};
 
 /// A terminal with a shell in it; gone when dropped.
 pub struct Terminal {
-    server: String,
+    /// With the server's socket.
+    directory: TempDir,
 }
 
 /// What a person sees.
@@ -37,28 +38,33 @@ impl Seen {
 impl Terminal {
     /// One of so many columns and rows, with a shell whose prompt is `$ ` and which knows these variables.
     pub fn open(columns: usize, rows: usize, variables: &[(&str, &str)]) -> Terminal {
-        static OPENED: AtomicU32 = AtomicU32::new(0);
-        let server = format!("townhall-{}-{}", std::process::id(), OPENED.fetch_add(1, Ordering::Relaxed));
-        let terminal = Terminal { server };
+        let terminal = Terminal { directory: tempfile::tempdir().expect("no directory for tmux") };
         let (columns, rows) = (columns.to_string(), rows.to_string());
         let mut begin = vec!["new-session", "-d", "-x", &columns, "-y", &rows];
         let variables: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
         for variable in &variables {
             begin.extend(["-e", variable]);
         }
-        begin.extend(["-e", "PS1=$ ", "-e", "LC_ALL=C.UTF-8", "-e", "ENV=", "sh"]);
+        begin.extend(["-e", "LC_ALL=C.UTF-8", "-e", "ENV=", "sh"]);
         begin.extend([";", "set", "-g", "status", "off", ";", "set", "-g", "escape-time", "0"]);
         terminal.tmux(&begin);
+        // Some shells have another prompt for root, whatever they are told before they start.
+        terminal.types("PS1='$ '; printf '\\033[H\\033[2J\\033[3J'\r");
         terminal
     }
 
     fn tmux(&self, arguments: &[&str]) -> String {
-        let mut tmux = Command::new("tmux");
-        tmux.args(["-u", "-L", &self.server, "-f", "/dev/null"]).args(arguments);
-        let output = tmux.env("LC_ALL", "C.UTF-8").env_remove("TMUX").output().expect("no tmux: see tests/setup");
+        let output = self.command().args(arguments).output().expect("no tmux: see tests/setup");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "tmux {arguments:?}: {errors}");
         String::from_utf8(output.stdout).expect("a screen that is not UTF-8")
+    }
+
+    fn command(&self) -> Command {
+        let mut tmux = Command::new("tmux");
+        tmux.arg("-u").arg("-S").arg(self.directory.path().join("tmux")).args(["-f", "/dev/null"]);
+        tmux.env("LC_ALL", "C.UTF-8").env_remove("TMUX");
+        tmux
     }
 
     /// Types these characters, as they are.
@@ -96,9 +102,9 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p", "-J", "-S", "-"]).lines().map(|line| line.trim_end().into()).collect()
     }
 
-    /// With the sequences that make colours.
+    /// With the sequences that make colours, and the spaces at the rows' ends.
     pub fn coloured(&self) -> String {
-        self.tmux(&["capture-pane", "-p", "-e"])
+        self.tmux(&["capture-pane", "-p", "-e", "-N"])
     }
 
     /// Waits until the screen is such; `what` completes "waited in vain until …".
@@ -125,6 +131,6 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = Command::new("tmux").args(["-L", &self.server, "kill-server"]).output();
+        let _ = self.command().arg("kill-server").output();
     }
 }

@@ -136,7 +136,12 @@ impl Running {
         let socket: PathBuf = directory.path().join("socket");
         let listener = UnixListener::bind(&socket).expect("no socket");
         let program = std::env::current_exe().expect("no name");
-        let command = format!("{} --exact the_program --nocapture", program.display());
+        // A terminal that is not what it says it is, for those who want one.
+        let term = variables
+            .iter()
+            .find(|(name, _)| *name == "TERM_FOR_THE_PROGRAM")
+            .map(|(_, term)| format!("env TERM={term} "));
+        let command = format!("{}{} --exact the_program --nocapture", term.unwrap_or_default(), program.display());
         let mut all = vec![("P", command.as_str()), (SOCKET, socket.to_str().expect("no UTF-8"))];
         all.extend_from_slice(variables);
         let terminal = Terminal::open(columns, rows, &all);

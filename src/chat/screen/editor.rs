@@ -24,6 +24,19 @@ use super::complete::{Completion, complete};
 use super::paint::PROMPT;
 use super::{Inner, Input, terminal};
 
+/// What a line begins with, around the cursor.
+#[derive(Default)]
+pub struct Initial {
+    before: String,
+    behind: String,
+}
+
+impl Initial {
+    fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.behind.is_empty()
+    }
+}
+
 /// Lines of one's own that Up brings back.
 const HISTORY: usize = 200;
 
@@ -45,10 +58,14 @@ pub fn editor(inner: &Arc<Inner>, inputs: Sender<Input>) -> rustyline::Result<Li
 
 /// The editor's thread: lines until somebody leaves, or nobody listens any more.
 pub fn run(inner: &Inner, mut editor: LineEditor, inputs: &Sender<Input>) {
+    let mut initial = Initial::default();
     while inner.starts() {
-        match editor.readline(PROMPT) {
+        match editor.readline_with_initial(PROMPT, (&initial.before, &initial.behind)) {
             Ok(line) => {
-                inner.accepted();
+                initial = inner.accepted();
+                if !initial.is_empty() {
+                    continue;
+                }
                 let _ = editor.add_history_entry(line.as_str());
                 if !line.trim().is_empty() && inputs.blocking_send(Input::Line(line)).is_err() {
                     break;
@@ -156,11 +173,15 @@ impl Keys {
                 self.0.paint().queue(&all.join("  "));
                 Cmd::Repaint
             }
-            Completion::Replace { from, text } => {
-                // A movement by characters would be overruled by the editor's own repeat count.
-                let begin = line[..from].rfind('\n').map_or(0, |line_break| line_break + 1);
-                Cmd::Replace(Movement::BeginningOfLine, Some(format!("{}{text}", &line[begin..from])))
-            }
+            Completion::Replace { from, text } => match text.strip_prefix(&line[from..at]) {
+                Some(rest) => Cmd::Insert(1, rest.into()),
+                None => {
+                    // The editor has no command that leaves the cursor behind what it replaced: the line begins anew.
+                    let before = format!("{}{text}", &line[..from]);
+                    self.0.keys().initial = Some(Initial { before, behind: line[at..].into() });
+                    Cmd::AcceptLine
+                }
+            },
         }
     }
 }

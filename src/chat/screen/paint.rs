@@ -45,12 +45,23 @@ pub enum Phase {
     /// Enter was pressed. Our rows are cleared and where they began is kept by the terminal, because the editor moves its
     /// cursor about as if the input was there still.
     Accepted,
+    /// The editor wanted to paint while the screen closes, and is kept from it for good: it writes nothing any more.
+    Stopped { by_doorbell: bool },
     /// Nothing is painted any more; lines are written as they come.
     Ended,
 }
 
+/// Where things are on the screen, from the first of our rows on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Painted {
+    pub cursor: Place,
+    pub end: Place,
+}
+
 pub struct Paint {
     pub phase: Phase,
+    /// The editor is to be stopped.
+    pub closing: bool,
     waiting: Lines,
     /// Of the waiting ones, so many were dropped.
     dropped: usize,
@@ -65,6 +76,7 @@ pub struct Paint {
     size: Option<Size>,
     unsettled_until: Option<Instant>,
     pub painted_at: Option<Instant>,
+    painted: Painted,
     prompt_end: Place,
     line: String,
     at: usize,
@@ -74,6 +86,7 @@ impl Paint {
     pub fn new(looks: Looks) -> Self {
         Paint {
             phase: Phase::Away,
+            closing: false,
             waiting: Lines::bounded(WAITING.0, WAITING.1),
             dropped: 0,
             shown: Lines::bounded(SHOWN.0, SHOWN.1),
@@ -85,6 +98,7 @@ impl Paint {
             size: None,
             unsettled_until: None,
             painted_at: None,
+            painted: Painted::default(),
             prompt_end: Place::default(),
             line: String::new(),
             at: 0,
@@ -123,12 +137,17 @@ impl Paint {
         changed
     }
 
-    /// What is painted in place of `given`, the prompt that the editor believes in: [`PROMPT`], or that of a search.
-    pub fn prompt(&mut self, given: &str, size: Size, now: Instant) -> String {
+    /// What is painted in place of `given`, the prompt that the editor believes in: [`PROMPT`], or that of a search. `None`: the
+    /// editor is to be stopped before it writes.
+    pub fn prompt(&mut self, given: &str, size: Size, now: Instant) -> Option<String> {
         let by_doorbell = !std::mem::take(&mut self.edited);
         match self.phase {
-            Phase::Accepted => return KEEP_PLACE.into(),
-            Phase::Ended => return String::new(),
+            Phase::Accepted => return Some(KEEP_PLACE.into()),
+            Phase::Stopped { .. } | Phase::Ended => return None,
+            _ if self.closing => {
+                self.phase = Phase::Stopped { by_doorbell };
+                return None;
+            }
             Phase::Away | Phase::Starting | Phase::Editing => self.phase = Phase::Editing,
         }
         self.painted_at = Some(now);
@@ -144,7 +163,9 @@ impl Paint {
             painted.push_str("\x1b[A");
         }
         let fresh = self.drain();
-        if self.begins_anew(size, now) {
+        let anew = self.begins_anew(size, now);
+        self.painted = self.places(size);
+        if anew {
             self.paint_screen(&mut painted, size);
         } else {
             painted.push_str(&fresh);
@@ -155,13 +176,13 @@ impl Paint {
         } else {
             painted.push_str(given);
         }
-        painted
+        Some(painted)
     }
 
     /// What is painted in place of what is typed: no control characters, which the editor takes for characters of no width.
     pub fn input(&self, line: &str) -> String {
         match self.phase {
-            Phase::Accepted | Phase::Ended => String::new(),
+            Phase::Accepted => String::new(),
             _ => line.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect(),
         }
     }
@@ -176,17 +197,19 @@ impl Paint {
     /// The editor is done with an accepted line: to be written then.
     pub fn accepted(&mut self) -> &'static str {
         self.edit("", 0);
-        if self.phase != Phase::Accepted {
-            return "";
+        self.painted = Painted::default();
+        match std::mem::replace(&mut self.phase, Phase::Away) {
+            Phase::Accepted => BACK_TO_PLACE,
+            _ => "",
         }
-        self.phase = Phase::Away;
-        BACK_TO_PLACE
     }
 
-    /// Leaves the terminal to others: to be written then. `below` says how many rows below its place in the input the cursor is.
+    /// Leaves the terminal to others: to be written then. `below`: so many rows is the cursor below where it was painted.
     pub fn end(&mut self, below: usize) -> String {
         let mut last = match self.phase {
-            Phase::Editing => self.erase(below),
+            // Our rows are cleared, and one line break is written.
+            Phase::Stopped { by_doorbell: true } => String::from("\r\x1b[A\x1b[J"),
+            Phase::Editing | Phase::Stopped { .. } => self.erase(below),
             Phase::Accepted => BACK_TO_PLACE.into(),
             Phase::Away | Phase::Starting | Phase::Ended => String::new(),
         };
@@ -197,10 +220,15 @@ impl Paint {
 
     /// What erases our rows and leaves the cursor where they began.
     pub fn erase(&self, below: usize) -> String {
-        match self.cursor().row + below {
+        match self.painted.cursor.row + below {
             0 => String::from("\r\x1b[J"),
             rows => format!("\r\x1b[{rows}A\x1b[J"),
         }
+    }
+
+    /// What is on the screen.
+    pub fn painted(&self) -> Painted {
+        self.painted
     }
 
     /// The lines that wait, each with its line break; from now on they are shown.
@@ -223,19 +251,9 @@ impl Paint {
         self.shown.push(line);
     }
 
-    /// Where the cursor is, from the first of our rows on.
-    pub fn cursor(&self) -> Place {
-        self.place(self.line.get(..self.at).unwrap_or(&self.line))
-    }
-
-    /// Where the input ends.
-    pub fn end_of_input(&self) -> Place {
-        self.place(&self.line)
-    }
-
-    fn place(&self, text: &str) -> Place {
-        let columns = self.size.map_or(80, |size| size.columns);
-        self.prompt_end.after(&self.input(text), columns).wrapped(columns)
+    fn places(&self, size: Size) -> Painted {
+        let place = |text| self.prompt_end.after(&self.input(text), size.columns).wrapped(size.columns);
+        Painted { cursor: place(self.line.get(..self.at).unwrap_or(&self.line)), end: place(&self.line) }
     }
 
     /// When the width changes the terminal has laid out our rows in a way of its own, and the editor does not know it.
@@ -249,7 +267,7 @@ impl Paint {
     }
 
     fn paint_screen(&self, painted: &mut String, size: Size) {
-        let ours = self.end_of_input().row + 1;
+        let ours = self.painted.end.row + 1;
         painted.push_str(ANEW);
         for line in self.shown.tail(size.rows.saturating_sub(ours), size.columns) {
             painted.push_str(line);
@@ -284,7 +302,7 @@ mod tests {
 
     fn edited(paint: &mut Paint, line: &str) -> String {
         paint.edit(line, line.len());
-        paint.prompt(PROMPT, SIZE, Instant::now())
+        paint.prompt(PROMPT, SIZE, Instant::now()).expect("stopped")
     }
 
     #[test]
@@ -302,7 +320,7 @@ mod tests {
         edited(&mut paint, "a");
         paint.queue("one");
         assert!(paint.stale);
-        assert_eq!(paint.prompt(PROMPT, SIZE, Instant::now()), "\x1b[Aone\nlobby\n> ");
+        assert_eq!(paint.prompt(PROMPT, SIZE, Instant::now()).as_deref(), Some("\x1b[Aone\nlobby\n> "));
         assert!(!paint.stale);
     }
 
@@ -311,8 +329,8 @@ mod tests {
         let mut paint = paint();
         paint.queue("one");
         paint.edit("", 0);
-        assert_eq!(paint.prompt("(search): ", SIZE, Instant::now()), "one\n(search): ");
-        assert_eq!(paint.cursor(), Place { row: 0, column: 10 });
+        assert_eq!(paint.prompt("(search): ", SIZE, Instant::now()).as_deref(), Some("one\n(search): "));
+        assert_eq!(paint.painted().cursor, Place { row: 0, column: 10 });
     }
 
     #[test]
@@ -336,12 +354,12 @@ mod tests {
         let narrow = Size { columns: 10, rows: 6 };
         paint.queue("more than ten");
         paint.edit("123456789", 9);
-        let anew = format!("{ANEW}five\nmore than ten\nlobby\n> ");
+        let anew = Some(format!("{ANEW}five\nmore than ten\nlobby\n> "));
         assert_eq!(paint.prompt(PROMPT, narrow, begin), anew, "three rows are ours, three are left");
         paint.edit("123456789", 9);
         assert_eq!(paint.prompt(PROMPT, narrow, begin + UNSETTLED / 2), anew);
         paint.edit("123456789", 9);
-        assert_eq!(paint.prompt(PROMPT, narrow, begin + UNSETTLED), "lobby\n> ");
+        assert_eq!(paint.prompt(PROMPT, narrow, begin + UNSETTLED).as_deref(), Some("lobby\n> "));
     }
 
     #[test]
@@ -359,8 +377,27 @@ mod tests {
         edited(&mut paint, &"x".repeat(40));
         paint.queue("bye");
         assert_eq!(paint.end(0), "\r\x1b[3A\x1b[Jbye\n");
-        assert_eq!(edited(&mut paint, "late"), "");
+        assert_eq!(paint.prompt(PROMPT, SIZE, Instant::now()), None);
         assert_eq!(paint.end(0), "");
+    }
+
+    #[test]
+    fn the_editor_is_stopped_before_it_writes_and_what_it_has_painted_is_erased() {
+        let mut paint = paint();
+        edited(&mut paint, "a");
+        paint.closing = true;
+        paint.edit(&"x".repeat(40), 40);
+        assert_eq!(paint.prompt(PROMPT, SIZE, Instant::now()), None);
+        assert_eq!(paint.end(0), "\r\x1b[1A\x1b[J", "of the long line nothing was written");
+    }
+
+    #[test]
+    fn the_doorbell_s_line_break_is_taken_back_at_the_end_too() {
+        let mut paint = paint();
+        edited(&mut paint, &"x".repeat(40));
+        paint.closing = true;
+        assert_eq!(paint.prompt(PROMPT, SIZE, Instant::now()), None);
+        assert_eq!(paint.end(0), "\r\x1b[A\x1b[J");
     }
 
     #[test]
