@@ -266,7 +266,7 @@ impl Visit {
     fn enter(&mut self, name: &str) {
         if let Some(index) = self.rooms.iter().position(|room| room.name == name) {
             self.current = index;
-            return;
+            return self.know();
         }
         self.rooms.push(Room { name: name.into(), oldest: None, people: None, joined: false });
         self.current = self.rooms.len() - 1;
@@ -367,8 +367,7 @@ impl Visit {
             Happening::Down(trouble) => {
                 if !std::mem::replace(&mut self.offline, true) {
                     let why = words::trouble(self.wishes.language, &trouble, self.wishes.has_token);
-                    let again = self.wishes.language.pick("; reconnecting…", "；正在重新连接……");
-                    self.dim(&format!("{why}{again}"));
+                    self.notice(&format!("{why}; reconnecting…"), &format!("{why}；正在重新连接……"));
                 }
             }
             Happening::NotRenamed(why) => self.alarm(&words::refused(self.wishes.language, &why)),
@@ -471,7 +470,7 @@ impl Visit {
         let mut names: Vec<String> = names.iter().map(|name| self.paper.clean(name)).collect();
         names.sort();
         let more = count.saturating_sub(names.len() as u64);
-        let names = names.join(", ");
+        let names = names.join(self.wishes.language.pick(", ", "、"));
         let (english, chinese) = match more {
             0 => (format!("#{room}: {count} here: {names}"), format!("#{room}：{count} 人在此：{names}")),
             _ => (

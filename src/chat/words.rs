@@ -124,8 +124,8 @@ fn refused_handshake(language: Language, address: &str, status: u16, words: &str
             (format!("the hall does not let you in like that: {words}"), format!("大厅拒绝了这样的请求：{words}"))
         }
         404 => (
-            format!("there is no hall at {address}; its page has the address"),
-            format!("{address} 没有大厅；其页面的地址即是"),
+            format!("there is no hall at {address}; check what follows the host in the address"),
+            format!("{address} 没有大厅；请检查地址中主机之后的部分"),
         ),
         426 => (
             format!("something on the way to {address} passes no WebSockets on: {words}"),

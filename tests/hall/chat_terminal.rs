@@ -30,10 +30,12 @@ impl Visitor {
         visitor
     }
 
-    /// Starts it, after more variables, in an empty terminal and is in.
+    /// Starts it, after more variables, in an empty terminal and is in a room.
     async fn starts(&self, variables: &str, options: &str) {
         self.runs(variables, options);
-        self.0.until("the prompt is there", |seen| seen.text().last().is_some_and(|row| row == ">")).await;
+        let is_in = |status: &String| status.ends_with(" here") || status.ends_with(" 人在此");
+        let prompt = |seen: &Seen| matches!(seen.text(), [.., status, prompt] if is_in(status) && prompt == ">");
+        self.0.until("the prompt is there", prompt).await;
     }
 
     /// Starts it, and has its exit code said.

@@ -112,7 +112,9 @@ async fn a_fresh_token_in_the_file_keeps_one_in_and_none_ends_it() {
 
     let goes = Visitor::at(200, 16, &node.ws_url());
     goes.starts("", &format!("--token {}", token(3))).await;
-    goes.ended(&["connected!", "— #lobby as Zoe", "TODO", "(1)"]).await;
+    let expired = "townhall: the token has expired; \
+                   start again with a fresh one (--token-file is read again for each connection)";
+    goes.ended(&["connected!", "— #lobby as Zoe", expired, "(1)"]).await;
     wait_until("it has come again", async || node.log().matches("4101").count() >= 2).await;
     stays.enters("still here");
     ada.hear("lobby", "still here").await;
@@ -132,5 +134,7 @@ async fn a_ticket_lets_in_whom_it_is_for() {
     zoe.enters("quit");
     zoe.ended(&["(0)"]).await;
     zoe.runs("", "--name ada --token a-ticket-for-zoe");
-    zoe.ended(&["TODO", "(1)"]).await;
+    let line = "townhall: the hall does not accept this token (the ticket is not this name's, or no longer valid); \
+                get a fresh one, or see --token, --token-file and --name";
+    zoe.ended(&[line, "(1)"]).await;
 }

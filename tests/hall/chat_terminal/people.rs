@@ -104,7 +104,7 @@ async fn a_whole_visit_in_chinese() {
     zoe.shows(&[&rows[..], &["#lobby · 2 人在此 · 小明 正在输入……", ">"]].concat(), 2).await;
     ada.said("lobby", "在吗").await;
     zoe.enters("/who");
-    rows.extend(["12:00 小明: 在吗", "— #lobby：2 人在此：小明, 左伊"]);
+    rows.extend(["12:00 小明: 在吗", "— #lobby：2 人在此：小明、左伊"]);
     zoe.shows(&[&rows[..], &["#lobby · 2 人在此", ">"]].concat(), 2).await;
     zoe.enters("/history");
     rows.push("— 没有更早的消息了");
