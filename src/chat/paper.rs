@@ -142,8 +142,14 @@ mod tests {
     fn a_message_has_its_day_once_its_time_and_who_said_it() {
         let mut paper = paper(false);
         let day = "— 2026-11-24\n";
-        assert_eq!(paper.message(&message(NOON, "zoe", "大家好"), Whose::Another, false), format!("{day}12:00 zoe: 大家好"));
-        assert_eq!(paper.message(&message(NOON + 60_000, "zoe", "a\nb"), Whose::Mine, true), "12:01 #ops zoe: a\n      b");
+        assert_eq!(
+            paper.message(&message(NOON, "zoe", "大家好"), Whose::Another, false),
+            format!("{day}12:00 zoe: 大家好")
+        );
+        assert_eq!(
+            paper.message(&message(NOON + 60_000, "zoe", "a\nb"), Whose::Mine, true),
+            "12:01 #ops zoe: a\n      b"
+        );
         assert_eq!(paper.older(&message(NOON, "zoe", "a")), "2026-11-24 12:00 zoe: a");
     }
 

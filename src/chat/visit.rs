@@ -389,7 +389,13 @@ impl Visit {
             News::Said { message, own, .. } => {
                 self.typing.retain(|(room, name, _)| *room != message.room || *name != message.from.name);
                 let called = self.name.as_ref().is_some_and(|name| paper::calls(&message.text, name));
-                let whose = if own { Whose::Mine } else if called { Whose::ToMe } else { Whose::Another };
+                let whose = if own {
+                    Whose::Mine
+                } else if called {
+                    Whose::ToMe
+                } else {
+                    Whose::Another
+                };
                 let shown = self.paper.message(&message, whose, self.rooms.len() > 1);
                 self.print(&shown);
                 if let Some(room) = self.room(&message.room) {

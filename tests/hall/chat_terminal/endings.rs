@@ -115,7 +115,11 @@ async fn a_fresh_token_in_the_file_keeps_one_in_and_none_ends_it() {
     let expired = "townhall: the token has expired; \
                    start again with a fresh one (--token-file is read again for each connection)";
     goes.ended(&["connected!", "— #lobby as Zoe", expired, "(1)"]).await;
-    wait_until("it has come again", async || node.log().matches("4101").count() >= 2).await;
+    wait_until("it has come again", async || {
+        let opened = node.metric("townhall_connections_opened_total{door=\"json\"}").await;
+        opened == 4.0 && node.metric("townhall_connections{door=\"json\"}").await == 2.0
+    })
+    .await;
     stays.enters("still here");
     ada.hear("lobby", "still here").await;
     stays.shows(&[&rows[..], &["12:00 Zoe: still here", "#lobby · 2 here", ">"]].concat(), 2).await;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Visitor;
-use crate::harness::{Json, Node};
+use crate::harness::{Json, Node, wait_until};
 
 #[tokio::test]
 async fn who_comes_in_sees_what_was_said_before_who_is_here_and_who_types() {
@@ -26,7 +26,12 @@ async fn who_comes_in_sees_what_was_said_before_who_is_here_and_who_types() {
     zoe.types("hello ");
     ada.until_type("typing").await;
     zoe.types("ad");
-    zoe.press(&["Tab"]);
+    // Who is here is known a moment after one has come in; until then there is nothing to complete.
+    wait_until("the name is completed", async || {
+        zoe.press(&["Tab"]);
+        zoe.0.seen().text().last().is_some_and(|row| row == "> hello ada")
+    })
+    .await;
     zoe.shows(&[&before[..], &["#lobby · 2 here", "> hello ada"]].concat(), 12).await;
     zoe.press(&["Enter"]);
     ada.hear("lobby", "hello ada ").await;

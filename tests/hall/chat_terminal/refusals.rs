@@ -34,7 +34,8 @@ async fn where_nobody_listens_is_told_in_one_line() {
     node.kill();
     let zoe = Visitor::at(200, 16, &web);
     for address in [&web, &door] {
-        let line = format!("{address} cannot be reached (Connection refused); is the hall running there, on that port?");
+        let line =
+            format!("{address} cannot be reached (Connection refused); is the hall running there, on that port?");
         told(&zoe, "", address, &line, 1).await;
     }
     let line = format!("无法连接 {web}（Connection refused）；大厅在该地址和端口上运行吗？");
@@ -68,7 +69,8 @@ async fn a_full_hall_is_told_in_one_line() {
     let line = "the hall takes nobody in just now: the hall is full; come again in a moment; \
                 try again in 2s, or wait for it with --retry-for 5m";
     told(&zoe, "", "", line, 1).await;
-    let line = "大厅暂时不接受新连接：the hall is full; come again in a moment；请在 2s 后重试，或用 --retry-for 5m 等待";
+    let line =
+        "大厅暂时不接受新连接：the hall is full; come again in a moment；请在 2s 后重试，或用 --retry-for 5m 等待";
     told(&zoe, "LC_ALL=zh", "", line, 1).await;
 }
 

@@ -125,7 +125,13 @@ async fn a_window_becomes_narrow_and_wide_while_a_long_line_is_typed_and_message
     zoe.types(line);
     zoe.0.resize(30, 16);
     ada.said("lobby", "narrow").await;
-    let rows = ["12:00 ada: narrow", "#lobby · 2 here", "> a long line that goes on and", " on until it needs a second ro", "w"];
+    let rows = [
+        "12:00 ada: narrow",
+        "#lobby · 2 here",
+        "> a long line that goes on and",
+        " on until it needs a second ro",
+        "w",
+    ];
     zoe.ends_with(&rows, 1).await;
     zoe.0.resize(70, 16);
     ada.said("lobby", "wide").await;
@@ -161,7 +167,11 @@ async fn through_the_line_door_one_is_called_hears_goes_elsewhere_and_comes_back
     zoe.enters("renamed");
     nc.until("Zoë:renamed").await;
     wire.cut();
-    zoe.ends_with(&["— reconnected; what was said meanwhile is not known here", "12:00 ! name you are Zoë", "", ">"], 2).await;
+    zoe.ends_with(
+        &["— reconnected; what was said meanwhile is not known here", "12:00 ! name you are Zoë", "", ">"],
+        2,
+    )
+    .await;
     zoe.enters("/join tea");
     zoe.enters("tea?");
     zoe.ends_with(&["12:00 Zoë:tea?", "#tea", ">"], 2).await;
