@@ -29,6 +29,8 @@ const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// Notices that refuse what was said, and not another command.
 const REFUSALS: [&str; 7] =
     ["bad_frame", "forbidden", "muted", "not_joined", "too_long", "unauthorized", "unavailable"];
+/// Notices that refuse a `/room`; the last two only for now.
+const NO_WAY_IN: [&str; 4] = ["bad_room", "forbidden", "rate_limited", "unavailable"];
 
 /// A line that is to be said.
 struct Say {
@@ -45,6 +47,8 @@ struct Talker {
     tell: mpsc::Sender<Happening>,
     patience: Patience,
     room: Option<String>,
+    /// A `/room` is not answered yet. Nothing is said before: who is refused stays where he was, and others would hear it.
+    moving: bool,
     says: VecDeque<Say>,
     /// Commands that are sent as soon as there is a connection, or never.
     commands: VecDeque<String>,
@@ -65,7 +69,7 @@ impl From<Trouble> for Ending {
 pub async fn talk(manner: Manner, orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::Sender<Happening>) {
     let patience = Patience::new(&manner);
     let (says, commands) = (VecDeque::new(), VecDeque::new());
-    let mut talker = Talker { manner, orders, tell, patience, room: None, says, commands };
+    let mut talker = Talker { manner, orders, tell, patience, room: None, moving: false, says, commands };
     let end = talker.until_it_is_over().await;
     let _ = talker.tell.send(Happening::Over(end)).await;
 }
@@ -89,7 +93,7 @@ impl Talker {
         loop {
             tokio::select! {
                 value = &mut awaited => return Ok(value),
-                order = self.orders.recv() => self.obey(order.unwrap_or(Order::Close))?,
+                order = self.orders.recv() => self.obey(order.unwrap_or(Order::Close)).await?,
             }
         }
     }
@@ -108,6 +112,7 @@ impl Talker {
             Ok(commands) => commands,
             Err(trouble) => return trouble.into(),
         };
+        self.moving = self.room.is_some();
         let since = Instant::now();
         let ending = match self.tell(Happening::AtTheLine).await {
             Ok(()) => self.serve(&mut stream).await.err().unwrap_or(Ending::Left),
@@ -143,7 +148,7 @@ impl Talker {
                         let _ = writer.shutdown().await;
                         return Ok(());
                     }
-                    Some(order) => self.obey(order)?,
+                    Some(order) => self.obey(order).await?,
                 },
             }
         }
@@ -154,18 +159,18 @@ impl Talker {
         if let Some(command) = self.commands.pop_front() {
             return Some(command);
         }
-        let say = self.says.front_mut().filter(|say| !say.sent)?;
+        let say = self.says.front_mut().filter(|say| !say.sent && !self.moving)?;
         say.sent = true;
         Some(if say.text.starts_with('/') { format!("/{}", say.text) } else { say.text.clone() })
     }
 
-    fn obey(&mut self, order: Order) -> Result<(), Ending> {
+    async fn obey(&mut self, order: Order) -> Result<(), Ending> {
         match order {
             Order::Join { room, .. } => {
                 self.commands.push_back(format!("/room {room}"));
-                self.room = Some(room);
+                (self.room, self.moving) = (Some(room), true);
             }
-            Order::Say { text, tag, .. } => self.say(&text, tag),
+            Order::Say { text, tag, .. } => self.say(&text, tag).await?,
             Order::Who { .. } => self.commands.push_back("/who".into()),
             Order::Rename { name } => {
                 self.commands.push_back(format!("/name {name}"));
@@ -177,14 +182,19 @@ impl Talker {
         Ok(())
     }
 
-    /// Each of its lines is a message here; the hall drops the same characters.
-    fn say(&mut self, text: &str, tag: u64) {
+    /// Each of its lines is a message here; the hall drops the same characters, and says nothing to a line without others.
+    async fn say(&mut self, text: &str, tag: u64) -> Result<(), Ending> {
         let text = text.replace(['\u{2028}', '\u{2029}'], "\n");
         let clean = |line: &str| line.chars().filter(|c| !c.is_control() || *c == '\t').collect::<String>();
         let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
         let count = lines.len();
+        if count == 0 {
+            let why = Refused { code: "bad_frame".into(), words: "there is nothing in it that can be said".into() };
+            return self.tell(Happening::News(News::Failed { tag, text, why })).await;
+        }
         let says = lines.into_iter().zip(1..).map(|(text, n)| Say { tag, text, last: n == count, sent: false });
         self.says.extend(says);
+        Ok(())
     }
 
     async fn hear(&mut self, line: String) -> Result<(), Ending> {
@@ -196,6 +206,10 @@ impl Talker {
             if code == "unauthorized" {
                 return Err(Trouble::Unauthorized { words: why.words }.into());
             }
+            if self.moving && NO_WAY_IN.contains(&code) {
+                return self.no_way_in(why).await;
+            }
+            self.moving &= code != "room";
             let refuses = REFUSALS.contains(&code) && self.says.front().is_some_and(|say| say.sent);
             if refuses && let Some(say) = self.says.pop_front() {
                 self.says.retain(|other| other.tag != say.tag);
@@ -206,6 +220,16 @@ impl Talker {
             self.accepted().await?;
         }
         self.tell(Happening::Line(line)).await
+    }
+
+    /// For now is another matter than for good.
+    async fn no_way_in(&mut self, why: Refused) -> Result<(), Ending> {
+        if matches!(why.code.as_str(), "rate_limited" | "unavailable") {
+            return Err(Trouble::Refused(Refused { code: "unavailable".into(), ..why }).into());
+        }
+        self.moving = false;
+        let room = self.room.take().unwrap_or_default();
+        self.tell(Happening::News(News::Closed { room, why })).await
     }
 
     async fn accepted(&mut self) -> Result<(), Ending> {
@@ -290,7 +314,9 @@ impl Lines {
                 self.unfinished.extend_from_slice(part);
             }
             if part.ends_with(b"\n") {
-                let line = String::from_utf8_lossy(&std::mem::take(&mut self.unfinished)).trim_end().to_owned();
+                let line = String::from_utf8_lossy(&std::mem::take(&mut self.unfinished)).into_owned();
+                // Blanks at its end are somebody's text, and by that we know our own again.
+                let line = line.trim_end_matches(['\r', '\n']).to_owned();
                 self.last.clone_from(&line);
                 found.push(line);
             }

@@ -15,6 +15,8 @@ use super::frames::{Accepted, Message};
 use super::talk::{End, Happening, Order, Talk};
 use super::words::{self, Language};
 
+/// A log was cut off or replaced: what follows is what there is of it, and some of that may have been printed before.
+const NOT_RECOVERED: &str = "! gap messages may be lost here, or come again";
 /// A longer line is refused; no hall takes one.
 const MOST_BYTES: usize = 64 * 1024;
 
@@ -63,6 +65,8 @@ pub struct Pipe<'a, R, W> {
     lines: u64,
     /// What came, and was not printed yet.
     frame: Option<String>,
+    /// What keeps us from the hall, as it was told; an outage of an hour is one line.
+    told: Option<String>,
 }
 
 impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
@@ -78,6 +82,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
             line: Vec::new(),
             lines: 0,
             frame: None,
+            told: None,
         }
     }
 
@@ -93,7 +98,10 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
                     Some(happening) => self.take(happening).await?,
                     None => break,
                 },
-                line = next_line(&mut self.input, &mut self.line), if reads => self.say(line?).await?,
+                line = next_line(&mut self.input, &mut self.line), if reads => {
+                    let line = line.map_err(|error| io::Error::other(format!("the input cannot be read: {error}")))?;
+                    self.say(line).await?;
+                }
             }
         }
         self.leave().await
@@ -169,7 +177,11 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
             }
             Happening::Down(trouble) => {
                 let again = language.pick("; trying again", "；正在重试");
-                complain(&format!("{}{again}", words::trouble(language, &trouble, has_token)));
+                let line = format!("{}{again}", words::trouble(language, &trouble, has_token));
+                if self.told.as_ref() != Some(&line) {
+                    complain(&line);
+                    self.told = Some(line);
+                }
             }
             Happening::Over(end) => {
                 self.outcome.lost = true;
@@ -193,16 +205,21 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
             }
             News::Said { .. } if !self.prints_messages() => self.frame = None,
             News::Said { .. } => return self.print_frame().await,
-            News::Lost { count, .. } if self.prints_messages() && !self.wishes.json => {
+            News::Lost { .. } if self.prints_messages() && self.wishes.json => return self.print_frame().await,
+            News::Lost { count, .. } if self.prints_messages() => {
                 return self.print(&format!("! gap {count} messages lost")).await;
             }
+            News::Joined { recovered: Some(false), .. } if self.wishes.follow && !self.wishes.json => {
+                return self.print(NOT_RECOVERED).await;
+            }
             News::Welcome { rooms, .. } => {
+                self.told = None;
                 let room = self.room.get_or_insert_with(|| rooms.first().cloned().unwrap_or_else(|| "lobby".into()));
                 self.talk.order(Order::Join { room: room.clone(), last: self.wishes.last });
             }
             News::CaughtUp { .. } => self.ready = true,
             News::Closed { room, why } => {
-                self.outcome.lost = true;
+                (self.outcome.lost, self.outcome.under_way) = (true, None);
                 let language = self.wishes.language;
                 let no_way = language.pick(format!("no way into {room}"), format!("无法进入 {room}"));
                 complain(&format!("{no_way}: {}", words::refused(language, &why)));
@@ -227,7 +244,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
     async fn accepted(&mut self, accepted: &Accepted) -> io::Result<()> {
         self.outcome.under_way = None;
         self.outcome.accepted += 1;
-        self.frame = self.frame.take().filter(|frame| !frame.contains("\"accepted\""));
+        self.frame = None; // the hall's own, or its message, which was printed
         if !self.wishes.json {
             return Ok(());
         }
@@ -248,7 +265,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
                 self.output = None;
                 Ok(())
             }
-            written => written,
+            written => written.map_err(|error| io::Error::other(format!("the output cannot be written: {error}"))),
         }
     }
 }
@@ -288,9 +305,18 @@ fn visible(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
 }
 
-/// JSON may have line breaks between its parts.
+/// The same JSON: without the line breaks that may stand between its parts, and with those control characters escaped that
+/// JSON takes as they are within a text (DEL and C1), but a terminal obeys.
 fn one_line(frame: &str) -> String {
-    frame.replace(['\n', '\r'], " ")
+    let mut line = String::with_capacity(frame.len());
+    for c in frame.chars() {
+        match c {
+            '\0'..' ' => line.push(' '),
+            c if c.is_control() => line.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 fn quiet(result: io::Result<()>) -> io::Result<()> {
