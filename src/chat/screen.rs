@@ -46,7 +46,7 @@ pub struct Looks {
     pub skipped: fn(usize) -> String,
 }
 
-/// What the person at the terminal does.
+/// What the person at the terminal does. Whoever takes these never waits long: keys wait with them, Ctrl-C, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// Enter; not blank. A paste of several lines is one of these, with line breaks in it.
@@ -223,6 +223,17 @@ impl Inner {
         terminal::write(paint.accepted());
         self.changed.notify_all();
         initial.unwrap_or_default()
+    }
+
+    /// The editor gave up, and is to begin anew with this.
+    fn stumbled(&self) -> Initial {
+        let mut paint = self.paint();
+        let (line, at) = paint.line();
+        let (before, behind) = line.split_at_checked(at).unwrap_or((line, ""));
+        let initial = Initial { before: before.into(), behind: behind.into() };
+        terminal::write(&paint.stumbled());
+        self.changed.notify_all();
+        initial
     }
 
     /// Ctrl-C on an empty line: whether it is the second one.

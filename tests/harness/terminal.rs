@@ -82,6 +82,13 @@ impl Terminal {
         self.tmux(&["set-buffer", "--", text, ";", "paste-buffer", "-p"]);
     }
 
+    /// Sends bytes, which may be anything.
+    pub fn sends(&self, bytes: &[u8]) {
+        let file = self.directory.path().join("bytes");
+        std::fs::write(&file, bytes).expect("cannot write");
+        self.tmux(&["load-buffer", file.to_str().expect("no UTF-8"), ";", "paste-buffer", "-r"]);
+    }
+
     /// Gives the window another size.
     pub fn resize(&self, columns: usize, rows: usize) {
         self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
@@ -115,6 +122,16 @@ impl Terminal {
     /// With the sequences that make colours, and the spaces at the rows' ends.
     pub fn coloured(&self) -> String {
         self.tmux(&["capture-pane", "-p", "-e", "-N"])
+    }
+
+    /// Whether what is typed is echoed, and a Ctrl-C ends the program.
+    pub fn is_cooked(&self) -> bool {
+        let tty = self.tmux(&["display-message", "-p", "#{pane_tty}"]);
+        let mode = Command::new("stty").args(["-a", "-F", tty.trim()]).output().expect("no stty");
+        let mode = String::from_utf8(mode.stdout).expect("no UTF-8");
+        let has = |word| mode.split_whitespace().any(|w| w == word);
+        assert!(has("echo") == has("isig") && has("echo") != has("-echo"), "half a mode: {mode}");
+        has("echo")
     }
 
     /// Waits until the screen is such; `what` completes "waited in vain until …".

@@ -128,7 +128,7 @@ async fn a_search_in_what_was_said_goes_on_while_messages_come_in() {
     chat.press(&["C-r"]);
     chat.types("fir");
     chat.shows(&["(reverse-i-search)`fir': the first one"], (29, 0)).await;
-    chat.print("ada: hello\nada: again");
+    chat.printed("ada: hello\nada: again");
     chat.types("s");
     let found = "(reverse-i-search)`firs': the first one";
     chat.shows(&["ada: hello", "ada: again", found], (30, 2)).await;
@@ -141,6 +141,42 @@ async fn a_search_in_what_was_said_goes_on_while_messages_come_in() {
     chat.press(&["Enter"]);
     assert_eq!(chat.hears(), News::Line("the second one".into()));
     chat.shows(&["ada: hello", "ada: again", "ada: done", "lobby", ">"], (2, 4)).await;
+}
+
+#[tokio::test]
+async fn a_search_that_an_unknown_key_has_ended_is_shown_until_the_next_key() {
+    let mut chat = Running::start(50, 8).await;
+    chat.types("said before\r");
+    assert_eq!(chat.hears(), News::Line("said before".into()));
+    chat.press(&["C-r"]);
+    chat.types("sa");
+    chat.shows(&["(reverse-i-search)`sa': said before"], (24, 0)).await;
+    chat.press(&["F5"]);
+    chat.print("ada: hello");
+    chat.shows(&["ada: hello", "(reverse-i-search)`sa': said before"], (24, 1)).await;
+    chat.press(&["End"]);
+    chat.print("ada: again");
+    chat.shows(&["ada: hello", "ada: again", "lobby", "> said before"], (13, 3)).await;
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_are_left_out() {
+    let mut chat = Running::start(20, 8).await;
+    chat.print("ada: hello");
+    chat.types("0123456789abcdefghijklmnopq");
+    chat.press(&["Left", "Left"]);
+    chat.shows(&["ada: hello", "lobby", "> 0123456789abcdefgh", "ijklmnopq"], (7, 3)).await;
+    // In one read, so that what follows is typed after the editor has stumbled.
+    chat.terminal.sends(b"-\xff");
+    chat.shows(&["ada: hello", "lobby", "> 0123456789abcdefgh", "ijklmno-pq"], (8, 3)).await;
+    chat.types("+");
+    chat.print("ada: again");
+    let rows = ["ada: hello", "ada: again", "lobby", "> 0123456789abcdefgh", "ijklmno-+pq"];
+    chat.shows(&rows, (9, 4)).await;
+    chat.press(&["C-v", "C-q"]);
+    chat.types("!\r");
+    assert_eq!(chat.hears(), News::Line("0123456789abcdefghijklmno-+!pq".into()));
+    chat.shows(&["ada: hello", "ada: again", "lobby", ">"], (2, 3)).await;
 }
 
 #[tokio::test]
@@ -166,12 +202,14 @@ async fn what_is_typed_ahead_is_neither_lost_nor_echoed() {
     chat.shows(&["shut", "lobby", ">"], (2, 2)).await;
     let lines: Vec<String> = (0..50).map(|number| format!("line {number}")).collect();
     chat.types(&lines.iter().map(|line| format!("{line}\r")).collect::<String>());
-    chat.types("and then");
     chat.until("the editor waits", |seen| seen.text() == ["shut"]).await;
+    assert!(!chat.terminal.is_cooked());
+    chat.types("more\rand then");
     chat.tell(Order::Listen(true));
     for line in lines {
         assert_eq!(chat.hears(), News::Line(line));
     }
+    assert_eq!(chat.hears(), News::Line("more".into()));
     chat.shows(&["shut", "lobby", "> and then"], (10, 2)).await;
 }
 

@@ -1,5 +1,6 @@
 //! How it ends, and what it leaves behind.
 
+use crate::harness::Seen;
 use crate::program::{News, Order, Running};
 
 /// Where the shell goes on: its prompt below these rows, and it shows what is typed.
@@ -7,6 +8,7 @@ async fn is_left(chat: &Running, rows: &[&str]) {
     let mut expected = rows.to_vec();
     expected.push("$");
     chat.shows(&expected, (2, rows.len())).await;
+    assert!(chat.terminal.is_cooked());
     chat.types("echo $((6*7))\r");
     expected.pop();
     expected.extend(["$ echo $((6*7))", "42", "$"]);
@@ -25,11 +27,14 @@ async fn ctrl_c_clears_the_line_then_asks_and_then_leaves() {
     chat.shows(&asked, (2, 3)).await;
     chat.types("x");
     chat.press(&["BSpace", "C-c"]);
-    chat.shows(&["ada: hello", "Ctrl-C again leaves", "Ctrl-C again leaves", "lobby", ">"], (2, 4)).await;
+    let hint = "Ctrl-C again leaves";
+    chat.shows(&["ada: hello", hint, hint, "lobby", ">"], (2, 4)).await;
+    chat.press(&["Enter", "C-c"]);
+    chat.shows(&["ada: hello", hint, hint, hint, "lobby", ">"], (2, 5)).await;
     chat.press(&["C-c"]);
     assert_eq!(chat.hears(), News::Leave);
     chat.tell(Order::Exit("bye".into()));
-    is_left(&chat, &["ada: hello", "Ctrl-C again leaves", "Ctrl-C again leaves", "bye"]).await;
+    is_left(&chat, &["ada: hello", hint, hint, hint, "bye"]).await;
 }
 
 #[tokio::test]
@@ -122,6 +127,62 @@ async fn ctrl_z_gives_the_shell_its_terminal_and_fg_brings_the_line_back() {
     assert_eq!(seen.cursor, (9, seen.text().len() - 1));
     chat.types("line\r");
     assert_eq!(chat.hears(), News::Line("half a line".into()));
+}
+
+/// A line of three rows with the cursor in the second, and a shell that has taken over from it.
+async fn stopped_in_the_middle_of_a_long_line() -> Running {
+    let chat = Running::start(30, 16).await;
+    chat.types(&"0123456789".repeat(8));
+    chat.press(&["Home"]);
+    chat.press(&["Right"; 35]);
+    let rows = ["lobby", "> 0123456789012345678901234567", "890123456789012345678901234567", "8901234567890123456789"];
+    chat.shows(&rows, (7, 2)).await;
+    chat.press(&["C-z"]);
+    chat.until("the shell goes on", |seen| seen.text().last().is_some_and(|row| row == "$")).await;
+    chat.types("echo $((6*7))\r");
+    let shell = ["42", "$"].map(String::from);
+    chat.until("the shell has answered", |seen| seen.text().ends_with(&shell)).await;
+    chat
+}
+
+#[tokio::test]
+async fn coming_back_in_the_middle_of_a_long_line_wipes_nothing_that_the_shell_wrote() {
+    let chat = stopped_in_the_middle_of_a_long_line().await;
+    chat.types("fg\r");
+    let input = ["lobby", "> 0123456789012345678901234567", "890123456789012345678901234567", "8901234567890123456789"];
+    let end = input.map(String::from);
+    let seen = chat.until("the line is back", |seen| seen.text().ends_with(&end)).await;
+    let above = &seen.text()[..seen.text().len() - 4];
+    // The shell says what it continues.
+    assert!(above.ends_with(&["42", "$ fg", "${P}"].map(String::from)), "{seen:?}");
+    assert_eq!(seen.cursor, (7, above.len() + 2));
+}
+
+#[tokio::test]
+async fn coming_back_to_a_window_of_another_size_lays_the_line_out_anew() {
+    let chat = stopped_in_the_middle_of_a_long_line().await;
+    chat.terminal.resize(32, 16);
+    chat.types("fg\r");
+    let input = ["lobby", "> 012345678901234567890123456789", "01234567890123456789012345678901", "234567890123456789"];
+    let end = input.map(String::from);
+    let back = |seen: &Seen| seen.text().ends_with(&end) && seen.cursor == (5, seen.text().len() - 2);
+    chat.until("the line is back", back).await;
+    chat.types("!");
+    chat.until("what is typed stands there", |seen| seen.text().last().is_some_and(|row| row == "1234567890123456789"))
+        .await;
+}
+
+#[tokio::test]
+async fn sigint_leaves_a_clean_screen() {
+    let mut chat = Running::start(20, 12).await;
+    chat.print("ada: hello");
+    chat.types(&"0123456789".repeat(6));
+    chat.press(&["Home"]);
+    chat.until("the cursor is at the beginning", |seen| seen.cursor == (2, 2)).await;
+    chat.tell(Order::Interrupt);
+    assert_eq!(chat.hears(), News::Leave);
+    chat.tell(Order::Exit("bye".into()));
+    is_left(&chat, &["ada: hello", "bye"]).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use townhall::chat::screen::{Input, Known, Looks, Screen};
@@ -26,6 +27,10 @@ pub enum Order {
     /// Whether what is typed is taken.
     Listen(bool),
     Close,
+    /// Says so: what was told before is done.
+    Say,
+    /// SIGINT, from itself.
+    Interrupt,
     /// Closes, prints and ends.
     Exit(String),
 }
@@ -36,6 +41,7 @@ pub enum News {
     Typing,
     Leave,
     Refused(String),
+    Said,
     Closed,
 }
 
@@ -99,6 +105,8 @@ fn obey(test: UnixStream, screen: Screen, mut inputs: tokio::sync::mpsc::Receive
                 screen.close();
                 tell(&test, &News::Closed);
             }
+            Order::Say => tell(&test, &News::Said),
+            Order::Interrupt => kill_process(getpid(), Signal::INT).expect("no signal"),
             Order::Exit(last) => {
                 screen.close();
                 screen.print(&last);
@@ -159,6 +167,13 @@ impl Running {
 
     pub fn print(&mut self, lines: &str) {
         self.tell(Order::Print(lines.into()));
+    }
+
+    /// Returns when it waits for a paint, or is painted.
+    pub fn printed(&mut self, lines: &str) {
+        self.print(lines);
+        self.tell(Order::Say);
+        assert_eq!(self.hears(), News::Said);
     }
 
     /// The next news but those of typing.

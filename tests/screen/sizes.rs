@@ -43,8 +43,9 @@ async fn a_full_screen_that_gets_narrower_and_wider_loses_nothing() {
     for columns in [29, 25, 21, 18, 15, 12] {
         chat.terminal.resize(columns, 8);
     }
-    let narrow = ["message 39 i", "s quite long", "lobby", "> 0123456789", "abcdefghijkl", "mnopqrstuvwx", "yz"];
-    chat.shows(&narrow, (2, 6)).await;
+    let narrow =
+        ["s quite long", "message 39 i", "s quite long", "lobby", "> 0123456789", "abcdefghijkl", "mnopqrstuvwx", "yz"];
+    chat.shows(&narrow, (2, 7)).await;
     for columns in [15, 22, 30, 50] {
         chat.terminal.resize(columns, 8);
     }

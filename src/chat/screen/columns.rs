@@ -15,21 +15,19 @@ pub struct Place {
 
 impl Place {
     /// Where the cursor is after `text` was written here; a full row leaves it behind the last column.
-    pub fn after(mut self, text: &str, columns: usize) -> Place {
-        for character in seen(text) {
-            match character {
-                '\n' => self = Place { row: self.row + 1, column: 0 },
-                '\t' => self.column = (self.column / TAB * TAB + TAB).min(columns.saturating_sub(1).max(self.column)),
-                character => {
-                    let width = character.width().unwrap_or(0);
-                    if self.column + width > columns {
-                        self = Place { row: self.row + 1, column: 0 };
-                    }
-                    self.column += width;
-                }
-            }
+    pub fn after(self, text: &str, columns: usize) -> Place {
+        seen(text).fold(self, |place, (_, character)| place.step(character, columns))
+    }
+
+    fn step(self, character: char, columns: usize) -> Place {
+        let Place { row, column } = self;
+        let last = columns.saturating_sub(1).max(column);
+        match (character, character.width().unwrap_or(0)) {
+            ('\n', _) => Place { row: row + 1, column: 0 },
+            ('\t', _) => Place { row, column: (column / TAB * TAB + TAB).min(last) },
+            (_, width) if column + width > columns => Place { row: row + 1, column: width },
+            (_, width) => Place { row, column: column + width },
         }
-        self
     }
 
     /// The same where a full row is followed by a line break, as the line editor writes it.
@@ -41,6 +39,26 @@ impl Place {
 /// How many rows a line takes on a terminal of so many columns.
 pub fn rows(line: &str, columns: usize) -> usize {
     Place::default().after(line, columns.max(1)).row + 1
+}
+
+/// The last `most` rows that a line takes, in the colours that they have.
+pub fn last_rows(line: &str, columns: usize, most: usize) -> String {
+    let mut begins = vec![0];
+    let mut place = Place::default();
+    for (index, character) in seen(line) {
+        let after = place.step(character, columns);
+        if after.row > place.row {
+            begins.push(index);
+        }
+        place = after;
+    }
+    match begins.len().checked_sub(most) {
+        None | Some(0) => line.into(),
+        Some(cut) => match begins.get(cut) {
+            Some(&cut) => format!("{}{}", colours(&line[..cut]), &line[cut..]),
+            None => String::new(),
+        },
+    }
 }
 
 /// At most `columns` of the text, with `…` where something was cut off. Control characters are left out.
@@ -67,22 +85,31 @@ pub fn truncate(text: &str, columns: usize) -> String {
 
 /// The columns of a text that has neither tabs nor line breaks.
 pub fn width(text: &str) -> usize {
-    seen(text).map(|character| character.width().unwrap_or(0)).sum()
+    seen(text).map(|(_, character)| character.width().unwrap_or(0)).sum()
 }
 
-/// The text without its colours.
-fn seen(text: &str) -> impl Iterator<Item = char> {
-    let mut rest = text.chars();
+/// The text without its colours, and where its characters are.
+fn seen(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut rest = text.char_indices();
     std::iter::from_fn(move || {
         loop {
-            let character = rest.next()?;
+            let (index, character) = rest.next()?;
             if character != '\x1b' {
-                return Some(character);
+                return Some((index, character));
             }
-            // What ends a sequence is a letter; what begins it is none.
-            rest.by_ref().skip_while(|c| *c == '[').find(char::is_ascii_alphabetic)?;
+            rest.find(|(_, character)| ends_sequence(*character))?;
         }
     })
+}
+
+/// The colours without their text.
+fn colours(text: &str) -> String {
+    let sequences = text.split('\x1b').skip(1);
+    sequences.filter_map(|rest| Some(format!("\x1b{}", &rest[..=rest.find(ends_sequence)?]))).collect()
+}
+
+fn ends_sequence(character: char) -> bool {
+    character.is_ascii_alphabetic()
 }
 
 #[cfg(test)]
@@ -115,6 +142,15 @@ mod tests {
         assert_eq!(Place::default().after("a\tb", 80), Place { row: 0, column: 9 });
         assert_eq!(Place::default().after("\t\t", 10), Place { row: 0, column: 9 });
         assert_eq!(rows("0123456789\t", 10), 1);
+    }
+
+    #[test]
+    fn a_line_is_cut_where_a_row_begins_and_keeps_its_colours() {
+        assert_eq!(last_rows("0123456789abc", 10, 1), "abc");
+        assert_eq!(last_rows("0123456789abc", 10, 2), "0123456789abc");
+        assert_eq!(last_rows("0123456789abc", 10, 0), "");
+        assert_eq!(last_rows("\x1b[1m01234\x1b[0m5678你好", 10, 1), "\x1b[1m\x1b[0m你好");
+        assert_eq!(last_rows("\x1b[31m0123456789\x1b[0mabc", 10, 1), "\x1b[31m\x1b[0mabc");
     }
 
     #[test]

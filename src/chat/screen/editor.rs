@@ -5,6 +5,7 @@
 //! doorbell's empty message.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,8 +28,8 @@ use super::{Inner, Input, terminal};
 /// What a line begins with, around the cursor.
 #[derive(Default)]
 pub struct Initial {
-    before: String,
-    behind: String,
+    pub before: String,
+    pub behind: String,
 }
 
 impl Initial {
@@ -51,6 +52,10 @@ pub fn editor(inner: &Arc<Inner>, inputs: Sender<Input>) -> rustyline::Result<Li
     for key in [KeyEvent::ctrl('C'), KeyEvent::ctrl('D'), KeyEvent::ctrl('L'), KeyEvent::ctrl('Z')] {
         editor.bind_sequence(key, EventHandler::Conditional(Box::new(Keys(inner.clone()))));
     }
+    // What a key would do as a control character in a text is nobody's wish, and the editor cannot lay it out.
+    for key in [KeyEvent::ctrl('Q'), KeyEvent::ctrl('V')] {
+        editor.bind_sequence(key, Cmd::Noop);
+    }
     let tab = KeyEvent(KeyCode::Tab, Modifiers::NONE);
     editor.bind_sequence(tab, EventHandler::Conditional(Box::new(Keys(inner.clone()))));
     Ok(editor)
@@ -63,14 +68,16 @@ pub fn run(inner: &Inner, mut editor: LineEditor, inputs: &Sender<Input>) {
         match editor.readline_with_initial(PROMPT, (&initial.before, &initial.behind)) {
             Ok(line) => {
                 initial = inner.accepted();
-                if !initial.is_empty() {
+                if !initial.is_empty() || line.trim().is_empty() {
                     continue;
                 }
                 let _ = editor.add_history_entry(line.as_str());
-                if !line.trim().is_empty() && inputs.blocking_send(Input::Line(line)).is_err() {
+                if inputs.blocking_send(Input::Line(line)).is_err() {
                     break;
                 }
             }
+            // Bytes that are not UTF-8 were typed, or pasted: they are left out, the line stays.
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => initial = inner.stumbled(),
             Err(error) => {
                 inner.left(matches!(error, ReadlineError::Interrupted));
                 break;

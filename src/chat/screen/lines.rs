@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::columns::rows;
+use super::columns::{last_rows, rows};
 
 /// The newest lines, up to a number and a size; what does not fit any more is dropped from the old end.
 pub struct Lines {
@@ -34,16 +34,19 @@ impl Lines {
         Some(line)
     }
 
-    /// The newest lines that fit whole in so many rows.
-    pub fn tail(&self, most_rows: usize, columns: usize) -> impl Iterator<Item = &str> {
+    /// The newest lines that fit in so many rows, each with its line break; of the first one its last rows, if need be.
+    pub fn tail(&self, most_rows: usize, columns: usize) -> String {
         let mut left = most_rows;
-        let fitting = self.lines.iter().rev().take_while(|line| {
-            let rows = rows(line, columns);
-            let fits = rows <= left;
-            left = left.saturating_sub(rows);
-            fits
-        });
-        self.lines.range(self.lines.len() - fitting.count()..).map(String::as_str)
+        let mut tail = VecDeque::new();
+        for line in self.lines.iter().rev() {
+            if left == 0 {
+                break;
+            }
+            let shown = last_rows(line, columns, left);
+            left -= rows(&shown, columns).min(left);
+            tail.push_front(shown + "\n");
+        }
+        tail.into_iter().collect()
     }
 }
 
@@ -60,13 +63,12 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_is_made_of_whole_lines() {
+    fn the_tail_fills_the_rows_that_there_are() {
         let lines = three();
-        let tail = |rows, columns| lines.tail(rows, columns).collect::<Vec<_>>();
-        assert_eq!(tail(10, 80), ["one", "twenty columns wide..", "three"]);
-        assert_eq!(tail(3, 20), ["twenty columns wide..", "three"]);
-        assert_eq!(tail(2, 20), ["three"]);
-        assert_eq!(tail(0, 20), [""; 0]);
+        assert_eq!(lines.tail(10, 80), "one\ntwenty columns wide..\nthree\n");
+        assert_eq!(lines.tail(3, 20), "twenty columns wide..\nthree\n");
+        assert_eq!(lines.tail(2, 20), ".\nthree\n");
+        assert_eq!(lines.tail(0, 20), "");
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Paint {
     unsettled_until: Option<Instant>,
     pub painted_at: Option<Instant>,
     painted: Painted,
+    /// The editor's prompt at the last paint, and where it ends.
+    given: String,
     prompt_end: Place,
     line: String,
     at: usize,
@@ -99,6 +101,7 @@ impl Paint {
             unsettled_until: None,
             painted_at: None,
             painted: Painted::default(),
+            given: String::new(),
             prompt_end: Place::default(),
             line: String::new(),
             at: 0,
@@ -151,11 +154,15 @@ impl Paint {
             Phase::Away | Phase::Starting | Phase::Editing => self.phase = Phase::Editing,
         }
         self.painted_at = Some(now);
-        let usual = given == PROMPT;
+        // For the doorbell the editor gives its usual prompt, though it may still believe in that of a search.
+        if !by_doorbell {
+            self.given = given.into();
+        }
+        let usual = self.given == PROMPT;
         self.prompt_end = if usual {
             Place { row: 1, column: 2 }
         } else {
-            Place::default().after(given, size.columns).wrapped(size.columns)
+            Place::default().after(&self.given, size.columns).wrapped(size.columns)
         };
         let mut painted = String::new();
         if by_doorbell {
@@ -174,7 +181,7 @@ impl Paint {
             painted.push_str(&self.status_row(size.columns));
             painted.push_str("\n> ");
         } else {
-            painted.push_str(given);
+            painted.push_str(&self.given);
         }
         Some(painted)
     }
@@ -192,6 +199,11 @@ impl Paint {
         if self.phase == Phase::Editing {
             self.phase = Phase::Accepted;
         }
+    }
+
+    /// The line and the cursor in it.
+    pub fn line(&self) -> (&str, usize) {
+        (&self.line, self.at)
     }
 
     /// The editor is done with an accepted line: to be written then.
@@ -224,6 +236,15 @@ impl Paint {
             0 => String::from("\r\x1b[J"),
             rows => format!("\r\x1b[{rows}A\x1b[J"),
         }
+    }
+
+    /// The editor has given up its line and written a line break: to be written then, so that it can begin anew.
+    pub fn stumbled(&mut self) -> String {
+        let erased = self.erase(1);
+        self.edit("", 0);
+        self.painted = Painted::default();
+        self.phase = Phase::Away;
+        erased
     }
 
     /// What is on the screen.
@@ -269,10 +290,7 @@ impl Paint {
     fn paint_screen(&self, painted: &mut String, size: Size) {
         let ours = self.painted.end.row + 1;
         painted.push_str(ANEW);
-        for line in self.shown.tail(size.rows.saturating_sub(ours), size.columns) {
-            painted.push_str(line);
-            painted.push('\n');
-        }
+        painted.push_str(&self.shown.tail(size.rows.saturating_sub(ours), size.columns));
     }
 
     /// One row less than a column wide, so that it never wraps.
@@ -398,6 +416,12 @@ mod tests {
         paint.closing = true;
         assert_eq!(paint.prompt(PROMPT, SIZE, Instant::now()), None);
         assert_eq!(paint.end(0), "\r\x1b[A\x1b[J");
+    }
+
+    #[test]
+    fn what_is_typed_is_painted_without_control_characters() {
+        let paint = paint();
+        assert_eq!(paint.input("a\u{7}\u{9b}2J\u{1b}b\tc\nd"), "a2Jb\tc\nd");
     }
 
     #[test]
