@@ -632,17 +632,18 @@ impl Origin {
     }
 }
 
-/// The options of `townhall serve` as README has them: a Markdown table a group.
-pub fn options_table() -> String {
+/// The options of a command as the documents have them: a Markdown table a group, or one where there are no groups.
+pub fn options_table(command_name: &str) -> String {
     let grammar = command();
     let mut table = String::new();
-    let mut group = "";
-    for option in grammar.find_subcommand("serve").into_iter().flat_map(clap::Command::get_arguments) {
+    let mut group = None;
+    for option in grammar.find_subcommand(command_name).into_iter().flat_map(clap::Command::get_arguments) {
         let heading = option.get_help_heading().unwrap_or_default();
-        if heading != group {
-            let gap = if group.is_empty() { "" } else { "\n" };
-            let _ = writeln!(table, "{gap}**{heading}**\n\n| option | variable | default | |\n|---|---|---|---|");
-            group = heading;
+        if group != Some(heading) {
+            let gap = if group.is_some() { "\n" } else { "" };
+            let title = if heading.is_empty() { String::new() } else { format!("**{heading}**\n\n") };
+            let _ = writeln!(table, "{gap}{title}| option | variable | default | |\n|---|---|---|---|");
+            group = Some(heading);
         }
         let _ = writeln!(table, "{}", row(option));
     }
@@ -650,20 +651,22 @@ pub fn options_table() -> String {
 }
 
 fn row(option: &Arg) -> String {
-    let name = option.get_long().unwrap_or_default();
-    let value = option.get_value_names().map_or(String::new(), |names| names.join(" "));
+    let takes_value = option.get_action().takes_values() || option.get_num_args().is_some();
+    let value = option.get_value_names().filter(|_| takes_value).map_or(String::new(), |names| names.join(" "));
     let value = match option.get_num_args() {
         Some(range) if range.min_values() == 0 => format!("[{value}]"),
         _ => value,
     };
-    let variable = option.get_env().unwrap_or_default().to_string_lossy();
+    let name = option.get_long().map_or(value.clone(), |name| format!("--{name} {value}").trim_end().to_owned());
+    let variable = option.get_env().map_or(String::new(), |variable| format!("`{}`", variable.to_string_lossy()));
     let default = match option.get_default_values() {
-        [] => "none".into(),
+        [] if takes_value => "none".into(),
+        [] => "off".into(),
         [default, ..] => format!("`{}`", default.to_string_lossy()),
     };
     let help = option.get_help().map(ToString::to_string);
     let help = help.unwrap_or_default().replace('|', "\\|");
-    format!("| `--{name} {value}` | `{variable}` | {default} | {help} |")
+    format!("| `{name}` | {variable} | {default} | {help} |")
 }
 
 #[cfg(test)]

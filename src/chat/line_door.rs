@@ -5,7 +5,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -23,9 +22,6 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// No hall sends longer lines.
 const MOST_BYTES: usize = 256 * 1024;
-/// When the kernel asks whether a silent line still lives, and gives it up.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// Notices that refuse what was said, and not another command.
 const REFUSALS: [&str; 7] =
     ["bad_frame", "forbidden", "muted", "not_joined", "too_long", "unauthorized", "unavailable"];
@@ -101,7 +97,7 @@ impl Talker {
     async fn connection(&mut self) -> Ending {
         let Manner { address, login, .. } = self.manner.clone();
         let shown = address.to_string();
-        let opening = timeout(CONNECT_DEADLINE, open(&shown, address.place().host.as_str(), address.place().port));
+        let opening = timeout(CONNECT_DEADLINE, link::dial(address.place(), &shown));
         let mut stream = match self.obey_until(opening).await {
             Ok(Ok(Ok(stream))) => stream,
             Ok(Ok(Err(trouble))) => return trouble.into(),
@@ -274,19 +270,6 @@ fn greeting(login: &Login, room: Option<&str>) -> Result<VecDeque<String>, Troub
         (None, None) => None,
     };
     Ok(who.into_iter().chain(room.map(|room| format!("/room {room}"))).collect())
-}
-
-async fn open(shown: &str, host: &str, port: u16) -> Result<TcpStream, Trouble> {
-    let unreachable = |error| Trouble::Unreachable { address: shown.into(), error };
-    let found = tokio::net::lookup_host((host, port)).await;
-    let addresses: Vec<_> = found.map_err(|_| Trouble::NoSuchHost { host: host.into() })?.collect();
-    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(unreachable)?;
-    let socket = SockRef::from(&stream);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
-    socket.set_tcp_keepalive(&keepalive).map_err(unreachable)?;
-    socket.set_tcp_user_timeout(Some(DEAD_AFTER)).map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
-    Ok(stream)
 }
 
 fn broke(error: std::io::Error) -> Ending {

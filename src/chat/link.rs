@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use hyper::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -27,6 +28,8 @@ use crate::tls;
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// What the hall does not take for so long it will never take.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// When the kernel asks whether a silent line still lives.
+const KEEPALIVE: Duration = Duration::from_secs(20);
 /// No frame of a hall is longer.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// Of what a stranger answers.
@@ -154,15 +157,26 @@ impl Socket {
     }
 }
 
+/// A connection that the kernel looks after: a host that is gone is noticed even where nothing is said.
+///
 /// # Errors
 /// See [`Trouble`].
-pub async fn connect(place: &Place, shown: &str) -> Result<Box<dyn Bytes>, Trouble> {
-    let host = place.host.as_str();
+pub async fn dial(place: &Place, shown: &str) -> Result<TcpStream, Trouble> {
     let unreachable = |error| Trouble::Unreachable { address: shown.into(), error };
-    let found = tokio::net::lookup_host((host, place.port)).await;
-    let addresses: Vec<_> = found.map_err(|_| Trouble::NoSuchHost { host: host.into() })?.collect();
+    let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await;
+    let addresses: Vec<_> = found.map_err(|_| Trouble::NoSuchHost { host: place.host.clone() })?.collect();
     let stream = TcpStream::connect(addresses.as_slice()).await.map_err(unreachable)?;
+    let socket = SockRef::from(&stream);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    socket.set_tcp_keepalive(&keepalive).map_err(unreachable)?;
+    socket.set_tcp_user_timeout(Some(WRITE_DEADLINE)).map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
+    Ok(stream)
+}
+
+async fn connect(place: &Place, shown: &str) -> Result<Box<dyn Bytes>, Trouble> {
+    let host = place.host.as_str();
+    let stream = dial(place, shown).await?;
     if !place.tls {
         return Ok(Box::new(stream));
     }

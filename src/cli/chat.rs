@@ -16,16 +16,19 @@ use crate::protocol::MAX_LAST;
 
 /// `townhall chat`. [`ChatArgs::into_plan`] is the way on.
 #[derive(Args)]
-#[command(
-    after_help = "At a terminal it is a chat: what you type is said, /help lists what else there is, quit leaves.\n\
-                  Between other programs, one message per line in, NAME:TEXT out:\n\n  \
-                  echo hi | townhall chat --room ops                      say it, and wait until it is accepted\n  \
-                  townhall chat --room ops --last 20 </dev/null           print the last 20 messages\n  \
-                  townhall chat --room ops --follow --json | jq .text     every event as the hall sends it\n\n\
-                  Exit codes: 0 said and accepted (or all printed), 1 something was refused or the hall lost, 2 a wrong command\n\
-                  line, 130 interrupted, 143 terminated. Messages are sent one by one and arrive once and in their order, over\n\
-                  reconnections too. At tcp:// one that was under way when the line broke is reported, and not repeated."
-)]
+#[command(after_help = "\
+At a terminal it is a chat: what you type is said, /help lists what else there is, quit leaves. Between other programs, one \
+message per line in, and out only what is asked for, as NAME:TEXT:
+
+  echo hi | townhall chat --room ops               say it, and wait until it is accepted
+  townhall chat --room ops --last 20 </dev/null    print the last 20 messages
+  townhall chat --room ops --follow --json | jq -r 'select(.type == \"message\").text'
+
+Messages are sent one by one; they arrive once and in their order, over reconnections too. At tcp:// one that was under way \
+when the line broke is reported, and not repeated.
+
+Exit codes: 0 all was said and accepted, 1 something was refused or the hall lost, 2 the command line is wrong, 130 interrupted, \
+143 terminated.")]
 pub struct ChatArgs {
     /// The hall's address: http(s)://, ws(s)://, or tcp://HOST:9999 for its line door
     #[arg(env = "TOWNHALL_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]

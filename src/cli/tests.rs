@@ -274,7 +274,7 @@ fn the_secret_url_comes_from_a_file_and_is_never_shown() {
 
 #[test]
 fn the_table_has_a_row_for_every_option() {
-    let table = options_table();
+    let table = options_table("serve");
     assert!(table.contains("| `--beat DURATION` | `TOWNHALL_BEAT` | `25s` | "), "{table}");
     assert!(table.contains("| `--tcp [ADDR]` | `TOWNHALL_TCP` | none | "), "{table}");
     let serve = command().find_subcommand("serve").unwrap().clone();
