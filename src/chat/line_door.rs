@@ -244,7 +244,7 @@ impl Talker {
                 words: link::first_line(words),
                 retry_after: None,
             },
-            None => Trouble::Broke { words: "the connection ended".into() },
+            None => Trouble::Broke { words: String::new() },
         }
     }
 

@@ -111,8 +111,11 @@ impl Socket {
             Err(Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_))) => {
                 Err(no_hall("a WebSocket, and no hall".into()))
             }
-            Err(Error::Io(error)) => Err(no_hall(error.to_string())),
-            Err(error) => Err(no_hall(error.to_string())),
+            Err(Error::Io(error)) if !is_an_end(&error) => Err(no_hall(error.to_string())),
+            Err(Error::Io(_) | Error::Protocol(ProtocolError::HandshakeIncomplete)) => {
+                Err(no_hall("it hangs up".into()))
+            }
+            Err(_) => Err(no_hall("it does not speak WebSocket".into())),
         }
     }
 
@@ -126,8 +129,8 @@ impl Socket {
                 Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
                 Some(Ok(Message::Close(frame))) => return Err(closed(frame)),
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(Trouble::Broke { words: error.to_string() }),
-                None => return Err(Trouble::Broke { words: "the connection ended".into() }),
+                Some(Err(error)) => return Err(Trouble::Broke { words: plain(&error) }),
+                None => return Err(Trouble::Broke { words: String::new() }),
             }
         }
     }
@@ -135,7 +138,7 @@ impl Socket {
     /// # Errors
     /// The connection is over. Not to be cancelled: it ends by itself, and half a frame cannot be taken back.
     pub async fn send(&mut self, text: String) -> Result<(), Trouble> {
-        let broke = |error: Error| Trouble::Broke { words: error.to_string() };
+        let broke = |error: Error| Trouble::Broke { words: plain(&error) };
         match timeout(WRITE_DEADLINE, self.0.send(Message::text(text))).await {
             Ok(sent) => sent.map_err(broke),
             Err(_) => Err(Trouble::Broke { words: "the hall takes nothing".into() }),
@@ -182,6 +185,23 @@ async fn connect(place: &Place, shown: &str) -> Result<Box<dyn Bytes>, Trouble> 
     let (connector, name) = tls::to(host, roots).ok_or_else(|| trouble("that is no name of a host".into()))?;
     let stream = connector.connect(name, stream).await.map_err(|error| trouble(error.to_string()))?;
     Ok(Box::new(stream))
+}
+
+/// What is wrong with a connection, where that is more than its end, in words for people.
+fn plain(error: &Error) -> String {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => String::new(),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => String::new(),
+        Error::Io(error) if is_an_end(error) => String::new(),
+        Error::Io(error) => error.to_string(),
+        Error::Capacity(_) => "it sends more than a hall does".into(),
+        _ => "what came makes no sense".into(),
+    }
+}
+
+fn is_an_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 fn encoded(text: &str) -> String {

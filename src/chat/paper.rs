@@ -13,6 +13,15 @@ const INDENT: &str = "      ";
 /// Readable on light and dark, and none of them red: that is for what went wrong.
 const NAMES: [u8; 6] = [32, 33, 34, 35, 36, 95];
 
+/// What a message is to whoever reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    Mine,
+    /// It has my name in it.
+    ToMe,
+    Another,
+}
+
 pub struct Paper {
     colours: bool,
     zone: TimeZone,
@@ -26,7 +35,7 @@ impl Paper {
     }
 
     /// A message, after the day where that is another one than that of the message before.
-    pub fn message(&mut self, message: &Message, own: bool, with_room: bool) -> String {
+    pub fn message(&mut self, message: &Message, whose: Whose, with_room: bool) -> String {
         let (day, time) = self.time(message.at);
         let today = Timestamp::now().to_zoned_datetime(self.zone.clone()).date();
         let before = self.day.replace(day).unwrap_or(today);
@@ -36,21 +45,23 @@ impl Paper {
         } else {
             String::new()
         };
-        format!("{heading}{} {room}{}", self.dim(&time), self.said(message, own))
+        format!("{heading}{} {room}{}", self.dim(&time), self.said(message, whose))
     }
 
     /// The same out of a history: with its day, and none of what is remembered is touched.
     pub fn older(&self, message: &Message) -> String {
         let (day, time) = self.time(message.at);
-        format!("{} {}", self.dim(&format!("{day} {time}")), self.said(message, false))
+        format!("{} {}", self.dim(&format!("{day} {time}")), self.said(message, Whose::Another))
     }
 
-    fn said(&self, message: &Message, own: bool) -> String {
+    fn said(&self, message: &Message, whose: Whose) -> String {
         let name = self.clean(&message.from.name);
         let colour = message.from.id.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        let name = match own {
-            true => self.sgr("1", &name),
-            false => self.sgr(&NAMES[colour % NAMES.len()].to_string(), &name),
+        let colour = NAMES[colour % NAMES.len()];
+        let name = match whose {
+            Whose::Mine => self.sgr("1", &name),
+            Whose::ToMe => self.sgr(&format!("{colour};7"), &name),
+            Whose::Another => self.sgr(&colour.to_string(), &name),
         };
         let text = self.clean(&message.text).replace('\n', &format!("\n{INDENT}"));
         format!("{name}: {text}")
@@ -89,6 +100,21 @@ impl Paper {
     }
 }
 
+/// Whether somebody is called by this name: in any case, and not in the middle of a word, where the script has words.
+pub fn calls(text: &str, name: &str) -> bool {
+    let (text, name) = (text.to_lowercase(), name.trim_start_matches('~').to_lowercase());
+    let joins = |one: Option<char>, other: Option<char>| {
+        let is_of_a_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() && c < '\u{2e80}');
+        is_of_a_word(one) && is_of_a_word(other)
+    };
+    let (first, last) = (name.chars().next(), name.chars().next_back());
+    first.is_some()
+        && text.match_indices(&name).any(|(at, name)| {
+            let (before, after) = (&text[..at], &text[at + name.len()..]);
+            !joins(before.chars().next_back(), first) && !joins(last, after.chars().next())
+        })
+}
+
 /// Embeddings, overrides and isolates (UAX #9), and what breaks lines elsewhere.
 fn turns(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}' | '\u{2029}')
@@ -116,8 +142,14 @@ mod tests {
     fn a_message_has_its_day_once_its_time_and_who_said_it() {
         let mut paper = paper(false);
         let day = "— 2026-11-24\n";
-        assert_eq!(paper.message(&message(NOON, "zoe", "大家好"), false, false), format!("{day}12:00 zoe: 大家好"));
-        assert_eq!(paper.message(&message(NOON + 60_000, "zoe", "a\nb"), false, true), "12:01 #ops zoe: a\n      b");
+        assert_eq!(
+            paper.message(&message(NOON, "zoe", "大家好"), Whose::Another, false),
+            format!("{day}12:00 zoe: 大家好")
+        );
+        assert_eq!(
+            paper.message(&message(NOON + 60_000, "zoe", "a\nb"), Whose::Mine, true),
+            "12:01 #ops zoe: a\n      b"
+        );
         assert_eq!(paper.older(&message(NOON, "zoe", "a")), "2026-11-24 12:00 zoe: a");
     }
 
@@ -126,7 +158,18 @@ mod tests {
         let hostile = message(NOON, "z\x1b[2Joe\u{202e}", "a\x1b]0;x\x07\u{9b}31m\r\x08b\u{2066}\u{7f}\tc");
         let mut paper = paper(false);
         paper.day = Some(Date::constant(2026, 11, 24));
-        assert_eq!(paper.message(&hostile, false, false), "12:00 z[2Joe: a]0;x31mb    c");
+        assert_eq!(paper.message(&hostile, Whose::ToMe, false), "12:00 z[2Joe: a]0;x31mb    c");
+    }
+
+    #[test]
+    fn who_is_called_is_called_by_the_whole_name() {
+        for text in ["zoe", "@Zoe!", "hello zoe", "ZOE: come", "在吗zoe？", "zoey and zoe"] {
+            assert!(calls(text, "~zoe"), "{text}");
+        }
+        for text in ["", "zoey", "ezoe", "zo e", "zoe2"] {
+            assert!(!calls(text, "zoe"), "{text}");
+        }
+        assert!(calls("请问左伊在吗", "左伊") && !calls("请问左一在吗", "左伊") && !calls("anything", ""));
     }
 
     #[test]

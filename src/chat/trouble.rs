@@ -55,6 +55,7 @@ pub enum Trouble {
     Refused(Refused),
     /// The line broke.
     Broke {
+        /// Empty where it simply ended.
         words: String,
     },
     Dead(Dead),

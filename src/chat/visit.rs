@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::client::{News, Refused};
 use super::complain;
-use super::paper::Paper;
+use super::paper::{self, Paper, Whose};
 use super::screen::{Input, Known, Looks, Screen};
 use super::talk::{End, Happening, Order, Talk};
 use super::words::{self, Language};
@@ -167,14 +167,12 @@ impl Visit {
             }
         };
         let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
-        let count = self.unsent.len();
-        if count > 0 {
-            let (english, chinese) =
-                (format!("{count} of your messages were not sent"), format!("有 {count} 条消息未发送"));
-            complain(&self.wishes.language.pick(english, chinese));
+        for text in self.unsent.values() {
+            let text = self.paper.clean(text).replace('\n', " ");
+            complain(&self.wishes.language.pick(format!("not sent: {text}"), format!("未发送：{text}")));
         }
         match self.ended {
-            Some(Ended::Well) | None if count > 0 => Ended::NotWell,
+            Some(Ended::Well) | None if !self.unsent.is_empty() => Ended::NotWell,
             ended => ended.unwrap_or(Ended::Well),
         }
     }
@@ -202,7 +200,7 @@ impl Visit {
         let room = match self.rooms.get(self.current) {
             Some(room) => room.name.clone(),
             None if !self.wishes.has_events => String::new(),
-            None => return self.notice("you are in no room; /join one", "你不在任何房间；请用 /join 进入"),
+            None => return self.in_no_room(),
         };
         if self.unsent.len() >= MOST_UNSENT {
             return self.notice(
@@ -226,6 +224,7 @@ impl Visit {
             "leave" if self.wishes.has_events => self.leave_room(rest),
             "leave" => self
                 .notice("at this door one is always in a room; /join another", "此入口总在一个房间内；请 /join 另一个"),
+            "who" | "history" if self.rooms.is_empty() && self.wishes.has_events => self.in_no_room(),
             "who" => self.talk.order(Order::Who { room: self.here() }),
             "nick" => self.nick(rest),
             "history" if self.wishes.has_events => self.history(rest),
@@ -241,6 +240,10 @@ impl Visit {
                 self.notice(&english, &format!("没有 /{name} 命令；/help 列出全部命令，//{name} 则原样发出"));
             }
         }
+    }
+
+    fn in_no_room(&self) {
+        self.notice("you are in no room; /join one", "你不在任何房间；请用 /join 进入");
     }
 
     /// The room that is on screen.
@@ -263,7 +266,7 @@ impl Visit {
     fn enter(&mut self, name: &str) {
         if let Some(index) = self.rooms.iter().position(|room| room.name == name) {
             self.current = index;
-            return;
+            return self.know();
         }
         self.rooms.push(Room { name: name.into(), oldest: None, people: None, joined: false });
         self.current = self.rooms.len() - 1;
@@ -364,8 +367,7 @@ impl Visit {
             Happening::Down(trouble) => {
                 if !std::mem::replace(&mut self.offline, true) {
                     let why = words::trouble(self.wishes.language, &trouble, self.wishes.has_token);
-                    let again = self.wishes.language.pick("; reconnecting…", "；正在重新连接……");
-                    self.dim(&format!("{why}{again}"));
+                    self.notice(&format!("{why}; reconnecting…"), &format!("{why}；正在重新连接……"));
                 }
             }
             Happening::NotRenamed(why) => self.alarm(&words::refused(self.wishes.language, &why)),
@@ -386,7 +388,15 @@ impl Visit {
             News::CaughtUp { .. } => self.back(),
             News::Said { message, own, .. } => {
                 self.typing.retain(|(room, name, _)| *room != message.room || *name != message.from.name);
-                let shown = self.paper.message(&message, own, self.rooms.len() > 1);
+                let called = self.name.as_ref().is_some_and(|name| paper::calls(&message.text, name));
+                let whose = if own {
+                    Whose::Mine
+                } else if called {
+                    Whose::ToMe
+                } else {
+                    Whose::Another
+                };
+                let shown = self.paper.message(&message, whose, self.rooms.len() > 1);
                 self.print(&shown);
                 if let Some(room) = self.room(&message.room) {
                     room.oldest.get_or_insert(message.offset);
@@ -466,7 +476,7 @@ impl Visit {
         let mut names: Vec<String> = names.iter().map(|name| self.paper.clean(name)).collect();
         names.sort();
         let more = count.saturating_sub(names.len() as u64);
-        let names = names.join(", ");
+        let names = names.join(self.wishes.language.pick(", ", "、"));
         let (english, chinese) = match more {
             0 => (format!("#{room}: {count} here: {names}"), format!("#{room}：{count} 人在此：{names}")),
             _ => (

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::client::Refused;
+use super::client::{Dead, Refused};
 use super::trouble::Trouble;
 use crate::measure::duration_text;
 
@@ -95,11 +95,18 @@ pub fn trouble(language: Language, trouble: &Trouble, has_token: bool) -> String
             format!("the hall cannot let you in now: {}; try again in a moment", refused.words),
             format!("大厅现在无法让你进入：{}；请稍后再试", refused.words),
         ),
-        Trouble::Broke { words } => {
-            let words = plain(words);
-            say(format!("the connection was lost ({words})"), format!("连接已断开（{words}）"))
-        }
-        Trouble::Dead(dead) => say(format!("the connection was lost ({dead})"), format!("连接已断开（{dead}）")),
+        Trouble::Broke { words } => lost(language, plain(words), plain(words)),
+        Trouble::Dead(Dead::Silent) => lost(language, "no sign of life", "大厅没有动静"),
+        Trouble::Dead(Dead::NoAnswer) => lost(language, "no answer", "大厅没有应答"),
+        Trouble::Dead(Dead::Broken(_)) => lost(language, "what came makes no sense", "收到的数据无法理解"),
+    }
+}
+
+fn lost(language: Language, english: &str, chinese: &str) -> String {
+    match language {
+        _ if english.is_empty() => language.pick("the connection was lost", "连接已断开").into(),
+        Language::English => format!("the connection was lost ({english})"),
+        Language::Chinese => format!("连接已断开（{chinese}）"),
     }
 }
 
@@ -117,8 +124,8 @@ fn refused_handshake(language: Language, address: &str, status: u16, words: &str
             (format!("the hall does not let you in like that: {words}"), format!("大厅拒绝了这样的请求：{words}"))
         }
         404 => (
-            format!("there is no hall at {address}; its page has the address"),
-            format!("{address} 没有大厅；其页面的地址即是"),
+            format!("there is no hall at {address}; check what follows the host in the address"),
+            format!("{address} 没有大厅；请检查地址中主机之后的部分"),
         ),
         426 => (
             format!("something on the way to {address} passes no WebSockets on: {words}"),
@@ -195,6 +202,9 @@ mod tests {
             Trouble::Closed { code: 4003, words: text.clone() },
             Trouble::Refused(Refused { code: text.clone(), words: text.clone() }),
             Trouble::Broke { words: "gone (os error 104)".into() },
+            Trouble::Broke { words: String::new() },
+            Trouble::Dead(Dead::Silent),
+            Trouble::Dead(Dead::NoAnswer),
         ];
         for case in &troubles {
             let english = trouble(Language::English, case, false);

@@ -15,6 +15,7 @@ mod a_slow_reader;
 mod a_storm;
 mod bad_input;
 mod browser;
+mod chat_terminal;
 mod chat_troubles;
 mod cli;
 mod cluster;

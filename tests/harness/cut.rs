@@ -23,6 +23,8 @@ struct Wire {
     /// How many WebSockets there have been.
     upgraded: AtomicU64,
     faults: Mutex<Faults>,
+    /// Where new connections go.
+    server: Mutex<SocketAddr>,
 }
 
 /// What happens to bytes, mostly on their way from the server to a client.
@@ -60,11 +62,15 @@ impl Cut {
     pub async fn at(address: &str, server: SocketAddr) -> Cut {
         let listener =
             TcpListener::bind(address).await.unwrap_or_else(|error| panic!("cannot listen at {address}: {error}"));
-        let wire =
-            Arc::new(Wire { generation: watch::Sender::new(0), upgraded: AtomicU64::new(0), faults: Mutex::default() });
+        let wire = Arc::new(Wire {
+            generation: watch::Sender::new(0),
+            upgraded: AtomicU64::new(0),
+            faults: Mutex::default(),
+            server: Mutex::new(server),
+        });
         Cut {
             address: listener.local_addr().expect("bound"),
-            accepting: tokio::spawn(accept(listener, server, wire.clone())),
+            accepting: tokio::spawn(accept(listener, wire.clone())),
             wire,
         }
     }
@@ -76,6 +82,11 @@ impl Cut {
     /// `ws://…/ws` through this wire.
     pub fn ws_url(&self) -> String {
         format!("ws://{}/ws", self.address)
+    }
+
+    /// New connections go there, as a load balancer has it whose server is gone.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *self.wire.server.lock().expect("a connection panicked") = server;
     }
 
     /// Cuts every connection; new ones pass.
@@ -172,9 +183,10 @@ impl Wire {
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, wire: Arc<Wire>) {
+async fn accept(listener: TcpListener, wire: Arc<Wire>) {
     while let Ok((client, _)) = listener.accept().await {
         let generation = wire.generation.subscribe();
+        let server = *wire.server.lock().expect("a connection panicked");
         tokio::spawn(carry(client, server, wire.clone(), generation));
     }
 }

@@ -109,6 +109,16 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p", "-J", "-S", "-"]).lines().map(|line| line.trim_end().into()).collect()
     }
 
+    /// The shell's process.
+    pub fn shell(&self) -> u32 {
+        self.tmux(&["display-message", "-p", "#{pane_pid}"]).trim().parse().expect("no process")
+    }
+
+    /// Closes the window, as a person closes it on whatever runs there.
+    pub fn close_window(&self) {
+        self.tmux(&["kill-pane"]);
+    }
+
     /// With the sequences that make colours, and the spaces at the rows' ends.
     pub fn coloured(&self) -> String {
         self.tmux(&["capture-pane", "-p", "-e", "-N"])

@@ -1,0 +1,145 @@
+//! What begins with a slash.
+
+use super::Visitor;
+use crate::harness::{Json, Node, wait_until};
+
+#[tokio::test]
+async fn rooms_are_joined_shown_with_their_marks_and_left() {
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    for room in ["lobby", "ops", "tea"] {
+        ada.join(room).await;
+    }
+    let zoe = Visitor::come(&node, "--name zoe").await;
+    zoe.enters("/join #ops");
+    let mut rows = vec!["connected!", "— #lobby as zoe", "— #ops as zoe"];
+    zoe.shows(&[&rows[..], &["#ops (#lobby) · 2 here", ">"]].concat(), 2).await;
+    ada.said("lobby", "who has tea?").await;
+    zoe.enters("all is well");
+    ada.hear("ops", "all is well").await;
+    rows.extend(["12:00 #lobby ada: who has tea?", "12:00 #ops zoe: all is well"]);
+    zoe.shows(&[&rows[..], &["#ops (#lobby) · 2 here", ">"]].concat(), 2).await;
+
+    zoe.enters("/join tea");
+    rows.push("— #tea as zoe");
+    zoe.shows(&[&rows[..], &["#tea (#lobby) (#ops) · 2 here", ">"]].concat(), 2).await;
+    zoe.types("/leave o");
+    zoe.press(&["Tab", "Enter"]);
+    rows.push("— left #ops");
+    zoe.shows(&[&rows[..], &["#tea (#lobby) · 2 here", ">"]].concat(), 2).await;
+    wait_until("nobody else is in #ops", async || ada.who("ops").await == ["ada"]).await;
+    ada.said("ops", "nobody hears it").await;
+    zoe.enters("/join lobby");
+    zoe.shows(&[&rows[..], &["#lobby (#tea) · 2 here", ">"]].concat(), 2).await;
+    zoe.enters("I have");
+    ada.hear("lobby", "I have").await;
+    rows.push("12:00 #lobby zoe: I have");
+    zoe.enters("/leave");
+    rows.push("— left #lobby");
+    zoe.shows(&[&rows[..], &["#tea · 2 here", ">"]].concat(), 2).await;
+    zoe.enters("/leave nowhere");
+    zoe.enters("/leave");
+    zoe.enters("hello?");
+    zoe.enters("/who");
+    rows.extend(["— you are not in that room", "— left #tea"]);
+    rows.extend(["— you are in no room; /join one", "— you are in no room; /join one"]);
+    zoe.shows(&[&rows[..], &["", ">"]].concat(), 2).await;
+}
+
+#[tokio::test]
+async fn another_name_is_the_same_person_and_misses_nothing() {
+    let node =
+        Node::start(&["--auth", "guest,jwt", "--jwt-secret", "a secret of the issuer, and long enough for it"]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    let zoe = Visitor::come(&node, "--name zoe").await;
+    zoe.enters("it is me");
+    let first = ada.hear("lobby", "it is me").await;
+    assert_eq!(first["from"]["name"], "~zoe");
+    let mut rows = vec!["connected!", "— #lobby as ~zoe", "12:00 ~zoe: it is me"];
+    zoe.shows(&[&rows[..], &["#lobby · 2 here", ">"]].concat(), 2).await;
+    for (name, why) in [
+        ("a:b", "! a name is 1 to 32 characters, has no colon, and begins"),
+        ("", "! a name is 1 to 32 characters, has no colon, and begins"),
+    ] {
+        zoe.enters(&format!("/nick {name}"));
+        rows.extend([why, "with none of ! / ~"]);
+    }
+    zoe.enters("/nick Zoë B");
+    for number in 0..20 {
+        ada.said("lobby", &format!("message {number}")).await;
+    }
+    zoe.ends_with(&["12:00 ~ada: message 19", "#lobby · 2 here", ">"], 2).await;
+    assert!(zoe.0.everything().contains(&"— you are ~Zoë B now".into()), "{:#?}", zoe.0.everything());
+    let messages: Vec<String> = (0..20).map(|number| format!("~ada: message {number}")).collect();
+    assert_eq!(zoe.said(), [&["~zoe: it is me".to_string()], &messages[..]].concat());
+    zoe.enters("still me");
+    let second = ada.hear("lobby", "still me").await;
+    assert_eq!(second["from"]["name"], "~Zoë B");
+    assert_eq!(second["from"]["id"], first["from"]["id"]);
+    assert_eq!(ada.who("lobby").await, ["~Zoë B", "~ada"]);
+}
+
+#[tokio::test]
+async fn history_goes_further_back_each_time_until_there_is_no_more() {
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    for number in 1..=5 {
+        ada.said("lobby", &format!("message {number}")).await;
+    }
+    let zoe = Visitor::at(60, 24, &node.ws_url());
+    zoe.starts("", "--name zoe --last 1").await;
+    let mut rows = vec!["connected!", "— #lobby as zoe", "12:00 ada: message 5"];
+    zoe.shows(&[&rows[..], &["#lobby · 2 here", ">"]].concat(), 2).await;
+    for line in ["/history 2", "/history", "/history", "/history 0"] {
+        zoe.enters(line);
+    }
+    rows.extend(["— #lobby: 2 older messages", "DAY message 3", "DAY message 4", "— until here"]);
+    rows.extend(["— #lobby: 2 older messages", "DAY message 1", "DAY message 2", "— until here"]);
+    rows.extend(["— there is nothing older", "— /history takes a number from 1 to 200", "#lobby · 2 here", ">"]);
+    let seen = zoe.0.until("the history is there", |seen| seen.text().len() == rows.len()).await;
+    // What is older has its day, too: 2026-11-24 12:00.
+    let undated = |row: &String| match row.split_once(" ada: ") {
+        Some((time, text)) if time.len() == 16 => format!("DAY {text}"),
+        _ => row.clone(),
+    };
+    let seen: Vec<String> = super::at_noon(seen.text()).iter().map(undated).collect();
+    assert_eq!(seen, rows);
+}
+
+#[tokio::test]
+async fn help_an_unknown_command_and_two_slashes() {
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    let zoe = Visitor::at(80, 24, &node.ws_url());
+    zoe.starts("", "--name zoe").await;
+    zoe.enters("/help");
+    let mut rows = vec![
+        "connected!",
+        "— #lobby as zoe",
+        "/join ROOM      go to a room, and stay in the others",
+        "/leave [ROOM]   leave it",
+        "/who            who is here",
+        "/nick NAME      be called otherwise",
+        "/history [N]    N older messages (20); again: older ones still",
+        "/quit           leave the hall; so does quit alone",
+        "//x             says /x",
+        "Tab completes commands, rooms and names; arrow up is what you said before",
+    ];
+    zoe.shows(&[&rows[..], &["#lobby · 2 here", ">"]].concat(), 2).await;
+    zoe.enters("/etc/passwd");
+    rows.push("— there is no /etc/passwd; /help lists what there is, and //etc/passwd says it");
+    zoe.enters("/join Über");
+    rows.push("! a room is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit");
+    zoe.shows(&[&rows[..], &["#lobby · 2 here", ">"]].concat(), 2).await;
+    zoe.enters("//etc/passwd");
+    ada.hear("lobby", "/etc/passwd").await;
+    zoe.enters("I quit");
+    ada.hear("lobby", "I quit").await;
+    rows.extend(["12:00 zoe: /etc/passwd", "12:00 zoe: I quit"]);
+    zoe.shows(&[&rows[..], &["#lobby · 2 here", ">"]].concat(), 2).await;
+    zoe.enters("/quit");
+    zoe.ended(&[&rows[..], &["(0)"]].concat()).await;
+}
