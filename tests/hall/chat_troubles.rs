@@ -563,6 +563,26 @@ async fn no_frame_is_too_huge_too_wrong_or_too_early_for_it() {
 }
 
 #[tokio::test]
+async fn a_token_and_a_key_in_files_are_nowhere_where_others_look() {
+    let node = Node::start(&[]).await;
+    let (token, key) = ("hush-hush-token", "5f0b6c6e-8c2c-4a53-a3a5-0123456789ab");
+    let files = [token, key].map(|secret| {
+        let file = NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), secret).expect("written");
+        file
+    });
+    let paths = files.each_ref().map(|file| file.path().to_str().expect("a path"));
+    let words = [&url(&node), "--follow", "--json", "--token-file", paths[0], "--key-file", paths[1]];
+    let chat = Chat::start(&words);
+    chat.prints(1).await;
+    for file in ["cmdline", "environ", "comm"] {
+        let read = std::fs::read(format!("/proc/{}/{file}", chat.id())).expect("what others see");
+        let read = String::from_utf8_lossy(&read).into_owned() + &chat.stdout() + &chat.stderr();
+        assert!(!read.contains(token) && !read.contains(key), "{file}: {read}");
+    }
+}
+
+#[tokio::test]
 async fn help_shows_every_option_and_no_secret_of_the_environment() {
     let secrets = [("TOWNHALL_TOKEN", "hush-hush"), ("TOWNHALL_KEY", "hush-hush")];
     let help = Chat::run_in(&["--help"], &secrets, "").await;
