@@ -251,7 +251,8 @@ impl Ending {
                 Err(_) => ExitCode::FAILURE, // whoever asked has closed the pipe
             },
             Ending::Refused(line) => {
-                eprintln!("townhall: {line}");
+                use std::io::Write;
+                let _ = writeln!(std::io::stderr(), "townhall: {line}"); // where nobody reads that, there is nobody to tell
                 ExitCode::from(USAGE)
             }
         }

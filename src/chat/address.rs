@@ -63,10 +63,8 @@ pub fn parse(url: &str) -> Result<(Address, Wishes), String> {
         );
     }
     let port = authority.port_u16();
-    if port.is_none()
-        && authority.as_str().ends_with(|c: char| c == ':' || c.is_ascii_digit())
-        && authority.port().is_some()
-    {
+    // What no port can be is none to this library, and would be taken for the usual one.
+    if port.is_none() && authority.as_str() != authority.host() {
         return Err(RULE.into());
     }
     let place = Place {

@@ -335,7 +335,11 @@ impl Client {
     pub fn hear(&mut self, text: &str, now: Instant) -> Result<Vec<News>, Dead> {
         self.heard_at = now;
         let (frame, reference) = Frame::parse(text)?;
+        let unanswered = self.unanswered.len();
         let answered = reference.and_then(|reference| self.unanswered.remove(&reference));
+        if answered.is_some() {
+            self.pace.answered(unanswered, now);
+        }
         match frame {
             Frame::Welcome(welcome) => self.welcomed(welcome, now),
             _ if !self.open => {}

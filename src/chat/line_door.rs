@@ -200,6 +200,8 @@ impl Talker {
                 return Ok(()); // that crossed with our own
             }
             if code == "unauthorized" {
+                // Who is not in was not heard.
+                self.says.iter_mut().for_each(|say| say.sent = false);
                 return Err(Trouble::Unauthorized { words: why.words }.into());
             }
             if self.moving && NO_WAY_IN.contains(&code) {
@@ -218,14 +220,19 @@ impl Talker {
         self.tell(Happening::Line(line)).await
     }
 
-    /// For now is another matter than for good.
+    /// For now is another matter than for good, where nothing that waits for that room is said in another.
     async fn no_way_in(&mut self, why: Refused) -> Result<(), Ending> {
         if matches!(why.code.as_str(), "rate_limited" | "unavailable") {
             return Err(Trouble::Refused(Refused { code: "unavailable".into(), ..why }).into());
         }
         self.moving = false;
         let room = self.room.take().unwrap_or_default();
-        self.tell(Happening::News(News::Closed { room, why })).await
+        let waiting = std::mem::take(&mut self.says);
+        self.tell(Happening::News(News::Closed { room, why: why.clone() })).await?;
+        for say in waiting.into_iter().filter(|say| say.last) {
+            self.tell(Happening::News(News::Failed { tag: say.tag, text: say.text, why: why.clone() })).await?;
+        }
+        Ok(())
     }
 
     async fn accepted(&mut self) -> Result<(), Ending> {

@@ -47,6 +47,12 @@ impl Pace {
         self.at = now;
     }
 
+    /// An answer came, to one of so many. Until a moment ago the hall may have read none of them.
+    pub fn answered(&mut self, unanswered: usize, now: Instant) {
+        self.left = (self.left + self.gained(now)).min(self.burst - unanswered as f64);
+        self.at = now;
+    }
+
     fn gained(&self, now: Instant) -> f64 {
         now.saturating_duration_since(self.at).as_secs_f64() * self.rate
     }

@@ -67,6 +67,7 @@ pub struct Pipe<'a, R, W> {
     frame: Option<String>,
     /// What keeps us from the hall, as it was told; an outage of an hour is one line.
     told: Option<String>,
+    at_the_line: bool,
 }
 
 impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
@@ -83,6 +84,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
             lines: 0,
             frame: None,
             told: None,
+            at_the_line: false,
         }
     }
 
@@ -173,7 +175,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
                 if let Some(room) = self.room.clone().filter(|_| !self.ready) {
                     self.talk.order(Order::Join { room, last: 0 });
                 }
-                self.ready = true;
+                (self.ready, self.at_the_line) = (true, true);
             }
             Happening::Down(trouble) => {
                 let again = language.pick("; trying again", "；正在重试");
@@ -186,6 +188,8 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
             Happening::Over(end) => {
                 self.outcome.lost = true;
                 if let End::Trouble(trouble) = end {
+                    // At the line door what was in doubt was told already; what is left was not sent.
+                    self.outcome.under_way = self.outcome.under_way.filter(|_| !self.at_the_line);
                     complain(&words::trouble(language, &trouble, has_token));
                 }
             }
