@@ -72,6 +72,8 @@ pub struct Visit {
     name: Option<String>,
     unsent: BTreeMap<u64, String>,
     tag: u64,
+    /// Older messages are asked for: what is older still is not known before they are there.
+    asked_for_older: bool,
     typing: Vec<(String, String, Instant)>,
     offline: bool,
     ended: Option<Ended>,
@@ -104,6 +106,7 @@ pub async fn visit(wishes: Wishes, mut talk: Talk) -> io::Result<Ended> {
         name: None,
         unsent: BTreeMap::new(),
         tag: 0,
+        asked_for_older: false,
         typing: Vec::new(),
         offline: false,
         ended: None,
@@ -315,10 +318,14 @@ impl Visit {
         if self.offline {
             return self.notice("not while there is no connection", "当前没有连接");
         }
+        if self.asked_for_older {
+            return self.notice("older messages are on their way", "更早的消息正在路上");
+        }
         let before = self.rooms.get(self.current).and_then(|room| room.oldest);
         if before == Some(1) {
             return self.nothing_older();
         }
+        self.asked_for_older = true;
         self.talk.order(Order::History { room: self.here(), before, limit });
     }
 
@@ -432,12 +439,16 @@ impl Visit {
                 );
             }
             News::Closed { room, why } => self.closed(&room, &why),
-            News::Refused(why) => self.alarm(&words::refused(self.wishes.language, &why)),
+            News::Refused(why) => {
+                self.asked_for_older = false;
+                self.alarm(&words::refused(self.wishes.language, &why));
+            }
             News::Left { .. } | News::Leaving { .. } | News::Event => {}
         }
     }
 
     fn welcome(&mut self, name: String, rooms: Vec<String>) {
+        self.asked_for_older = false;
         let before = self.name.replace(name.clone());
         if before.as_ref().is_some_and(|before| *before != name) {
             let name = self.paper.clean(&name);
@@ -488,6 +499,7 @@ impl Visit {
     }
 
     fn older(&mut self, room: &str, messages: &[super::frames::Message], more: bool) {
+        self.asked_for_older = false;
         let Some(first) = messages.first() else { return self.nothing_older() };
         let count = messages.len();
         self.notice(&format!("#{room}: {count} older messages"), &format!("#{room}：更早的 {count} 条消息"));

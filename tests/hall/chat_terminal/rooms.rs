@@ -1,7 +1,7 @@
 //! What begins with a slash.
 
 use super::Visitor;
-use crate::harness::{Json, Node, wait_until};
+use crate::harness::{Cut, Json, Node, wait_until};
 
 #[tokio::test]
 async fn rooms_are_joined_shown_with_their_marks_and_left() {
@@ -69,8 +69,12 @@ async fn another_name_is_the_same_person_and_misses_nothing() {
     for number in 0..20 {
         ada.said("lobby", &format!("message {number}")).await;
     }
-    zoe.ends_with(&["12:00 ~ada: message 19", "#lobby · 2 here", ">"], 2).await;
-    assert!(zoe.0.everything().contains(&"— you are ~Zoë B now".into()), "{:#?}", zoe.0.everything());
+    wait_until("the name is another one", async || {
+        let everything = zoe.0.everything();
+        everything.iter().any(|row| row == "— you are ~Zoë B now")
+            && everything.iter().any(|row| row.ends_with("~ada: message 19"))
+    })
+    .await;
     let messages: Vec<String> = (0..20).map(|number| format!("~ada: message {number}")).collect();
     assert_eq!(zoe.said(), [&["~zoe: it is me".to_string()], &messages[..]].concat());
     zoe.enters("still me");
@@ -92,11 +96,14 @@ async fn history_goes_further_back_each_time_until_there_is_no_more() {
     zoe.starts("", "--name zoe --last 1").await;
     let mut rows = vec!["connected!", "— #lobby as zoe", "12:00 ada: message 5"];
     zoe.shows(&[&rows[..], &["#lobby · 2 here", ">"]].concat(), 2).await;
-    for line in ["/history 2", "/history", "/history", "/history 0"] {
-        zoe.enters(line);
-    }
+    zoe.enters("/history 2");
     rows.extend(["— #lobby: 2 older messages", "DAY message 3", "DAY message 4", "— until here"]);
+    zoe.0.until("older messages are there", |seen| seen.text().len() == rows.len() + 2).await;
+    zoe.enters("/history");
     rows.extend(["— #lobby: 2 older messages", "DAY message 1", "DAY message 2", "— until here"]);
+    zoe.0.until("all messages are there", |seen| seen.text().len() == rows.len() + 2).await;
+    zoe.enters("/history");
+    zoe.enters("/history 0");
     rows.extend(["— there is nothing older", "— /history takes a number from 1 to 200", "#lobby · 2 here", ">"]);
     let seen = zoe.0.until("the history is there", |seen| seen.text().len() == rows.len()).await;
     // What is older has its day, too: 2026-11-24 12:00.
@@ -106,6 +113,31 @@ async fn history_goes_further_back_each_time_until_there_is_no_more() {
     };
     let seen: Vec<String> = super::at_noon(seen.text()).iter().map(undated).collect();
     assert_eq!(seen, rows);
+}
+
+#[tokio::test]
+async fn who_asks_for_older_messages_before_they_are_there_gets_none_twice() {
+    let node = Node::start(&[]).await;
+    let wire = Cut::in_front_of(node.http()).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    for number in 1..=3 {
+        ada.said("lobby", &format!("message {number}")).await;
+    }
+    let zoe = Visitor::at(60, 24, &wire.ws_url());
+    zoe.starts("", "--name zoe --last 1").await;
+    wire.swallow_next_with(r#""more":"#);
+    zoe.enters("/history 1");
+    zoe.enters("/history 1");
+    let rows = ["connected!", "— #lobby as zoe", "12:00 ada: message 3", "— older messages are on their way"];
+    zoe.shows(&[&rows[..], &["#lobby · 2 here", ">"]].concat(), 2).await;
+    wait_until("the answer is swallowed", async || wire.has_swallowed()).await;
+    wire.cut();
+    zoe.ends_with(&["— reconnected", "#lobby · 2 here", ">"], 2).await;
+    zoe.enters("/history 1");
+    zoe.ends_with(&["— until here", "#lobby · 2 here", ">"], 2).await;
+    let older = zoe.0.everything().into_iter().filter(|row| row.ends_with(" ada: message 2")).count();
+    assert_eq!(older, 1);
 }
 
 #[tokio::test]
