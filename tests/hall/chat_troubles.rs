@@ -3,8 +3,9 @@
 
 mod piped;
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-use crate::harness::{Certificates, Cut, Json, Line, Nginx, NginxKind, Node, RedisServer, wait_until};
+use crate::harness::{Certificates, Cut, Json, Line, Nginx, NginxKind, Node, RedisServer, patiently, wait_until};
 
 use self::piped::Chat;
 
@@ -149,61 +150,58 @@ async fn a_follower_moves_with_a_node_that_leaves_and_misses_nothing() {
     assert_eq!(follower.stderr(), "");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_of_what_is_printed_gets_everything_once_although_the_hall_cuts_it() {
+    const MESSAGES: usize = 10_000;
     let node = Node::start(&["--rate", "0", "--write-timeout", "1s"]).await;
-    let mut slow = Command::new("sh");
-    let script = "\"$0\" chat \"$1\" --follow | { read first; read go <\"$2\"; echo \"$first\"; cat; }";
-    let gate = tempfile::TempDir::new().expect("a directory");
-    let fifo = gate.path().join("go");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
-    let out = NamedTempFile::new().expect("a file");
-    slow.args(["-c", script, env!("CARGO_BIN_EXE_townhall"), &url(&node)]).arg(&fifo).env_clear();
-    slow.env("PATH", "/usr/bin:/bin").stdin(Stdio::piped()).stdout(out.reopen().expect("a file"));
-    let mut slow = slow.spawn().expect("sh");
-    wait_until("the follower is in", async || node.metric(r#"townhall_connections{door="json"}"#).await == 1.0).await;
+    let (mut slow, out) = unread(&[&url(&node), "--follow"]);
+    wait_until("the follower is in", async || node.metric("townhall_rooms").await == 1.0).await;
     let padding = "x".repeat(2000);
-    let lines: Vec<String> = (1..=10_000).map(|number| format!("{number} {padding}")).collect();
+    let lines: Vec<String> = (1..=MESSAGES).map(|number| format!("{number} {padding}")).collect();
     let mut zoe = Chat::start(&[&url(&node), "--name", "zoe"]);
     zoe.feed(&(lines.join("\n") + "\n"));
     wait_until("the hall has cut the follower", async || node.metric(&closed("too_slow")).await >= 1.0).await;
-    std::fs::write(&fifo, "go\n").expect("the gate opens");
-    let printed = || std::fs::read_to_string(out.path()).expect("its output").lines().count();
-    let mut count = 0;
-    while count < lines.len() {
-        wait_until(&format!("more than {count} lines were printed"), async || printed() > count).await;
-        count = printed();
-    }
-    let all = std::fs::read_to_string(out.path()).expect("its output");
-    assert!(all.lines().eq(lines.iter().map(|line| format!("zoe:{line}"))), "lost, twice or out of order");
-    drop(slow.stdin.take());
     zoe.ended().await.printed();
-    drop(node);
-    let _ = (slow.kill(), slow.wait());
+    let all =
+        tokio::task::spawn_blocking(move || BufReader::new(out).lines().map_while(Result::ok).take(MESSAGES).collect());
+    let all: Vec<String> = patiently("all that was said", all).await.expect("a thread");
+    assert!(
+        all.iter().eq(lines.iter().map(|line| format!("zoe:{line}")).collect::<Vec<_>>().iter()),
+        "lost, twice or out of order"
+    );
+    slow.kill().expect("it runs");
+    slow.wait().expect("its end");
 }
 
-#[tokio::test]
+/// One whose output we read when we like.
+fn unread(words: &[&str]) -> (Child, ChildStdout) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_townhall"));
+    command.arg("chat").args(words).env_clear().stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let out = child.stdout.take().expect("piped");
+    (child, out)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_script_follows_a_room_with_jq() {
-    let node = Node::start(&[]).await;
-    let script = r#""$0" chat "$1" --room ops --last 10 --follow --json |
+    let node = Node::start(&["--rate", "0"]).await;
+    let script = r#""$0" chat "$1" --room ops --last 10 --follow --json </dev/null |
         jq --unbuffered -r 'select(.type == "message") | "\(.from.name) said \(.text)"' | head -2"#;
-    let mut jq = Command::new("sh");
-    jq.args(["-c", script, env!("CARGO_BIN_EXE_townhall"), &url(&node)]).env_clear().env("PATH", "/usr/bin:/bin");
-    jq.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut jq = jq.spawn().expect("the tests need `jq` (Debian's package jq)");
+    let mut sh = Command::new("sh");
+    sh.args(["-c", script, env!("CARGO_BIN_EXE_townhall"), &url(&node)]).env_clear().env("PATH", "/usr/bin:/bin");
+    let sh = sh.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
+    let ended = tokio::task::spawn_blocking(move || sh.wait_with_output().expect("its output"));
     let sent = Chat::run(&[&url(&node), "--room", "ops", "--name", "zoe", "--json"], "a \"b\"\nc\n").await;
     let accepted: Vec<Value> = sent.printed().iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let offsets: Vec<_> = accepted.iter().map(|it| (it["type"].as_str(), it["offset"].as_u64())).collect();
     assert_eq!(offsets, [(Some("accepted"), Some(1)), (Some("accepted"), Some(2))]);
-    // Who prints to nobody ends as soon as there is something to print, and complains to nobody.
-    wait_until("the script has ended", async || {
+    // Who prints to nobody ends as soon as it has something to print; and nobody panics or complains.
+    while !ended.is_finished() {
         Chat::run(&[&url(&node), "--room", "ops"], "one more\n").await.printed();
-        jq.try_wait().expect("its state").is_some()
-    })
-    .await;
-    let ended = jq.wait_with_output().expect("its output");
-    assert_eq!(String::from_utf8_lossy(&ended.stdout), "zoe said a \"b\"\nzoe said c\n");
-    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    }
+    let ended = ended.await.expect("a thread");
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert_eq!((out.as_ref(), err.as_ref()), ("zoe said a \"b\"\nzoe said c\n", ""));
 }
 
 #[tokio::test]
