@@ -47,6 +47,26 @@ async fn rooms_are_joined_shown_with_their_marks_and_left() {
 }
 
 #[tokio::test]
+async fn names_are_completed_of_the_room_that_is_on_screen() {
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("ops").await;
+    let mut bob = Json::connect(&node.ws_url(), "?name=bob").await;
+    bob.join("lobby").await;
+    let zoe = Visitor::come(&node, "--name zoe").await;
+    for (room, begun, name) in [("ops", "ad", "> ada:"), ("lobby", "bo", "> bob:"), ("ops", "ad", "> ada:")] {
+        zoe.enters(&format!("/join {room}"));
+        zoe.types(begun);
+        wait_until("the name is completed", async || {
+            zoe.press(&["Tab"]);
+            zoe.0.seen().text().last().is_some_and(|row| row == name)
+        })
+        .await;
+        zoe.press(&["C-u"]);
+    }
+}
+
+#[tokio::test]
 async fn another_name_is_the_same_person_and_misses_nothing() {
     let node =
         Node::start(&["--auth", "guest,jwt", "--jwt-secret", "a secret of the issuer, and long enough for it"]).await;
