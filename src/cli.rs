@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -251,8 +251,7 @@ impl Ending {
                 Err(_) => ExitCode::FAILURE, // whoever asked has closed the pipe
             },
             Ending::Refused(line) => {
-                use std::io::Write;
-                let _ = writeln!(std::io::stderr(), "townhall: {line}"); // where nobody reads that, there is nobody to tell
+                let _ = writeln!(io::stderr(), "townhall: {line}"); // where nobody reads that, there is nobody to tell
                 ExitCode::from(USAGE)
             }
         }

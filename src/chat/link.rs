@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use hyper::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -214,6 +214,10 @@ fn status(address: &str, response: &Response) -> Trouble {
     // What is written for browsers is nothing to read here.
     let page = body.trim_start().starts_with('<') || body.trim().is_empty();
     let reason = response.status().canonical_reason().unwrap_or_default();
+    let elsewhere = response.headers().get(LOCATION).filter(|_| response.status().is_redirection());
+    if let Some(to) = elsewhere.and_then(|to| to.to_str().ok()) {
+        return Trouble::Elsewhere { address: address.into(), to: first_line(to) };
+    }
     Trouble::Status {
         address: address.into(),
         status: response.status().as_u16(),

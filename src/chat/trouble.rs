@@ -31,6 +31,8 @@ pub enum Trouble {
         words: String,
         retry_after: Option<Duration>,
     },
+    /// The handshake was answered with another address, which is not gone to: a token would go with us.
+    Elsewhere { address: String, to: String },
     /// What answers speaks something else.
     NoHall {
         address: String,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::client::{News, Refused};
 use super::complain;
@@ -21,6 +21,8 @@ use crate::protocol::MAX_LAST;
 
 /// Somebody who types is shown to for so long after the last word of it.
 const TYPES_FOR: Duration = Duration::from_secs(5);
+/// How long it may take to hear that what was said last is accepted, and to say good-bye.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// Messages that wait to be accepted; more are not taken.
 const MOST_UNSENT: usize = 200;
 /// Messages shown by a `/history` without a number.
@@ -161,15 +163,20 @@ impl Visit {
     /// Gives the terminal back, and says good-bye to the hall.
     async fn leave(mut self) -> Ended {
         self.screen.close();
-        self.talk.order(Order::Close);
-        let goodbye = async {
-            while let Some(happening) = self.talk.happenings.recv().await {
-                if let Happening::News(News::Accepted { tag, .. }) = happening {
-                    self.unsent.remove(&tag);
+        // What was said last may be under way.
+        let accepted = async {
+            while !(self.offline || self.unsent.is_empty()) {
+                match self.talk.happenings.recv().await {
+                    Some(Happening::News(News::Accepted { tag, .. })) => drop(self.unsent.remove(&tag)),
+                    Some(Happening::Down(_)) | None => break,
+                    Some(_) => {}
                 }
             }
         };
-        let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+        let _ = timeout(GOODBYE, accepted).await;
+        self.talk.order(Order::Close);
+        let goodbye = async { while self.talk.happenings.recv().await.is_some() {} };
+        let _ = timeout(GOODBYE, goodbye).await;
         for text in self.unsent.values() {
             let text = self.paper.clean(text).replace('\n', " ");
             complain(&self.wishes.language.pick(format!("not sent: {text}"), format!("未发送：{text}")));

@@ -60,6 +60,10 @@ pub fn trouble(language: Language, trouble: &Trouble, has_token: bool) -> String
         Trouble::Status { address, status, words, retry_after } => {
             refused_handshake(language, address, *status, words, *retry_after)
         }
+        Trouble::Elsewhere { address, to } => say(
+            format!("{address} sends you to {to}; if you trust that, give it as the address"),
+            format!("{address} 将你转到 {to}；若信任它，请以其为地址"),
+        ),
         Trouble::NoHall { address, words } => say(
             format!("{address} is no hall ({words}); a line door's address begins with tcp://"),
             format!("{address} 不是大厅（{words}）；行协议的地址以 tcp:// 开头"),
@@ -195,6 +199,7 @@ mod tests {
             status(426),
             status(429),
             status(500),
+            Trouble::Elsewhere { address: text.clone(), to: text.clone() },
             Trouble::NoHall { address: text.clone(), words: text.clone() },
             Trouble::Unauthorized { words: text.clone() },
             Trouble::NoToken { path: text.clone(), error: error() },

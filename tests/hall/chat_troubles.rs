@@ -288,6 +288,8 @@ async fn whatever_keeps_one_out_is_one_line_that_says_what_to_do() {
     let _seat = Json::connect(&full.ws_url(), "").await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let stranger = stranger(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n\x1b[2Jpage\r\n").await;
+    let moved = b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://elsewhere.example/ws\r\nContent-Length: 0\r\n\r\n";
+    let moved = self::stranger(moved).await;
     let ssh = self::stranger(b"SSH-2.0-OpenSSH_9.2\r\n").await;
     let of = |address: SocketAddr| format!("http://{address}");
     let cases = [
@@ -301,6 +303,7 @@ async fn whatever_keeps_one_out_is_one_line_that_says_what_to_do() {
         (vec!["http://nowhere.invalid".into()], &["nowhere.invalid"], "找不到主机"),
         (vec![format!("https://{}", node.http())], &["TLS", "http://"], "TLS"),
         (vec![of(stranger)], &["200"], "200"),
+        (vec![of(moved)], &["https://elsewhere.example/ws", "address"], "https://elsewhere.example/ws"),
         (vec![of(ssh)], &["no hall"], "不是大厅"),
         (vec![of(node.tcp_addr())], &["no hall", "tcp://"], "tcp://"),
     ];
@@ -311,6 +314,41 @@ async fn whatever_keeps_one_out_is_one_line_that_says_what_to_do() {
         let ended = Chat::run_in(&words, &[("LC_ALL", "zh_CN.UTF-8")], "").await;
         assert_names(ended.complaint(1), &[chinese]);
     }
+}
+
+#[tokio::test]
+async fn who_may_read_only_is_told_so_for_each_line() {
+    let node = Node::start(&["--auth", "jwt", "--jwt-secret", SECRET]).await;
+    let reader = token("zoe", &["--role", "reader"]);
+    let ended = Chat::run(&[&url(&node), "--token", &reader], "hi\n").await;
+    assert_names(ended.complaint(1), &["line 1 was not sent", "you may read here, and not speak"]);
+}
+
+#[tokio::test]
+async fn json_answers_each_line_and_tells_every_event_to_those_who_follow() {
+    let node = Node::start(&["--rate", "0", "--max-text", "10"]).await;
+    let parsed = |lines: Vec<String>| -> Vec<Value> {
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    };
+    let said = Chat::run(&[&url(&node), "--json"], "one\nmuch too long for it\nthree\n").await;
+    assert_eq!((said.code, said.stderr.lines().count()), (Some(1), 1), "{said:?}");
+    let answers = parsed(said.stdout.lines().map(str::to_owned).collect());
+    let short: Vec<String> = answers.iter().map(|it| format!("{} {} {}", it["type"], it["offset"], it["line"])).collect();
+    assert_eq!(short, [r#""accepted" 1 null"#, r#""error" null 2"#, r#""accepted" 2 null"#]);
+    assert_eq!((&answers[1]["code"], &answers[1]["room"]), (&json!("too_long"), &json!("lobby")));
+
+    let mut follower = Chat::start(&[&url(&node), "--json", "--follow", "--last", "1"]);
+    follower.say("mine");
+    wait_until("it has spoken", async || follower.stdout().contains("accepted")).await;
+    Chat::run(&[&url(&node)], "theirs\n").await.printed();
+    wait_until("it has heard", async || follower.stdout().contains("theirs")).await;
+    let events = parsed(follower.stdout().lines().map(str::to_owned).collect());
+    let types: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(types[..3], ["welcome", "joined", "message"]);
+    let texts: Vec<&str> = events.iter().filter_map(|event| event["text"].as_str()).collect();
+    assert_eq!(texts, ["three", "mine", "theirs"]);
+    assert_eq!(types.iter().filter(|kind| **kind == "accepted").count(), 1, "whichever came first: {types:?}");
+    assert!(types.contains(&"presence"), "{types:?}");
 }
 
 #[tokio::test]
