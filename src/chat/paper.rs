@@ -136,12 +136,12 @@ mod tests {
         Paper { zone: TimeZone::UTC, ..Paper::new(colours) }
     }
 
-    const NOON: i64 = 1_795_521_600_000;
+    const NOON: i64 = 1_795_435_200_000;
 
     #[test]
     fn a_message_has_its_day_once_its_time_and_who_said_it() {
         let mut paper = paper(false);
-        let day = "— 2026-11-24\n";
+        let day = "— 2026-11-23\n";
         assert_eq!(
             paper.message(&message(NOON, "zoe", "大家好"), Whose::Another, false),
             format!("{day}12:00 zoe: 大家好")
@@ -150,14 +150,14 @@ mod tests {
             paper.message(&message(NOON + 60_000, "zoe", "a\nb"), Whose::Mine, true),
             "12:01 #ops zoe: a\n      b"
         );
-        assert_eq!(paper.older(&message(NOON, "zoe", "a")), "2026-11-24 12:00 zoe: a");
+        assert_eq!(paper.older(&message(NOON, "zoe", "a")), "2026-11-23 12:00 zoe: a");
     }
 
     #[test]
     fn nothing_that_a_terminal_obeys_comes_through() {
         let hostile = message(NOON, "z\x1b[2Joe\u{202e}", "a\x1b]0;x\x07\u{9b}31m\r\x08b\u{2066}\u{7f}\tc");
         let mut paper = paper(false);
-        paper.day = Some(Date::constant(2026, 11, 24));
+        paper.day = Some(Date::constant(2026, 11, 23));
         assert_eq!(paper.message(&hostile, Whose::ToMe, false), "12:00 z[2Joe: a]0;x31mb    c");
     }
 

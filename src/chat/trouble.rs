@@ -32,7 +32,10 @@ pub enum Trouble {
         retry_after: Option<Duration>,
     },
     /// The handshake was answered with another address, which is not gone to: a token would go with us.
-    Elsewhere { address: String, to: String },
+    Elsewhere {
+        address: String,
+        to: String,
+    },
     /// What answers speaks something else.
     NoHall {
         address: String,

@@ -288,7 +288,8 @@ async fn whatever_keeps_one_out_is_one_line_that_says_what_to_do() {
     let _seat = Json::connect(&full.ws_url(), "").await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let stranger = stranger(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n\x1b[2Jpage\r\n").await;
-    let moved = b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://elsewhere.example/ws\r\nContent-Length: 0\r\n\r\n";
+    let moved =
+        b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://elsewhere.example/ws\r\nContent-Length: 0\r\n\r\n";
     let moved = self::stranger(moved).await;
     let ssh = self::stranger(b"SSH-2.0-OpenSSH_9.2\r\n").await;
     let of = |address: SocketAddr| format!("http://{address}");
@@ -318,9 +319,13 @@ async fn whatever_keeps_one_out_is_one_line_that_says_what_to_do() {
 
 #[tokio::test]
 async fn who_may_read_only_is_told_so_for_each_line() {
-    let node = Node::start(&["--auth", "jwt", "--jwt-secret", SECRET]).await;
-    let reader = token("zoe", &["--role", "reader"]);
-    let ended = Chat::run(&[&url(&node), "--token", &reader], "hi\n").await;
+    let secret = "a secret of the issuer, and long enough for it";
+    let node = Node::start(&["--auth", "jwt", "--jwt-secret", secret]).await;
+    let mut token = Command::new(env!("CARGO_BIN_EXE_townhall"));
+    token.args(["token", "zoe", "--role", "reader", "--jwt-secret", secret]).env_clear();
+    let reader = String::from_utf8(token.output().expect("it runs").stdout).expect("a token");
+    let reader = reader.trim();
+    let ended = Chat::run(&[&url(&node), "--token", reader], "hi\n").await;
     assert_names(ended.complaint(1), &["line 1 was not sent", "you may read here, and not speak"]);
 }
 
@@ -333,7 +338,8 @@ async fn json_answers_each_line_and_tells_every_event_to_those_who_follow() {
     let said = Chat::run(&[&url(&node), "--json"], "one\nmuch too long for it\nthree\n").await;
     assert_eq!((said.code, said.stderr.lines().count()), (Some(1), 1), "{said:?}");
     let answers = parsed(said.stdout.lines().map(str::to_owned).collect());
-    let short: Vec<String> = answers.iter().map(|it| format!("{} {} {}", it["type"], it["offset"], it["line"])).collect();
+    let short: Vec<String> =
+        answers.iter().map(|it| format!("{} {} {}", it["type"], it["offset"], it["line"])).collect();
     assert_eq!(short, [r#""accepted" 1 null"#, r#""error" null 2"#, r#""accepted" 2 null"#]);
     assert_eq!((&answers[1]["code"], &answers[1]["room"]), (&json!("too_long"), &json!("lobby")));
 
