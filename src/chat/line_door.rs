@@ -166,7 +166,14 @@ impl Talker {
                 self.commands.push_back(format!("/room {room}"));
                 (self.room, self.moving) = (Some(room), true);
             }
-            Order::Say { text, tag, .. } => self.say(&text, tag).await?,
+            Order::Say { room, text, tag } if room == self.room.as_deref().unwrap_or_default() => {
+                self.say(&text, tag).await?;
+            }
+            // Meant for a room that was closed to us meanwhile: it must not be said in another one.
+            Order::Say { text, tag, .. } => {
+                let why = Refused { code: "not_joined".into(), words: "you are not in that room".into() };
+                self.tell(Happening::News(News::Failed { tag, text, why })).await?;
+            }
             Order::Who { .. } => self.commands.push_back("/who".into()),
             Order::Rename { name } => {
                 self.commands.push_back(format!("/name {name}"));

@@ -347,7 +347,8 @@ async fn json_answers_each_line_and_tells_every_event_to_those_who_follow() {
     follower.say("mine");
     wait_until("it has spoken", async || follower.stdout().contains("accepted")).await;
     Chat::run(&[&url(&node)], "theirs\n").await.printed();
-    wait_until("it has heard", async || follower.stdout().contains("theirs")).await;
+    let heard = || ["theirs", "presence"].iter().all(|words| follower.stdout().contains(words));
+    wait_until("it has heard", async || heard()).await;
     let events = parsed(follower.stdout().lines().map(str::to_owned).collect());
     let types: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
     assert_eq!(types[..3], ["welcome", "joined", "message"]);
