@@ -8,6 +8,7 @@ pub mod client;
 pub mod frames;
 mod line_door;
 mod link;
+mod outbox;
 mod pace;
 mod paper;
 pub mod pipe;

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::frames::{
-    Accepted, Frame, Gap, Joined, Limits, Malformed, Members, Message, Presence, Refusal, User, Welcome,
+    Accepted, Frame, Gap, Joined, Limits, Malformed, Members, Message, Presence, Refusal, Refused, User, Welcome,
 };
+use super::outbox::{Outbox, Say};
 use super::pace::Pace;
 use super::roster::Roster;
 use crate::position::{Offset, Position};
@@ -114,20 +114,6 @@ pub enum News {
     Event,
 }
 
-/// Why something did not happen: one of the hall's codes, or `expired`, `left`, `other_user`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    pub code: String,
-    /// The hall's words.
-    pub words: String,
-}
-
-impl Refused {
-    fn ours(code: &str, words: &str) -> Self {
-        Refused { code: code.into(), words: words.into() }
-    }
-}
-
 /// Why a connection is no good any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Dead {
@@ -181,18 +167,6 @@ struct Room {
 }
 
 #[derive(Debug)]
-struct Say {
-    tag: u64,
-    room: String,
-    id: Uuid,
-    text: String,
-    /// On this connection, and not answered.
-    sent: bool,
-    /// On any connection, for the first time.
-    first_sent: Option<Instant>,
-}
-
-#[derive(Debug)]
 struct Unanswered {
     at: Instant,
     command: Option<Command>,
@@ -204,8 +178,7 @@ pub struct Client {
     me: Option<User>,
     limits: Limits,
     rooms: Vec<Room>,
-    /// In the order in which they were said.
-    pending: VecDeque<Say>,
+    outbox: Outbox,
     orders: VecDeque<Command>,
     unanswered: BTreeMap<u64, Unanswered>,
     reference: u64,
@@ -227,7 +200,7 @@ impl Client {
             me: None,
             limits: Limits::default(),
             rooms: Vec::new(),
-            pending: VecDeque::new(),
+            outbox: Outbox::default(),
             orders: VecDeque::new(),
             unanswered: BTreeMap::new(),
             reference: 0,
@@ -279,11 +252,11 @@ impl Client {
 
     /// Says something in a room that was joined. [`News`] will tell what became of it, by `tag`.
     pub fn say(&mut self, room: &str, text: String, tag: u64) {
-        let say = Say { tag, room: room.into(), id: Uuid::new_v4(), text, sent: false, first_sent: None };
         if self.rooms.iter().any(|known| known.name == room) {
-            self.pending.push_back(say);
+            self.outbox.push(tag, room, text);
         } else {
-            self.fail(say, &Refused::ours("not_joined", "join the room first"));
+            let why = Refused::ours("not_joined", "join the room first");
+            self.news.push(News::Failed { tag, text, why });
         }
     }
 
@@ -320,9 +293,7 @@ impl Client {
         self.unanswered.clear();
         self.held_until = None;
         self.types = None;
-        for say in &mut self.pending {
-            say.sent = false;
-        }
+        self.outbox.disconnected();
         for room in &mut self.rooms {
             room.rest();
         }
@@ -398,8 +369,8 @@ impl Client {
         if let Some(command) = self.orders.pop_front() {
             return Some(self.write(command, now));
         }
-        if let Some(index) = self.next_say(now) {
-            return Some(self.write_say(index, now));
+        if let Some(place) = self.next_say(now) {
+            return self.write_say(place, now);
         }
         let room = self.types.take()?;
         self.typed_at = Some(now);
@@ -433,12 +404,10 @@ impl Client {
         frame.to_string()
     }
 
-    fn write_say(&mut self, index: usize, now: Instant) -> String {
+    fn write_say(&mut self, place: usize, now: Instant) -> Option<String> {
         let reference = self.answerable(None, now);
-        let say = &mut self.pending[index];
-        say.sent = true;
-        say.first_sent.get_or_insert(now);
-        json!({"type": "say", "room": say.room, "id": say.id, "text": say.text, "ref": reference}).to_string()
+        let Say { room, id, text, .. } = self.outbox.send(place, now)?;
+        Some(json!({"type": "say", "room": room, "id": id, "text": text, "ref": reference}).to_string())
     }
 
     fn answerable(&mut self, command: Option<Command>, now: Instant) -> u64 {
@@ -469,7 +438,7 @@ impl Client {
         self.news.push(News::Welcome { me: user, rooms });
         if another {
             // A new token may be another person's, who said nothing of what waits.
-            for say in std::mem::take(&mut self.pending) {
+            for say in self.outbox.take_all() {
                 self.fail(say, &Refused::ours("other_user", "it was said by somebody else, who is no longer here"));
             }
         }
@@ -577,9 +546,7 @@ impl Client {
 
     /// By the hall's word, or since we heard it ourselves.
     fn accepted(&mut self, accepted: Accepted) {
-        let is_it = |say: &Say| say.id == accepted.id && say.room == accepted.room;
-        let Some(index) = self.pending.iter().position(is_it) else { return };
-        if let Some(say) = self.pending.remove(index) {
+        if let Some(say) = self.outbox.take(accepted.id) {
             self.news.push(News::Accepted { tag: say.tag, accepted });
         }
     }
@@ -591,8 +558,19 @@ impl Client {
             self.held_until = Some(now + wait);
         }
         let why = Refused { code: refusal.code, words: refusal.message };
-        if let Some(index) = self.pending.iter().position(|say| Some(say.id) == refusal.id) {
-            return self.say_refused(index, passing, wait, &why, now);
+        match refusal.id {
+            Some(id) if passing => {
+                if let Some(room) = self.outbox.again(id) {
+                    let room = self.rooms.iter_mut().find(|known| known.name == room && why.code != "rate_limited");
+                    return room.into_iter().for_each(|room| room.say_at = Some(now + wait));
+                }
+            }
+            Some(id) => {
+                if let Some(say) = self.outbox.take(id) {
+                    return self.fail(say, &why);
+                }
+            }
+            None => {}
         }
         let joining = self.rooms.iter().position(|room| room.awaiting.is_some() && room.awaiting == reference);
         match (joining, command) {
@@ -618,44 +596,20 @@ impl Client {
         }
     }
 
-    fn say_refused(&mut self, index: usize, passing: bool, wait: Duration, why: &Refused, now: Instant) {
-        if !passing {
-            if let Some(say) = self.pending.remove(index) {
-                self.fail(say, why);
-            }
-            return;
-        }
-        let say = &mut self.pending[index];
-        say.sent = false;
-        let name = say.room.clone();
-        if let Some(room) = self.rooms.iter_mut().find(|room| room.name == name && why.code != "rate_limited") {
-            room.say_at = Some(now + wait);
-        }
-    }
-
     // --- Our messages ---
 
     /// The first message that can go now: the oldest of its room, where none is under way.
     fn next_say(&self, now: Instant) -> Option<usize> {
-        let ready = |room: &&Room| {
-            let held = room.say_at.is_some_and(|at| at > now);
-            room.caught_up && !held && !self.pending.iter().any(|say| say.sent && say.room == room.name)
-        };
-        let oldest = |room: &Room| self.pending.iter().position(|say| say.room == room.name);
-        self.rooms.iter().filter(ready).filter_map(oldest).min()
+        let ready = |room: &&Room| room.caught_up && room.say_at.is_none_or(|at| at <= now);
+        self.rooms.iter().filter(ready).filter_map(|room| self.outbox.next(&room.name)).min()
     }
 
     /// What could not be sent safely, or never could, is told to be so.
     fn fail_the_unfit(&mut self, now: Instant) {
         let dedupe = self.limits.dedupe_s.filter(|dedupe_s| (0.0..1e9).contains(dedupe_s)).map(Duration::from_secs_f64);
         let most = self.limits.text_bytes.unwrap_or(usize::MAX);
-        while let Some(index) =
-            self.pending.iter().position(|say| !say.sent && say.why_unfit(dedupe, most, now).is_some())
-        {
-            let Some(say) = self.pending.remove(index) else { return };
-            if let Some(why) = say.why_unfit(dedupe, most, now) {
-                self.fail(say, &why);
-            }
+        for (say, why) in self.outbox.take_unfit(dedupe, most, now) {
+            self.fail(say, &why);
         }
     }
 
@@ -667,10 +621,7 @@ impl Client {
     fn forget(&mut self, room: &str, why: &Refused) {
         self.rooms.retain(|known| known.name != room);
         self.orders.retain(|order| order.room() != room);
-        let (given_up, kept): (VecDeque<Say>, _) =
-            std::mem::take(&mut self.pending).into_iter().partition(|say| say.room == room);
-        self.pending = kept;
-        for say in given_up {
+        for say in self.outbox.take_room(room) {
             self.fail(say, why);
         }
     }
@@ -714,20 +665,6 @@ impl Room {
         (self.joined, self.caught_up) = (false, false);
         (self.awaiting, self.join_at, self.say_at) = (None, None, None);
         self.roster.ask_at = None;
-    }
-}
-
-impl Say {
-    /// Why it cannot be said any more, or never could.
-    fn why_unfit(&self, dedupe: Option<Duration>, most: usize, now: Instant) -> Option<Refused> {
-        let late = dedupe.zip(self.first_sent).is_some_and(|(dedupe, sent)| now > sent + dedupe);
-        if late {
-            return Some(Refused::ours("expired", "it waited too long to be sent again safely"));
-        }
-        // The hall says so, too, unless it is so long that it hangs up.
-        let length = self.text.len();
-        let words = || format!("a text has at most {most} bytes, this one {length}");
-        (length > most).then(|| Refused { code: "too_long".into(), words: words() })
     }
 }
 

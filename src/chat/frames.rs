@@ -144,6 +144,20 @@ pub struct Refusal {
     pub id: Option<Uuid>,
 }
 
+/// Why something did not happen: one of the hall's codes, or `expired`, `left`, `other_user`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub code: String,
+    /// The hall's words.
+    pub words: String,
+}
+
+impl Refused {
+    pub fn ours(code: &str, words: &str) -> Self {
+        Refused { code: code.into(), words: words.into() }
+    }
+}
+
 /// A frame that no hall sends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("what it sent is no {0}")]

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::client::{News, Refused};
-use super::frames::Accepted;
+use super::client::News;
+use super::frames::{Accepted, Refused};
 use super::link::{self, Login};
 use super::talk::{End, Happening, Manner, Order, Patience};
 use super::trouble::Trouble;

@@ -9,9 +9,9 @@ use std::io;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
-use super::client::{News, Refused};
+use super::client::News;
 use super::complain;
-use super::frames::{Accepted, Message};
+use super::frames::{Accepted, Message, Refused};
 use super::talk::{End, Happening, Order, Talk};
 use super::words::{self, Language};
 

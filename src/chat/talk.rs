@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::address::Address;
-use super::client::{Client, Dead, News, Refused};
+use super::client::{Client, Dead, News};
+use super::frames::Refused;
 use super::line_door;
 use super::link::{Login, Socket, Token};
 use super::trouble::Trouble;

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use super::client::{Dead, Refused};
+use super::client::Dead;
+use super::frames::Refused;
 
 #[derive(Debug)]
 pub enum Trouble {

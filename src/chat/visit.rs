@@ -10,8 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::client::{News, Refused};
+use super::client::News;
 use super::complain;
+use super::frames::Refused;
 use super::paper::{self, Paper, Whose};
 use super::screen::{Input, Known, Looks, Screen};
 use super::talk::{End, Happening, Order, Talk};

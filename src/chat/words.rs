@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::client::{Dead, Refused};
+use super::client::Dead;
+use super::frames::Refused;
 use super::trouble::Trouble;
 use crate::measure::duration_text;
 
