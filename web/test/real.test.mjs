@@ -253,6 +253,7 @@ test("whose token runs out goes on at once with another, and nobody with none co
   await zoe.say("with the first");
   await until("it has run out", () => zoe.all("welcome").length === 2);
   await zoe.say("with the second");
+  await until("it is heard, too", () => zoe.texts.includes("with the second"));
   assert.deepEqual(zoe.states, ["connecting", "open", "connecting", "open"], "never did she wait");
   assert.deepEqual(zoe.texts, ["with the first", "with the second"]);
 
