@@ -163,7 +163,7 @@ async fn through_pipes(plan: Plan) -> io::Result<u8> {
         _ = terminate.recv() => Some(TERMINATED),
     };
     if let Some(line) = outcome.under_way {
-        complain(&language.pick(format!("line {line} may not have been said"), format!("第 {line} 行可能没有发出")));
+        complain(&words::in_doubt(language, line));
     }
     Ok(code.unwrap_or(if outcome.is_well() { WELL } else { NOT_WELL }))
 }

@@ -98,6 +98,8 @@ pub enum News {
         tag: u64,
         text: String,
         why: Refused,
+        /// It was sent, and what came of it is not known.
+        in_doubt: bool,
     },
     /// The room is not open to us, and we are not in it.
     Closed {
@@ -250,13 +252,21 @@ impl Client {
         }
     }
 
+    /// Gives up what was said and is not accepted.
+    pub fn abandon(&mut self) -> Vec<News> {
+        for say in self.outbox.take_all() {
+            self.fail(say, &Refused::ours("left", "you left"));
+        }
+        self.take_news()
+    }
+
     /// Says something in a room that was joined. [`News`] will tell what became of it, by `tag`.
     pub fn say(&mut self, room: &str, text: String, tag: u64) {
         if self.rooms.iter().any(|known| known.name == room) {
             self.outbox.push(tag, room, text);
         } else {
             let why = Refused::ours("not_joined", "join the room first");
-            self.news.push(News::Failed { tag, text, why });
+            self.news.push(News::Failed { tag, text, why, in_doubt: false });
         }
     }
 
@@ -277,6 +287,11 @@ impl Client {
     /// Asks for older messages: those before `before`, or else the newest.
     pub fn history(&mut self, room: &str, before: Option<Offset>, limit: u64) {
         self.order(Command::History { room: room.into(), before, limit });
+    }
+
+    /// Whether there is something that is yet to happen: a message to be accepted, a room to be caught up with.
+    pub fn waits(&self) -> bool {
+        !self.outbox.is_empty() || self.rooms.iter().any(|room| !room.caught_up)
     }
 
     /// What came of what was wanted at once.
@@ -566,8 +581,8 @@ impl Client {
                 }
             }
             Some(id) => {
-                if let Some(say) = self.outbox.take(id) {
-                    return self.fail(say, &why);
+                if let Some(Say { tag, text, .. }) = self.outbox.take(id) {
+                    return self.news.push(News::Failed { tag, text, why, in_doubt: false });
                 }
             }
             None => {}
@@ -608,13 +623,17 @@ impl Client {
     fn fail_the_unfit(&mut self, now: Instant) {
         let dedupe = self.limits.dedupe_s.filter(|dedupe_s| (0.0..1e9).contains(dedupe_s)).map(Duration::from_secs_f64);
         let most = self.limits.text_bytes.unwrap_or(usize::MAX);
-        for (say, why) in self.outbox.take_unfit(dedupe, most, now) {
+        let rooms = &self.rooms;
+        // What the backlog has in it was accepted, however long ago it was sent.
+        let known = |name: &str| rooms.iter().any(|room| room.name == name && room.caught_up);
+        for (say, why) in self.outbox.take_unfit(dedupe, most, known, now) {
             self.fail(say, &why);
         }
     }
 
     fn fail(&mut self, say: Say, why: &Refused) {
-        self.news.push(News::Failed { tag: say.tag, text: say.text, why: why.clone() });
+        let in_doubt = say.may_be_stored();
+        self.news.push(News::Failed { tag: say.tag, text: say.text, why: why.clone(), in_doubt });
     }
 
     /// Forgets a room, and what was to be said in it.

@@ -3,6 +3,7 @@
 //! broke may or may not have been said, and is told to have failed; what waited behind it is said on the next line.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,14 +12,17 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::client::News;
+use super::client::{Dead, News};
 use super::frames::{Accepted, Refused};
 use super::link::{self, Login};
 use super::talk::{End, Happening, Manner, Order, Patience};
 use super::trouble::Trouble;
+use crate::names::{breaks_lines, turns_direction};
 use crate::position::Epoch;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// A door that says nothing for so long to what it was told is none, or its hall stores nothing.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// No hall sends longer lines.
 const MOST_BYTES: usize = 256 * 1024;
@@ -42,6 +46,12 @@ struct Talker {
     orders: mpsc::UnboundedReceiver<Order>,
     tell: mpsc::Sender<Happening>,
     patience: Patience,
+    /// When the hall answered lastly.
+    progress: Option<Instant>,
+    /// What the hall calls us, where it has said so.
+    me: Option<String>,
+    /// Where we were before `room`.
+    former_room: Option<String>,
     room: Option<String>,
     /// A `/room` is not answered yet. Nothing is said before: who is refused stays where he was, and others would hear it.
     moving: bool,
@@ -65,7 +75,19 @@ impl From<Trouble> for Ending {
 pub async fn talk(manner: Manner, orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::Sender<Happening>) {
     let patience = Patience::new(&manner);
     let (says, commands) = (VecDeque::new(), VecDeque::new());
-    let mut talker = Talker { manner, orders, tell, patience, room: None, moving: false, says, commands };
+    let mut talker = Talker {
+        manner,
+        orders,
+        tell,
+        patience,
+        progress: None,
+        me: None,
+        former_room: None,
+        room: None,
+        moving: false,
+        says,
+        commands,
+    };
     let end = talker.until_it_is_over().await;
     let _ = talker.tell.send(Happening::Over(end)).await;
 }
@@ -109,12 +131,13 @@ impl Talker {
             Err(trouble) => return trouble.into(),
         };
         self.moving = self.room.is_some();
+        self.me = None;
         let since = Instant::now();
         let ending = match self.tell(Happening::AtTheLine).await {
             Ok(()) => self.serve(&mut stream).await.err().unwrap_or(Ending::Left),
             Err(ending) => ending,
         };
-        self.patience.had(since.elapsed());
+        self.patience.had(since.elapsed(), self.progress);
         if self.fail_what_was_under_way().await.is_err() {
             return Ending::Left;
         }
@@ -125,8 +148,10 @@ impl Talker {
         let (mut reader, mut writer) = stream.split();
         let mut lines = Lines::default();
         let mut buffer = [0; 8192];
+        let mut answered_by = Instant::now() + ANSWER_DEADLINE;
         loop {
             while let Some(line) = self.next_line() {
+                answered_by = Instant::now() + ANSWER_DEADLINE;
                 let written = timeout(WRITE_DEADLINE, writer.write_all(format!("{line}\n").as_bytes())).await;
                 written.unwrap_or_else(|late| Err(late.into())).map_err(broke)?;
             }
@@ -139,6 +164,7 @@ impl Talker {
                         }
                     }
                 },
+                () = sleep_until(answered_by), if self.awaits_an_answer() => return Err(Trouble::Dead(Dead::NoAnswer).into()),
                 order = self.orders.recv() => match order {
                     None | Some(Order::Close) => {
                         let _ = writer.shutdown().await;
@@ -148,6 +174,10 @@ impl Talker {
                 },
             }
         }
+    }
+
+    fn awaits_an_answer(&self) -> bool {
+        self.moving || self.says.front().is_some_and(|say| say.sent)
     }
 
     /// A command, or the oldest line that is to be said, if none is under way.
@@ -164,7 +194,8 @@ impl Talker {
         match order {
             Order::Join { room, .. } => {
                 self.commands.push_back(format!("/room {room}"));
-                (self.room, self.moving) = (Some(room), true);
+                self.former_room = self.room.replace(room);
+                self.moving = true;
             }
             Order::Say { room, text, tag } if room == self.room.as_deref().unwrap_or_default() => {
                 self.say(&text, tag).await?;
@@ -172,7 +203,7 @@ impl Talker {
             // Meant for a room that was closed to us meanwhile: it must not be said in another one.
             Order::Say { text, tag, .. } => {
                 let why = Refused { code: "not_joined".into(), words: "you are not in that room".into() };
-                self.tell(Happening::News(News::Failed { tag, text, why })).await?;
+                self.tell(Happening::News(News::Failed { tag, text, why, in_doubt: false })).await?;
             }
             Order::Who { .. } => self.commands.push_back("/who".into()),
             Order::Rename { name } => {
@@ -187,13 +218,14 @@ impl Talker {
 
     /// Each of its lines is a message here; the hall drops the same characters, and says nothing to a line without others.
     async fn say(&mut self, text: &str, tag: u64) -> Result<(), Ending> {
-        let text = text.replace(['\u{2028}', '\u{2029}'], "\n");
-        let clean = |line: &str| line.chars().filter(|c| !c.is_control() || *c == '\t').collect::<String>();
+        let text = text.replace(breaks_lines, "\n");
+        let is_said = |c: &char| *c == '\t' || !(c.is_control() || turns_direction(*c));
+        let clean = |line: &str| line.chars().filter(is_said).collect::<String>();
         let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
         let count = lines.len();
         if count == 0 {
             let why = Refused { code: "bad_frame".into(), words: "there is nothing in it that can be said".into() };
-            return self.tell(Happening::News(News::Failed { tag, text, why })).await;
+            return self.tell(Happening::News(News::Failed { tag, text, why, in_doubt: false })).await;
         }
         let says = lines.into_iter().zip(1..).map(|(text, n)| Say { tag, text, last: n == count, sent: false });
         self.says.extend(says);
@@ -201,6 +233,7 @@ impl Talker {
     }
 
     async fn hear(&mut self, line: String) -> Result<(), Ending> {
+        self.progress = Some(Instant::now());
         if let Some((code, words)) = line.strip_prefix("! ").map(|rest| rest.split_once(' ').unwrap_or((rest, ""))) {
             let why = Refused { code: code.into(), words: words.into() };
             if code == "unauthorized" && self.manner.login.token.is_some() && why.words.starts_with("log in first") {
@@ -214,14 +247,19 @@ impl Talker {
             if self.moving && NO_WAY_IN.contains(&code) {
                 return self.no_way_in(why).await;
             }
-            self.moving &= code != "room";
+            if code == "room" {
+                (self.moving, self.former_room) = (false, None);
+            }
             let refuses = REFUSALS.contains(&code) && self.says.front().is_some_and(|say| say.sent);
             if refuses && let Some(say) = self.says.pop_front() {
                 self.says.retain(|other| other.tag != say.tag);
-                let news = News::Failed { tag: say.tag, text: say.text, why };
+                let news = News::Failed { tag: say.tag, text: say.text, why, in_doubt: false };
                 return self.tell(Happening::News(news)).await;
             }
-        } else if self.says.front().is_some_and(|say| say.sent && is_said_by_somebody(&line, &say.text)) {
+            if matches!(code, "name" | "login") {
+                self.me = line.split_once("you are ").map(|(_, name)| name.to_owned());
+            }
+        } else if self.says.front().is_some_and(|say| say.sent && self.is_ours(&line, &say.text)) {
             self.accepted().await?;
         }
         self.tell(Happening::Line(line)).await
@@ -233,13 +271,25 @@ impl Talker {
             return Err(Trouble::Refused(Refused { code: "unavailable".into(), ..why }).into());
         }
         self.moving = false;
-        let room = self.room.take().unwrap_or_default();
+        let room = std::mem::replace(&mut self.room, self.former_room.take()).unwrap_or_default();
         let waiting = std::mem::take(&mut self.says);
         self.tell(Happening::News(News::Closed { room, why: why.clone() })).await?;
         for say in waiting.into_iter().filter(|say| say.last) {
-            self.tell(Happening::News(News::Failed { tag: say.tag, text: say.text, why: why.clone() })).await?;
+            let news = News::Failed { tag: say.tag, text: say.text, why: why.clone(), in_doubt: false };
+            self.tell(Happening::News(news)).await?;
         }
         Ok(())
+    }
+
+    /// Whether this is what we said: `NAME:TEXT` by the name that the hall told us, or by an address where it told none. Which
+    /// one is ours the hall alone knows.
+    fn is_ours(&self, line: &str, text: &str) -> bool {
+        let name = line.strip_suffix(text).and_then(|line| line.strip_suffix(':'));
+        match (&self.me, name) {
+            (Some(me), Some(name)) => me == name,
+            (None, Some(name)) => name.parse::<SocketAddr>().is_ok(),
+            (_, None) => false,
+        }
     }
 
     async fn accepted(&mut self) -> Result<(), Ending> {
@@ -265,8 +315,8 @@ impl Talker {
     async fn fail_what_was_under_way(&mut self) -> Result<(), Ending> {
         let Some(say) = self.says.pop_front_if(|say| say.sent) else { return Ok(()) };
         self.says.retain(|other| other.tag != say.tag);
-        let why = Refused { code: "lost".into(), words: "the line broke; it may have been said, or not".into() };
-        self.tell(Happening::News(News::Failed { tag: say.tag, text: say.text, why })).await
+        let why = Refused { code: "lost".into(), words: "the line broke".into() };
+        self.tell(Happening::News(News::Failed { tag: say.tag, text: say.text, why, in_doubt: true })).await
     }
 
     async fn tell(&self, happening: Happening) -> Result<(), Ending> {
@@ -288,11 +338,6 @@ fn greeting(login: &Login, room: Option<&str>) -> Result<VecDeque<String>, Troub
 
 fn broke(error: std::io::Error) -> Ending {
     Trouble::Broke { words: error.to_string() }.into()
-}
-
-/// Whether a line is `NAME:TEXT`, whoever that is.
-fn is_said_by_somebody(line: &str, text: &str) -> bool {
-    line.strip_suffix(text).is_some_and(|name| name.len() > 1 && name.ends_with(':'))
 }
 
 /// Finds lines in a stream of bytes.
@@ -333,13 +378,5 @@ mod tests {
         assert_eq!(found, ["a:大", "b:2"]);
         let endless = vec![b'x'; 4 * MOST_BYTES];
         assert!(lines.take(&endless).is_empty() && lines.unfinished.len() <= 2 * endless.len());
-    }
-
-    #[test]
-    fn what_comes_back_is_told_from_what_others_say() {
-        assert!(is_said_by_somebody("127.0.0.1:7:hi", "hi"));
-        assert!(is_said_by_somebody("zoe:a:b", "a:b"));
-        assert!(!is_said_by_somebody("zoe:hi there", "hi"));
-        assert!(!is_said_by_somebody(":hi", "hi") && !is_said_by_somebody("zoehi", "hi"));
     }
 }

@@ -28,6 +28,10 @@ impl Outbox {
         self.0.push_back(Say { tag, room: room.into(), id: Uuid::new_v4(), text, sent: false, first_sent: None });
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The place of a room's oldest message, if none of that room is under way.
     pub fn next(&self, room: &str) -> Option<usize> {
         let oldest = self.0.iter().position(|say| say.room == room)?;
@@ -73,11 +77,18 @@ impl Outbox {
 
     /// What can no longer be sent safely, being older than `dedupe` when a hall may have it already; and what is longer than
     /// `most` bytes, to which a hall might hang up.
-    pub fn take_unfit(&mut self, dedupe: Option<Duration>, most: usize, now: Instant) -> Vec<(Say, Refused)> {
+    /// A message that a hall may have is judged only where `known` says that the room's backlog was read.
+    pub fn take_unfit(
+        &mut self,
+        dedupe: Option<Duration>,
+        most: usize,
+        known: impl Fn(&str) -> bool,
+        now: Instant,
+    ) -> Vec<(Say, Refused)> {
         let mut unfit = Vec::new();
         let mut kept = VecDeque::new();
         for say in self.0.drain(..) {
-            match say.why_unfit(dedupe, most, now).filter(|_| !say.sent) {
+            match say.why_unfit(dedupe, most, now).filter(|_| !say.sent && (known(&say.room) || !say.may_be_stored())) {
                 Some(why) => unfit.push((say, why)),
                 None => kept.push_back(say),
             }
@@ -88,6 +99,11 @@ impl Outbox {
 }
 
 impl Say {
+    /// Whether a hall may have it.
+    pub fn may_be_stored(&self) -> bool {
+        self.first_sent.is_some()
+    }
+
     fn why_unfit(&self, dedupe: Option<Duration>, most: usize, now: Instant) -> Option<Refused> {
         let late = dedupe.zip(self.first_sent).is_some_and(|(dedupe, sent)| now > sent + dedupe);
         if late {

@@ -14,6 +14,7 @@ use super::complain;
 use super::frames::{Accepted, Message, Refused};
 use super::talk::{End, Happening, Order, Talk};
 use super::words::{self, Language};
+use crate::names::turns_direction;
 
 /// A log was cut off or replaced: what follows is what there is of it, and some of that may have been printed before.
 const NOT_RECOVERED: &str = "! gap messages may be lost here, or come again";
@@ -153,10 +154,20 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
     }
 
     async fn refused(&mut self, line: u64, why: &Refused) -> io::Result<()> {
-        self.outcome.refused += 1;
         let language = self.wishes.language;
+        self.outcome.refused += 1;
         let not_sent = language.pick(format!("line {line} was not sent"), format!("第 {line} 行未发送"));
-        complain(&format!("{not_sent}: {}", words::refused(language, why)));
+        self.failed(&not_sent, line, why).await
+    }
+
+    async fn in_doubt(&mut self, line: u64, why: &Refused) -> io::Result<()> {
+        self.outcome.refused += 1;
+        let in_doubt = words::in_doubt(self.wishes.language, line);
+        self.failed(&in_doubt, line, why).await
+    }
+
+    async fn failed(&mut self, what: &str, line: u64, why: &Refused) -> io::Result<()> {
+        complain(&format!("{what}: {}", words::refused(self.wishes.language, why)));
         if !self.wishes.json {
             return Ok(());
         }
@@ -175,7 +186,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
                 if let Some(room) = self.room.clone().filter(|_| !self.ready) {
                     self.talk.order(Order::Join { room, last: 0 });
                 }
-                (self.ready, self.at_the_line) = (true, true);
+                (self.ready, self.at_the_line, self.told) = (true, true, None);
             }
             Happening::Down(trouble) => {
                 let again = language.pick("; trying again", "；正在重试");
@@ -185,6 +196,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
                     self.told = Some(line);
                 }
             }
+            Happening::Stuck => complain(words::stuck(language)),
             Happening::Over(end) => {
                 self.outcome.lost = true;
                 if let End::Trouble(trouble) = end {
@@ -200,9 +212,9 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
     async fn hear(&mut self, news: News) -> io::Result<()> {
         match news {
             News::Accepted { accepted, .. } => return self.accepted(&accepted).await,
-            News::Failed { tag, why, .. } => {
+            News::Failed { tag, why, in_doubt, .. } => {
                 (self.outcome.under_way, self.frame) = (None, None);
-                return self.refused(tag, &why).await;
+                return if in_doubt { self.in_doubt(tag, &why).await } else { self.refused(tag, &why).await };
             }
             News::Said { message, .. } if self.prints_messages() && !self.wishes.json => {
                 return self.print(&as_lines(&message)).await;
@@ -306,7 +318,7 @@ fn as_lines(message: &Message) -> String {
 
 /// Nothing that a terminal obeys: the output may end there.
 fn visible(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
+    text.chars().filter(|c| *c == '\t' || !(c.is_control() || turns_direction(*c))).collect()
 }
 
 /// The same JSON: without the line breaks that may stand between its parts, and with those control characters escaped that

@@ -22,6 +22,8 @@ const BACKOFF_LAST: Duration = Duration::from_secs(20);
 const STABLE: Duration = Duration::from_secs(5);
 /// From the end of the handshake to the `welcome`.
 const WELCOME_DEADLINE: Duration = Duration::from_secs(10);
+/// What does not go on for so long is told to be stuck.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
 const EXPIRED: u16 = 4101;
 const RESTART: u16 = 1012;
 
@@ -70,6 +72,8 @@ pub enum Happening {
     AtTheLine,
     /// The connection is gone, or there was none to be had; it is tried again.
     Down(Trouble),
+    /// There is a connection, but what is wanted has not gone on for a while: the hall's broker is away, as it seems.
+    Stuck,
     /// The name that was wanted is refused; the one before it is kept.
     NotRenamed(Refused),
     /// It is over.
@@ -124,6 +128,7 @@ impl Talk {
 pub struct Patience {
     first: Option<Duration>,
     later: Option<Duration>,
+    rereads: bool,
     attempt: u32,
     was_connected: bool,
     without_since: Instant,
@@ -134,19 +139,25 @@ impl Patience {
         Patience {
             first: manner.first_patience,
             later: manner.patience,
+            rereads: matches!(manner.login.token, Some(Token::In(_))),
             attempt: 0,
             was_connected: false,
             without_since: Instant::now(),
         }
     }
 
-    /// A connection is gone that was there for so long.
-    pub fn had(&mut self, lasted: Duration) {
+    /// A connection is gone that was there for so long, and on which something went on lastly at that time.
+    pub fn had(&mut self, lasted: Duration, progress: Option<Instant>) {
         self.was_connected = true;
-        self.without_since = Instant::now();
+        self.without_since = progress.unwrap_or(self.without_since);
         if lasted >= STABLE {
             self.attempt = 0;
         }
+    }
+
+    /// When to give up on a connection on which nothing goes on.
+    pub fn ends(&self, since: Instant) -> Option<Instant> {
+        self.later.map(|patience| since + patience)
     }
 
     /// When to try again after this; `None`: never.
@@ -157,7 +168,9 @@ impl Patience {
         let at = Instant::now() + wait;
         let patience = if self.was_connected { self.later } else { self.first };
         let in_time = patience.is_none_or(|patience| at <= self.without_since + patience);
-        (trouble.passes() && in_time).then_some(at)
+        // A token's file may be late.
+        let stale = self.was_connected && self.rereads && matches!(trouble, Trouble::Unauthorized { .. });
+        ((trouble.passes() || stale) && in_time).then_some(at)
     }
 }
 
@@ -171,6 +184,10 @@ struct Talker {
     former_name: Option<Option<String>>,
     /// Sent on at once by a replica that kept us for no time.
     hurried: bool,
+    /// When something went on lastly: a room was caught up with, a message accepted, or nothing was wanted.
+    progress: Option<Instant>,
+    /// It was told that nothing goes on.
+    stuck: bool,
 }
 
 /// Why a connection ended.
@@ -179,6 +196,8 @@ enum Ending {
     Left,
     /// To connect again at once.
     Again,
+    /// For good.
+    GaveUp(Trouble),
     Trouble(Trouble),
 }
 
@@ -198,11 +217,25 @@ impl Talker {
     fn new(manner: Manner, orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::Sender<Happening>) -> Self {
         let client = Client::new(manner.lists, Instant::now());
         let patience = Patience::new(&manner);
-        Talker { manner, orders, tell, client, patience, former_name: None, hurried: false }
+        Talker {
+            manner,
+            orders,
+            tell,
+            client,
+            patience,
+            former_name: None,
+            hurried: false,
+            progress: None,
+            stuck: false,
+        }
     }
 
     async fn run(mut self) {
         let end = self.until_it_is_over().await;
+        if matches!(end, End::Left) {
+            let given_up = self.client.abandon();
+            let _ = self.tell_all(given_up).await; // nobody needs to hear it
+        }
         let _ = self.tell.send(Happening::Over(end)).await;
     }
 
@@ -211,6 +244,7 @@ impl Talker {
             let mut trouble = match self.connection().await {
                 Ending::Left => return End::Left,
                 Ending::Again => continue,
+                Ending::GaveUp(trouble) => return End::Trouble(trouble),
                 Ending::Trouble(trouble) => trouble,
             };
             if let Some(refused) = self.not_renamed(&trouble) {
@@ -280,11 +314,14 @@ impl Talker {
             Ok(()) => self.serve(&mut socket, since).await,
             Err(ending) => ending,
         };
+        if !self.client.waits() {
+            self.progress = Some(Instant::now());
+        }
         if matches!(ending, Ending::Left) {
             self.leave(&mut socket).await;
         }
         self.client.lost();
-        self.patience.had(since.elapsed());
+        self.patience.had(since.elapsed(), self.progress);
         if matches!(ending, Ending::Left | Ending::Again) {
             socket.close().await;
         }
@@ -332,7 +369,8 @@ impl Talker {
         loop {
             let done = async {
                 self.tick_and_send(socket).await?;
-                let wake = [self.client.wake(Instant::now()), leave_at].into_iter().flatten().min();
+                let wakes = [self.client.wake(Instant::now()), leave_at, self.look_whether_stuck(since).await?];
+                let wake = wakes.into_iter().flatten().min();
                 tokio::select! {
                     text = socket.next() => {
                         let text = text?;
@@ -360,6 +398,26 @@ impl Talker {
                 Err(ending) => return ending,
             }
         }
+    }
+
+    /// Tells it, and after a while gives up, where what is wanted does not go on. When to look again.
+    async fn look_whether_stuck(&mut self, since: Instant) -> Result<Option<Instant>, Ending> {
+        let now = Instant::now();
+        if !self.client.waits() {
+            (self.progress, self.stuck) = (Some(now), false);
+            return Ok(None);
+        }
+        let from = self.progress.map_or(since, |progress| progress.max(since));
+        if self.patience.ends(from).is_some_and(|end| end <= now) {
+            let words = "it stores nothing just now".into();
+            return Err(Ending::GaveUp(Trouble::Refused(Refused { code: "unavailable".into(), words })));
+        }
+        if !self.stuck && now >= from + TOLD_AFTER {
+            self.stuck = true;
+            self.tell(Happening::Stuck).await?;
+        }
+        let tells = (!self.stuck).then_some(from + TOLD_AFTER);
+        Ok([tells, self.patience.ends(from)].into_iter().flatten().min())
     }
 
     async fn tick_and_send(&mut self, socket: &mut Socket) -> Result<(), Ending> {
@@ -409,6 +467,9 @@ impl Talker {
 
     async fn tell_all(&mut self, news: Vec<News>) -> Result<(), Ending> {
         for news in news {
+            if matches!(news, News::CaughtUp { .. } | News::Accepted { .. }) {
+                (self.progress, self.stuck) = (Some(Instant::now()), false);
+            }
             self.tell(Happening::News(news)).await?;
         }
         Ok(())

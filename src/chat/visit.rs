@@ -79,6 +79,10 @@ pub struct Visit {
     asked_for_older: bool,
     typing: Vec<(String, String, Instant)>,
     offline: bool,
+    /// The room that was on screen before the last `/join`.
+    before: Option<String>,
+    /// Some room has let us in.
+    ever_in: bool,
     ended: Option<Ended>,
 }
 
@@ -112,6 +116,8 @@ pub async fn visit(wishes: Wishes, mut talk: Talk) -> io::Result<Ended> {
         asked_for_older: false,
         typing: Vec::new(),
         offline: false,
+        before: None,
+        ever_in: false,
         ended: None,
         wishes,
     };
@@ -164,6 +170,7 @@ impl Visit {
     /// Gives the terminal back, and says good-bye to the hall.
     async fn leave(mut self) -> Ended {
         self.screen.close();
+        let mut given_up = Vec::new();
         // What was said last may be under way.
         let accepted = async {
             while !(self.offline || self.unsent.is_empty()) {
@@ -176,14 +183,22 @@ impl Visit {
         };
         let _ = timeout(GOODBYE, accepted).await;
         self.talk.order(Order::Close);
-        let goodbye = async { while self.talk.happenings.recv().await.is_some() {} };
+        let goodbye = async {
+            while let Some(happening) = self.talk.happenings.recv().await {
+                if let Happening::News(News::Failed { tag, text, in_doubt, .. }) = happening {
+                    self.unsent.remove(&tag);
+                    given_up.push((text, in_doubt));
+                }
+            }
+        };
         let _ = timeout(GOODBYE, goodbye).await;
-        for text in self.unsent.values() {
+        given_up.extend(self.unsent.values().map(|text| (text.clone(), true)));
+        for (text, in_doubt) in &given_up {
             let text = self.paper.clean(text).replace('\n', " ");
-            complain(&self.wishes.language.pick(format!("not sent: {text}"), format!("未发送：{text}")));
+            complain(&format!("{}: {text}", words::unsaid(self.wishes.language, *in_doubt)));
         }
         match self.ended {
-            Some(Ended::Well) | None if !self.unsent.is_empty() => Ended::NotWell,
+            Some(Ended::Well) | None if !given_up.is_empty() => Ended::NotWell,
             ended => ended.unwrap_or(Ended::Well),
         }
     }
@@ -236,6 +251,7 @@ impl Visit {
             "leave" => self
                 .notice("at this door one is always in a room; /join another", "此入口总在一个房间内；请 /join 另一个"),
             "who" | "history" if self.rooms.is_empty() && self.wishes.has_events => self.in_no_room(),
+            "who" if self.offline => self.notice("not while there is no connection", "当前没有连接"),
             "who" => self.talk.order(Order::Who { room: self.here() }),
             "nick" => self.nick(rest),
             "history" if self.wishes.has_events => self.history(rest),
@@ -262,11 +278,17 @@ impl Visit {
         self.rooms.get(self.current).map_or(String::new(), |room| room.name.clone())
     }
 
+    /// Where we are told by the line door that we are.
+    fn at_the_line(&mut self, line: &str) {
+        self.ever_in |= line.starts_with("! room ");
+    }
+
     fn join(&mut self, name: &str) {
         let Some(name) = RoomName::parse(name.trim_start_matches('#')) else {
             let why = Refused { code: "bad_room".into(), words: String::new() };
             return self.alarm(&words::refused(self.wishes.language, &why));
         };
+        self.before = self.rooms.get(self.current).map(|room| room.name.clone());
         if !self.wishes.has_events {
             self.rooms.clear();
         }
@@ -369,11 +391,14 @@ impl Visit {
         match happening {
             Happening::News(news) => self.hear(news),
             Happening::Frame(_) => {}
+            Happening::Stuck => self.dim(&format!("— {}", words::stuck(self.wishes.language))),
             Happening::Line(line) => {
+                self.at_the_line(&line);
                 let line = self.paper.line(&line);
                 self.print(&line);
             }
             Happening::AtTheLine => {
+                self.ever_in |= self.wishes.room.is_none();
                 self.back();
                 if let Some(room) = self.wishes.room.clone().filter(|_| self.rooms.is_empty()) {
                     self.enter(&room);
@@ -439,12 +464,10 @@ impl Visit {
             News::Accepted { tag, .. } => {
                 self.unsent.remove(&tag);
             }
-            News::Failed { tag, text, why } => {
+            News::Failed { tag, text, why, in_doubt } => {
                 self.unsent.remove(&tag);
                 let (why, text) = (words::refused(self.wishes.language, &why), self.paper.clean(&text));
-                self.alarm(
-                    &self.wishes.language.pick(format!("not sent: {why}: {text}"), format!("未发送：{why}：{text}")),
-                );
+                self.alarm(&format!("{}: {why}: {text}", words::unsaid(self.wishes.language, in_doubt)));
             }
             News::Closed { room, why } => self.closed(&room, &why),
             News::Refused(why) => {
@@ -471,6 +494,10 @@ impl Visit {
     fn joined(&mut self, name: &str, recovered: Option<bool>) {
         let Some(room) = self.room(name) else { return };
         let again = std::mem::replace(&mut room.joined, true);
+        if recovered == Some(false) {
+            room.oldest = None; // what follows is another log, or another place in it
+        }
+        self.ever_in = true;
         if !again {
             let me = self.paper.clean(&self.name.clone().unwrap_or_default());
             self.notice(&format!("#{name} as {me}"), &format!("#{name}，你是 {me}"));
@@ -525,15 +552,26 @@ impl Visit {
         let why = words::refused(self.wishes.language, why);
         let words =
             self.wishes.language.pick(format!("no way into #{room}: {why}"), format!("无法进入 #{room}：{why}"));
-        let never_in = !self.rooms.iter().any(|room| room.joined);
         self.forget_room(room);
-        if never_in {
+        self.go_back();
+        if !self.ever_in {
             self.screen.close();
             complain(&words);
             self.ended = Some(Ended::NotWell);
         } else {
             self.alarm(&words);
         }
+    }
+
+    /// To the room that was on screen before one that did not let us in: what is typed next is meant for that.
+    fn go_back(&mut self) {
+        let Some(before) = self.before.take() else { return };
+        if let Some(index) = self.rooms.iter().position(|room| room.name == before) {
+            self.current = index;
+        } else if !self.wishes.has_events {
+            self.rooms.push(Room { name: before, oldest: None, people: None, joined: true });
+        }
+        self.know();
     }
 
     fn room(&mut self, name: &str) -> Option<&mut Room> {
@@ -579,8 +617,7 @@ impl Visit {
         let mut parts = Vec::new();
         let others: Vec<_> = (0..).zip(&self.rooms).filter(|(index, _)| *index != self.current).collect();
         if let Some(room) = self.rooms.get(self.current) {
-            let others: String = others.iter().map(|(_, room)| format!(" (#{})", room.name)).collect();
-            parts.push(format!("#{}{others}", room.name));
+            parts.push(format!("#{}", room.name));
         }
         if self.offline {
             parts.push(language.pick("offline", "离线").into());
@@ -592,6 +629,11 @@ impl Visit {
             count => parts.push(language.pick(format!("{count} unsent"), format!("{count} 条未发送"))),
         }
         parts.extend(self.who_types());
+        // Last, since it may be cut off.
+        if !others.is_empty() {
+            let others: Vec<String> = others.iter().map(|(_, room)| format!("#{}", room.name)).collect();
+            parts.push(format!("({})", others.join(" ")));
+        }
         self.screen.status(&parts.join(" · "));
     }
 

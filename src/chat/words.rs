@@ -144,6 +144,23 @@ fn refused_handshake(language: Language, address: &str, status: u16, words: &str
     language.pick(english, chinese)
 }
 
+/// Of a line that was sent, when nobody will tell what came of it.
+pub fn in_doubt(language: Language, line: u64) -> String {
+    language.pick(format!("line {line} may not have been said"), format!("第 {line} 行可能没有发出"))
+}
+
+/// Of a message that nothing more is done about.
+pub fn unsaid(language: Language, in_doubt: bool) -> &'static str {
+    match in_doubt {
+        false => language.pick("not sent", "未发送"),
+        true => language.pick("this may not have been said", "这条可能没有发出"),
+    }
+}
+
+pub fn stuck(language: Language) -> &'static str {
+    language.pick("the hall can store nothing just now; waiting", "大厅暂时无法存储任何内容；正在等待")
+}
+
 /// Why something was not said or done, by its code; else in the hall's words.
 pub fn refused(language: Language, why: &Refused) -> String {
     let (english, chinese) = match why.code.as_str() {
@@ -158,7 +175,7 @@ pub fn refused(language: Language, why: &Refused) -> String {
         "left" => ("you left the room", "你已离开该房间"),
         "not_joined" => ("you are not in that room; /join it first", "你不在该房间；请先 /join"),
         "other_user" => ("it was said by somebody else, who is no longer here", "这是另一位用户说的，其已不在"),
-        "lost" => ("the line broke; it may have been said, or not", "连接中断；可能已发出，也可能没有"),
+        "lost" => ("the line broke", "连接中断"),
         "unavailable" => ("the hall cannot do that just now; try again", "大厅暂时无法处理；请重试"),
         _ => return format!("{} ({})", why.words, why.code),
     };

@@ -493,6 +493,68 @@ async fn at_the_line_door_what_comes_back_was_accepted_whatever_it_looks_like() 
 }
 
 #[tokio::test]
+async fn at_the_line_door_what_the_hall_leaves_out_is_no_reason_to_wait() {
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    let input = "x \u{202e}y\n\u{2066}\u{2069}\nnext\n";
+    let ended = Chat::run(&[&line_url(&node)], input).await;
+    assert_names(ended.complaint(1), &["line 2 was not sent"]);
+    ada.hear("lobby", "next").await;
+    assert_eq!(ada.texts("lobby"), ["x y", "next"]);
+}
+
+#[tokio::test]
+async fn at_the_line_door_another_ones_line_is_not_taken_for_ours() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let door = format!("tcp://{}", listener.local_addr().expect("bound"));
+    tokio::spawn(async move {
+        let (client, _) = listener.accept().await.expect("a client");
+        let (reader, mut writer) = client.into_split();
+        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(reader));
+        while let Ok(Some(line)) = lines.next_line().await {
+            let answer = match line.strip_prefix("/name ") {
+                Some(name) => format!("! name you are {name}\n"),
+                None => format!("bob:{line}\nbob:al:{line}\n127.0.0.1:7:{line}\n! muted you may not speak here\n"),
+            };
+            writer.write_all(answer.as_bytes()).await.expect("it reads");
+        }
+    });
+    let ended = Chat::run(&[&door, "--name", "al"], "one\ntwo\n").await;
+    let complaints: Vec<&str> = ended.stderr.lines().collect();
+    assert_eq!((ended.code, complaints.len()), (Some(1), 2), "{ended:?}");
+    assert_names(complaints[0], &["line 1 was not sent"]);
+    assert_names(complaints[1], &["line 2 was not sent"]);
+}
+
+#[tokio::test]
+async fn a_hall_that_stores_nothing_is_given_up_after_as_long_as_was_said() {
+    let redis = RedisServer::start();
+    let node = Node::start(&["--redis", &redis.url()]).await;
+    redis.pause();
+    let ended = Chat::run(&[&url(&node), "--retry-for", "3s"], "one\n").await;
+    assert_names(ended.complaint(1), &["stores nothing"]);
+    redis.resume();
+}
+
+#[tokio::test]
+async fn a_file_whose_token_is_replaced_late_is_waited_for() {
+    let secret = "a secret of the issuer, and long enough for it";
+    let node = Node::start(&["--auth", "jwt", "--jwt-secret", secret, "--jwt-leeway", "0s"]).await;
+    let token = |life: &str| {
+        let mut token = Command::new(env!("CARGO_BIN_EXE_townhall"));
+        token.args(["token", "zoe", "--for", life, "--jwt-secret", secret]).env_clear();
+        token.output().expect("it runs").stdout
+    };
+    let file = NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), token("2s")).expect("written");
+    let follower = Chat::start(&[&url(&node), "--token-file", file.path().to_str().expect("a path"), "--follow"]);
+    wait_until("it complains of the token", async || follower.stderr().contains("does not accept this token")).await;
+    std::fs::write(file.path(), token("1h")).expect("written");
+    wait_until("it is in again", async || node.metric(r#"townhall_connections{door="json"}"#).await == 1.0).await;
+}
+
+#[tokio::test]
 async fn at_the_line_door_a_ticket_lets_in_and_a_wrong_one_is_one_line() {
     let redis = RedisServer::start();
     redis.must(&["SET", "ChatroomTokenada", "Zm9v-ticket", "EX", "300"]);

@@ -119,7 +119,7 @@ async fn a_whole_visit_in_chinese() {
     rows.push("! 无法进入 #kitchen：该房间不对你开放");
     zoe.enters("/join help");
     rows.push("— #help，你是 左伊");
-    zoe.shows(&[&rows[..], &["#help (#lobby) · 1 人在此", ">"]].concat(), 2).await;
+    zoe.shows(&[&rows[..], &["#help · 1 人在此 · (#lobby)", ">"]].concat(), 2).await;
     zoe.enters("/leave");
     rows.push("— 已离开 #help");
     zoe.enters("/nick 左 伊");

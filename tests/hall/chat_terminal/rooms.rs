@@ -13,24 +13,24 @@ async fn rooms_are_joined_shown_with_their_marks_and_left() {
     let zoe = Visitor::come(&node, "--name zoe").await;
     zoe.enters("/join #ops");
     let mut rows = vec!["connected!", "— #lobby as zoe", "— #ops as zoe"];
-    zoe.shows(&[&rows[..], &["#ops (#lobby) · 2 here", ">"]].concat(), 2).await;
+    zoe.shows(&[&rows[..], &["#ops · 2 here · (#lobby)", ">"]].concat(), 2).await;
     ada.said("lobby", "who has tea?").await;
     zoe.enters("all is well");
     ada.hear("ops", "all is well").await;
     rows.extend(["12:00 #lobby ada: who has tea?", "12:00 #ops zoe: all is well"]);
-    zoe.shows(&[&rows[..], &["#ops (#lobby) · 2 here", ">"]].concat(), 2).await;
+    zoe.shows(&[&rows[..], &["#ops · 2 here · (#lobby)", ">"]].concat(), 2).await;
 
     zoe.enters("/join tea");
     rows.push("— #tea as zoe");
-    zoe.shows(&[&rows[..], &["#tea (#lobby) (#ops) · 2 here", ">"]].concat(), 2).await;
+    zoe.shows(&[&rows[..], &["#tea · 2 here · (#lobby #ops)", ">"]].concat(), 2).await;
     zoe.types("/leave o");
     zoe.press(&["Tab", "Enter"]);
     rows.push("— left #ops");
-    zoe.shows(&[&rows[..], &["#tea (#lobby) · 2 here", ">"]].concat(), 2).await;
+    zoe.shows(&[&rows[..], &["#tea · 2 here · (#lobby)", ">"]].concat(), 2).await;
     wait_until("nobody else is in #ops", async || ada.who("ops").await == ["ada"]).await;
     ada.said("ops", "nobody hears it").await;
     zoe.enters("/join lobby");
-    zoe.shows(&[&rows[..], &["#lobby (#tea) · 2 here", ">"]].concat(), 2).await;
+    zoe.shows(&[&rows[..], &["#lobby · 2 here · (#tea)", ">"]].concat(), 2).await;
     zoe.enters("I have");
     ada.hear("lobby", "I have").await;
     rows.push("12:00 #lobby zoe: I have");
@@ -194,4 +194,25 @@ async fn help_an_unknown_command_and_two_slashes() {
     zoe.shows(&[&rows[..], &["#lobby · 2 here", ">"]].concat(), 2).await;
     zoe.enters("/quit");
     zoe.ended(&[&rows[..], &["(0)"]].concat()).await;
+}
+
+#[tokio::test]
+async fn a_room_that_lets_nobody_in_leaves_one_where_one_was() {
+    let node = Node::start(&["--rooms", "lobby,ops"]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    let zoe = Visitor::come(&node, "--name zoe").await;
+    zoe.enters("/join ops");
+    zoe.enters("/join lobby");
+    zoe.enters("/join nowhere");
+    let refusal = "! no way into #nowhere: that room is not open to you";
+    let mut rows = vec!["connected!", "— #lobby as zoe", "— #ops as zoe", refusal];
+    zoe.shows(&[&rows[..], &["#lobby · 2 here · (#ops)", ">"]].concat(), 2).await;
+    zoe.enters("meant for lobby");
+    ada.hear("lobby", "meant for lobby").await;
+    zoe.enters("/leave lobby");
+    zoe.enters("/leave");
+    zoe.enters("/join nowhere");
+    rows.extend(["12:00 #lobby zoe: meant for lobby", "— left #lobby", "— left #ops", refusal]);
+    zoe.shows(&[&rows[..], &["", ">"]].concat(), 2).await;
 }
