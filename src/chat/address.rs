@@ -5,8 +5,6 @@ use std::fmt;
 use hyper::Uri;
 use percent_encoding::percent_decode_str;
 
-use crate::protocol::SUBPROTOCOL;
-
 /// A door of a hall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
@@ -130,9 +128,6 @@ impl fmt::Display for Address {
         }
     }
 }
-
-/// What the handshake names.
-pub const PROTOCOL: &str = SUBPROTOCOL;
 
 #[cfg(test)]
 mod tests {

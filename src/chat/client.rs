@@ -60,7 +60,6 @@ pub enum News {
     Said {
         message: Message,
         own: bool,
-        backlog: bool,
     },
     /// So many messages of a room are lost for good.
     Lost {
@@ -523,7 +522,7 @@ impl Client {
         let Some(position) = room.position.as_mut().filter(|position| offset > position.offset) else { return };
         let missing = offset - position.offset - 1;
         position.offset = offset;
-        let (epoch, backlog) = (position.epoch.clone(), !room.caught_up);
+        let epoch = position.epoch.clone();
         if missing > 0 {
             // The hall promises that this cannot happen. Should it, then not silently.
             self.news.push(News::Lost { room: name.into(), count: missing });
@@ -533,7 +532,7 @@ impl Client {
             Some(message) => {
                 let own = self.me.as_ref().is_some_and(|me| me.id == message.from.id);
                 let id = message.id;
-                self.news.push(News::Said { message, own, backlog });
+                self.news.push(News::Said { message, own });
                 if own {
                     self.accepted(Accepted { room: name.into(), id, epoch, offset });
                 }

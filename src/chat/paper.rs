@@ -8,6 +8,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::frames::Message;
+use crate::names::{breaks_lines, turns_direction};
 
 const INDENT: &str = "      ";
 /// Readable on light and dark, and none of them red: that is for what went wrong.
@@ -115,9 +116,9 @@ pub fn calls(text: &str, name: &str) -> bool {
         })
 }
 
-/// Embeddings, overrides and isolates (UAX #9), and what breaks lines elsewhere.
+/// What turns the direction of what others wrote, its marks included, and what breaks lines elsewhere.
 fn turns(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}' | '\u{2029}')
+    turns_direction(c) || breaks_lines(c) || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}')
 }
 
 #[cfg(test)]

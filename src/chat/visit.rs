@@ -176,6 +176,10 @@ impl Visit {
             while !(self.offline || self.unsent.is_empty()) {
                 match self.talk.happenings.recv().await {
                     Some(Happening::News(News::Accepted { tag, .. })) => drop(self.unsent.remove(&tag)),
+                    Some(Happening::News(News::Failed { tag, text, in_doubt, .. })) => {
+                        self.unsent.remove(&tag);
+                        given_up.push((text, in_doubt));
+                    }
                     Some(Happening::Down(_)) | None => break,
                     Some(_) => {}
                 }
@@ -498,6 +502,9 @@ impl Visit {
             room.oldest = None; // what follows is another log, or another place in it
         }
         self.ever_in = true;
+        if self.here() == name {
+            self.before = None;
+        }
         if !again {
             let me = self.paper.clean(&self.name.clone().unwrap_or_default());
             self.notice(&format!("#{name} as {me}"), &format!("#{name}，你是 {me}"));
@@ -552,8 +559,11 @@ impl Visit {
         let why = words::refused(self.wishes.language, why);
         let words =
             self.wishes.language.pick(format!("no way into #{room}: {why}"), format!("无法进入 #{room}：{why}"));
+        let on_screen = self.here() == room;
         self.forget_room(room);
-        self.go_back();
+        if on_screen {
+            self.go_back();
+        }
         if !self.ever_in {
             self.screen.close();
             complain(&words);
