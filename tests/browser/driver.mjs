@@ -101,12 +101,16 @@ async function startWindow() {
 const texts = (elements) =>
   elements.map((element) => (element.matches("input, textarea") ? element.value : element.textContent));
 
-/** Asks again when the page that was asked has gone. @template T @param {() => Promise<T>} ask @returns {Promise<T>} */
-function patiently(ask) {
-  return ask().catch((error) => {
-    if (!/because of a navigation|context was destroyed/.test(error.message)) throw error;
-    return ask(); // of the page that has come
-  });
+/** Asks again when the page that was asked has gone, as often as pages go. @template T @param {() => Promise<T>} ask @returns {Promise<T>} */
+async function patiently(ask) {
+  const giveUp = Date.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!/because of a navigation|context was destroyed/.test(error.message) || Date.now() > giveUp) throw error;
+    }
+  }
 }
 
 const actions = {
@@ -202,7 +206,7 @@ const actions = {
     return patiently(() => people[who].page.locator(at).evaluateAll(texts));
   },
   async shown({ who, at }) {
-    return people[who].page.locator(at).first().isVisible();
+    return patiently(() => people[who].page.locator(at).first().isVisible());
   },
   async attribute({ who, at, name }) {
     return people[who].page.locator(at).getAttribute(name);

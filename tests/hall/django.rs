@@ -61,7 +61,7 @@ impl Site {
         Site { run: child, said, address, temporary }
     }
 
-    /// Whether it came up; otherwise its port was taken.
+    /// Whether it came up; otherwise its port was taken, before it looked or after that.
     async fn wait_open(&mut self) -> bool {
         // Eight programs, one after another.
         let give_up = Instant::now() + 8 * PATIENCE;
@@ -71,7 +71,8 @@ impl Site {
             tokio::time::sleep(LOOK_AGAIN).await;
             ended = self.run.try_wait().expect("cannot wait").is_some();
         }
-        assert!(!ended || self.said().contains("in use"), "the site did not start: {}", self.said());
+        let taken = ["listens on port", "in use"].iter().any(|words| self.said().contains(words));
+        assert!(!ended || taken, "the site did not start: {}", self.said());
         !ended
     }
 

@@ -30,8 +30,9 @@ async function getToken() {
   if (!answer.ok) throw new Error(`no ticket: ${answer.status}`);
   const ticket = await answer.json();
   if (ticket.name !== name) {
+    // Somebody else has logged in, in another tab. An answer would be asked for again, and every reload ends the one before.
     location.reload();
-    throw new Error("somebody else has logged in, in another tab");
+    return new Promise(() => {});
   }
   return ticket;
 }
