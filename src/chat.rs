@@ -154,7 +154,7 @@ async fn through_pipes(plan: Plan) -> io::Result<u8> {
     let code = tokio::select! {
         ended = pipe.run() => {
             if let Err(error) = ended {
-                complain(&error.to_string());
+                complain(&words::broken_off(language, &error, outcome.accepted));
                 outcome.lost = true;
             }
             None

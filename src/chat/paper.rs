@@ -61,7 +61,8 @@ impl Paper {
         let colour = NAMES[colour % NAMES.len()];
         let name = match whose {
             Whose::Mine => self.sgr("1", &name),
-            Whose::ToMe => self.sgr(&format!("{colour};7"), &name),
+            Whose::ToMe if self.colours => self.sgr(&format!("{colour};7"), &name),
+            Whose::ToMe => format!("» {name}"),
             Whose::Another => self.sgr(&colour.to_string(), &name),
         };
         let text = self.clean(&message.text).replace('\n', &format!("\n{INDENT}"));
@@ -159,7 +160,7 @@ mod tests {
         let hostile = message(NOON, "z\x1b[2Joe\u{202e}", "a\x1b]0;x\x07\u{9b}31m\r\x08b\u{2066}\u{7f}\tc");
         let mut paper = paper(false);
         paper.day = Some(Date::constant(2026, 11, 23));
-        assert_eq!(paper.message(&hostile, Whose::ToMe, false), "12:00 z[2Joe: a]0;x31mb    c");
+        assert_eq!(paper.message(&hostile, Whose::ToMe, false), "12:00 » z[2Joe: a]0;x31mb    c");
     }
 
     #[test]

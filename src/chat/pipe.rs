@@ -102,7 +102,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
                     None => break,
                 },
                 line = next_line(&mut self.input, &mut self.line), if reads => {
-                    let line = line.map_err(|error| io::Error::other(format!("the input cannot be read: {error}")))?;
+                    let line = line.map_err(|error| self.broken("the input cannot be read", "无法读取输入", &error))?;
                     self.say(line).await?;
                 }
             }
@@ -269,6 +269,10 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
             .await
     }
 
+    fn broken(&self, english: &str, chinese: &str, error: &io::Error) -> io::Error {
+        io::Error::other(format!("{}: {error}", self.wishes.language.pick(english, chinese)))
+    }
+
     async fn print(&mut self, lines: &str) -> io::Result<()> {
         let Some(output) = &mut self.output else { return Ok(()) };
         let written = async {
@@ -281,7 +285,7 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
                 self.output = None;
                 Ok(())
             }
-            written => written.map_err(|error| io::Error::other(format!("the output cannot be written: {error}"))),
+            written => written.map_err(|error| self.broken("the output cannot be written", "无法写入输出", &error)),
         }
     }
 }

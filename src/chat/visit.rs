@@ -75,8 +75,8 @@ pub struct Visit {
     name: Option<String>,
     unsent: BTreeMap<u64, String>,
     tag: u64,
-    /// Older messages are asked for: what is older still is not known before they are there.
-    asked_for_older: bool,
+    /// The room whose older messages are asked for: what is older still is not known before they are there.
+    asked_for_older: Option<String>,
     typing: Vec<(String, String, Instant)>,
     offline: bool,
     /// The room that was on screen before the last `/join`.
@@ -113,7 +113,7 @@ pub async fn visit(wishes: Wishes, mut talk: Talk) -> io::Result<Ended> {
         name: None,
         unsent: BTreeMap::new(),
         tag: 0,
-        asked_for_older: false,
+        asked_for_older: None,
         typing: Vec::new(),
         offline: false,
         before: None,
@@ -324,6 +324,7 @@ impl Visit {
     fn forget_room(&mut self, name: &str) -> bool {
         let Some(index) = self.rooms.iter().position(|room| room.name == name) else { return false };
         self.rooms.remove(index);
+        self.asked_for_older.take_if(|room| room == name);
         if self.current >= index {
             self.current = self.current.saturating_sub(1);
         }
@@ -352,14 +353,14 @@ impl Visit {
         if self.offline {
             return self.notice("not while there is no connection", "当前没有连接");
         }
-        if self.asked_for_older {
+        if self.asked_for_older.is_some() {
             return self.notice("older messages are on their way", "更早的消息正在路上");
         }
         let before = self.rooms.get(self.current).and_then(|room| room.oldest);
         if before == Some(1) {
             return self.nothing_older();
         }
-        self.asked_for_older = true;
+        self.asked_for_older = Some(self.here());
         self.talk.order(Order::History { room: self.here(), before, limit });
     }
 
@@ -475,7 +476,7 @@ impl Visit {
             }
             News::Closed { room, why } => self.closed(&room, &why),
             News::Refused(why) => {
-                self.asked_for_older = false;
+                self.asked_for_older = None;
                 self.alarm(&words::refused(self.wishes.language, &why));
             }
             News::Left { .. } | News::Leaving { .. } | News::Event => {}
@@ -483,7 +484,7 @@ impl Visit {
     }
 
     fn welcome(&mut self, name: String, rooms: Vec<String>) {
-        self.asked_for_older = false;
+        self.asked_for_older = None;
         let before = self.name.replace(name.clone());
         if before.as_ref().is_some_and(|before| *before != name) {
             let name = self.paper.clean(&name);
@@ -541,7 +542,7 @@ impl Visit {
     }
 
     fn older(&mut self, room: &str, messages: &[super::frames::Message], more: bool) {
-        self.asked_for_older = false;
+        self.asked_for_older = None;
         let Some(first) = messages.first() else { return self.nothing_older() };
         let count = messages.len();
         self.notice(&format!("#{room}: {count} older messages"), &format!("#{room}：更早的 {count} 条消息"));

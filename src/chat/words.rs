@@ -149,6 +149,14 @@ pub fn in_doubt(language: Language, line: u64) -> String {
     language.pick(format!("line {line} may not have been said"), format!("第 {line} 行可能没有发出"))
 }
 
+/// Of an input or output that failed, and how far it came.
+pub fn broken_off(language: Language, error: &std::io::Error, accepted: u64) -> String {
+    let error = error.to_string();
+    let error = plain(&error);
+    language
+        .pick(format!("{error}; lines accepted before that: {accepted}"), format!("{error}；此前已接受 {accepted} 行"))
+}
+
 /// Of a message that nothing more is done about.
 pub fn unsaid(language: Language, in_doubt: bool) -> &'static str {
     match in_doubt {

@@ -36,7 +36,7 @@ pub struct ChatArgs {
     /// The room; without it, the hall's first (lobby)
     #[arg(long, env = "TOWNHALL_ROOM", value_name = "ROOM")]
     room: Option<String>,
-    /// What others see; without it, guest- and four letters (at tcp://, your address)
+    /// What others see; without it, guest-xxxx (at tcp://, your address)
     #[arg(long, env = "TOWNHALL_NAME", value_name = "NAME")]
     name: Option<String>,
     /// A ticket (with --name) or a signed token, where the hall wants one
@@ -51,7 +51,7 @@ pub struct ChatArgs {
     /// A file that holds the key
     #[arg(long, env = "TOWNHALL_KEY_FILE", value_name = "PATH")]
     key_file: Option<PathBuf>,
-    /// Show so many messages of before, 200 at most; by default 50 at a terminal and none in pipes
+    /// Show the last N messages first, 200 at most; by default 50 at a terminal and none in pipes
     #[arg(long, env = "TOWNHALL_LAST", value_name = "N", value_parser = count::<u64>(0..=MAX_LAST))]
     last: Option<u64>,
     /// Print what is said, and stay when the input has ended

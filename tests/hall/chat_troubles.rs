@@ -5,6 +5,7 @@ mod piped;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use futures::{SinkExt, StreamExt};
@@ -205,6 +206,37 @@ async fn a_script_follows_a_room_with_jq() {
 }
 
 #[tokio::test]
+async fn the_bot_of_the_manual_answers() {
+    let manual = include_str!("../../docs/chat.md");
+    let bot = manual.split("```bash\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a bot");
+    let binaries = std::path::Path::new(env!("CARGO_BIN_EXE_townhall")).parent().expect("a directory");
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("ops").await;
+    let mut bash = Command::new("bash");
+    bash.args(["-c", bot]).env_clear().env("TOWNHALL_URL", url(&node)).env("TZ", "UTC").process_group(0);
+    bash.env("PATH", format!("{}:/usr/bin:/bin", binaries.display())).stdin(Stdio::null());
+    let _bot = Group(bash.spawn().expect("bash"));
+    ada.until_presence("of the bot", |presence| presence["count"] == 2).await;
+    ada.said("ops", "what time is it?").await;
+    ada.said("ops", "!time").await;
+    ada.reach("ops", 3).await;
+    let texts = ada.texts("ops");
+    assert_eq!(texts[..2], ["what time is it?", "!time"]);
+    assert!(texts[2].contains("UTC"), "{texts:?}");
+}
+
+/// A shell and all that it has started; they end with the test.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.0.id())]).status();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
 async fn a_line_that_is_refused_is_named_and_the_others_arrive() {
     let node = Node::start(&["--rate", "0"]).await;
     let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
@@ -399,6 +431,13 @@ async fn an_output_that_takes_nothing_is_one_line_and_code_1_and_one_that_nobody
         let stderr = String::from_utf8_lossy(&ended.stderr);
         assert_eq!((ended.status.code(), stderr.lines().count()), (Some(code), complaints), "{script}: {stderr}");
         assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    let words = ["-c", "echo one | \"$0\" chat \"$1\" --json >/dev/full", env!("CARGO_BIN_EXE_townhall"), &url(&node)];
+    for (language, how_far) in [("C", "lines accepted before that: 1"), ("zh_CN.UTF-8", "此前已接受 1 行")] {
+        let mut sh = Command::new("sh");
+        let ended = sh.args(words).env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", language).output();
+        let stderr = ended.expect("sh").stderr;
+        assert_names(&String::from_utf8_lossy(&stderr), &[how_far]);
     }
 }
 

@@ -35,6 +35,11 @@ async fn who_is_spoken_to_sees_it() {
     let rows: Vec<&str> = shown.lines().collect();
     assert!(rows[3].contains("\x1b[7m"), "{:?}", rows[3]);
     assert!(!rows[2].contains("\x1b[7m"), "{:?}", rows[2]);
+    zoe.enters("quit");
+    zoe.ended(&["(0)"]).await;
+    zoe.starts("NO_COLOR=1", "--name zoe").await;
+    let rows = ["12:00 ada: the zoey zone is not for you", "12:00 » ada: or is it, Zoe?", "#lobby · 2 here", ">"];
+    zoe.ends_with(&rows, 2).await;
 }
 
 #[tokio::test]
