@@ -168,9 +168,8 @@ impl Patience {
         let at = Instant::now() + wait;
         let patience = if self.was_connected { self.later } else { self.first };
         let in_time = patience.is_none_or(|patience| at <= self.without_since + patience);
-        // A token's file may be late.
-        let stale = self.was_connected && self.rereads && matches!(trouble, Trouble::Unauthorized { .. });
-        ((trouble.passes() || stale) && in_time).then_some(at)
+        let passes = trouble.passes() || self.was_connected && trouble.passes_later(self.rereads);
+        (passes && in_time).then_some(at)
     }
 }
 

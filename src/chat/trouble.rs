@@ -79,6 +79,16 @@ impl Trouble {
         }
     }
 
+    /// Whether it may pass for somebody who was in: what a proxy says that is set up anew, or of a token whose file is read again
+    /// and may be late.
+    pub fn passes_later(&self, rereads: bool) -> bool {
+        match self {
+            Trouble::Status { status, .. } => *status == 404,
+            Trouble::Unauthorized { .. } => rereads,
+            _ => false,
+        }
+    }
+
     /// When the hall said that it makes sense again.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -16,7 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-use crate::harness::{Certificates, Cut, Json, Line, Nginx, NginxKind, Node, RedisServer, patiently, wait_until};
+use crate::harness::{
+    Certificates, Cut, Json, Line, Nginx, NginxKind, Node, RedisServer, doorkeeper, patiently, wait_until,
+};
 
 use self::piped::Chat;
 
@@ -485,6 +487,25 @@ async fn a_token_that_expires_is_replaced_by_the_one_in_its_file() {
     chat.end_input();
     let ended = chat.ended().await;
     assert_eq!(ended.printed().len(), 2, "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_knows_of_no_hall_for_a_moment_is_asked_again() {
+    let node = Node::start(&[]).await;
+    let wire = Cut::in_front_of(node.http()).await;
+    let not_the_second = |number, _: &str| (number == 1).then_some((404, "default backend"));
+    let front = doorkeeper(wire.address(), not_the_second).await;
+    let follower = Chat::start(&[&format!("http://{front}"), "--follow", "--last", "5"]);
+    wait_until("it is in", async || node.metric("townhall_rooms").await == 1.0).await;
+    wire.cut();
+    wait_until("it was turned away", async || follower.stderr().contains("no hall at")).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    ada.said("lobby", "hello").await;
+    assert_eq!(follower.prints(1).await, ["ada:hello"]);
+    let first = doorkeeper(node.http(), |_, _: &str| Some((404, "default backend"))).await;
+    let ended = Chat::run(&[&format!("http://{first}"), "--follow", "--retry-for", "1h"], "").await;
+    assert_names(ended.complaint(1), &["there is no hall at"]);
 }
 
 #[tokio::test]

@@ -1,12 +1,7 @@
 //! What begins with a slash.
 
-use std::net::SocketAddr;
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-
 use super::Visitor;
-use crate::harness::{Cut, Json, Node, wait_until};
+use crate::harness::{Cut, Json, Node, doorkeeper, wait_until};
 
 #[tokio::test]
 async fn rooms_are_joined_shown_with_their_marks_and_left() {
@@ -109,35 +104,13 @@ async fn another_name_is_the_same_person_and_misses_nothing() {
     assert_eq!(ada.who("lobby").await, ["~Zoë B", "~ada"]);
 }
 
-/// In front of a hall: a policy of somebody's own, by which nobody is called `boss`.
-async fn doorkeeper(hall: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("bound");
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut asked = [0; 4096];
-                let read = client.read(&mut asked).await?;
-                if String::from_utf8_lossy(&asked[..read]).contains("name=boss") {
-                    let words = "nobody is called boss";
-                    let answer = format!("HTTP/1.1 400 Bad Request\r\nContent-Length: {}\r\n\r\n{words}", words.len());
-                    return client.write_all(answer.as_bytes()).await;
-                }
-                let mut hall = TcpStream::connect(hall).await?;
-                hall.write_all(&asked[..read]).await?;
-                copy_bidirectional(&mut client, &mut hall).await.map(drop)
-            });
-        }
-    });
-    address
-}
-
 #[tokio::test]
 async fn a_name_that_the_hall_refuses_is_told_and_the_one_before_is_kept() {
     let node = Node::start(&[]).await;
     let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
     ada.join("lobby").await;
-    let zoe = Visitor::at(60, 16, &format!("http://{}", doorkeeper(node.http()).await));
+    let no_boss = |_, asked: &str| asked.contains("name=boss").then_some((400, "nobody is called boss"));
+    let zoe = Visitor::at(60, 16, &format!("http://{}", doorkeeper(node.http(), no_boss).await));
     zoe.starts("", "--name zoe").await;
     zoe.enters("/nick boss");
     zoe.ends_with(&["! nobody is called boss (bad_name)", "#lobby · 2 here", ">"], 2).await;
