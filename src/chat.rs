@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use self::address::Address;
 use self::link::{Login, Token};
-use self::pipe::{Outcome, Pipe};
+use self::pipe::Pipe;
 use self::talk::{Manner, Talk};
 use self::visit::Ended;
 use self::words::Language;
@@ -43,6 +43,9 @@ const NOT_WELL: u8 = 1;
 /// As shells count what a signal ended: 128 and its number.
 const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
+
+/// How long who is interrupted may take to say good-bye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How long a pipe without `--follow` tries to come back.
 const PATIENCE_OF_A_SENDER: Duration = Duration::from_secs(60);
@@ -134,38 +137,56 @@ async fn at_a_terminal(plan: Plan) -> io::Result<u8> {
     })
 }
 
-/// Between other programs. The keyboard is no input: who listens in the background must not be stopped for it.
+/// Between other programs. The keyboard is an input only where the answers are seen and we are in front: who listens in the
+/// background must not be stopped for it.
 async fn through_pipes(plan: Plan) -> io::Result<u8> {
     let keyboard = io::stdin().is_terminal();
+    let in_front = rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp());
+    let reads = !keyboard || io::stdout().is_terminal() && in_front;
     let wishes = pipe::Wishes {
         room: plan.room.clone(),
         last: plan.last.unwrap_or(0),
         follow: plan.follow || keyboard,
+        stay: plan.follow || !reads,
         json: plan.json,
         language: Language::of_environment(),
         has_token: plan.has_token(),
     };
     let language = wishes.language;
+    tokio::spawn(end_all_the_same());
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut outcome = Outcome::default();
-    let talk = Talk::begin(plan.manner(wishes.follow));
-    let input = (!keyboard).then(tokio::io::stdin);
-    let mut pipe = Pipe::new(wishes, talk, input, tokio::io::stdout(), &mut outcome);
+    let talk = Talk::begin(plan.manner(wishes.stay));
+    let input = reads.then(tokio::io::stdin);
+    let mut pipe = Pipe::new(wishes, talk, input, tokio::io::stdout());
     let code = tokio::select! {
         ended = pipe.run() => {
             if let Err(error) = ended {
-                complain(&words::broken_off(language, &error, outcome.accepted));
-                outcome.lost = true;
+                complain(&words::broken_off(language, &error, pipe.outcome.accepted));
+                pipe.outcome.lost = true;
             }
             None
         }
         _ = interrupt.recv() => Some(INTERRUPTED),
         _ = terminate.recv() => Some(TERMINATED),
     };
-    if let Some(line) = outcome.under_way {
+    if code.is_some() {
+        let _ = tokio::time::timeout(GOODBYE, pipe.leave()).await; // so that the others see us go
+    }
+    if let Some(line) = pipe.outcome.under_way {
         complain(&words::in_doubt(language, line));
     }
-    Ok(code.unwrap_or(if outcome.is_well() { WELL } else { NOT_WELL }))
+    Ok(code.unwrap_or(if pipe.outcome.is_well() { WELL } else { NOT_WELL }))
+}
+
+/// Who cannot be interrupted, since nobody takes its complaints, ends without a word.
+async fn end_all_the_same() -> io::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let code = tokio::select! {
+        _ = interrupt.recv() => INTERRUPTED,
+        _ = terminate.recv() => TERMINATED,
+    };
+    tokio::time::sleep(2 * GOODBYE).await;
+    std::process::exit(code.into())
 }
 
 /// A line on stderr; where nobody reads that, there is nobody to tell.

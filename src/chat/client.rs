@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::frames::{
     Accepted, Frame, Gap, Joined, Limits, Malformed, Members, Message, Presence, Refusal, Refused, User, Welcome,
@@ -24,6 +25,7 @@ use super::frames::{
 use super::outbox::{Outbox, Say};
 use super::pace::Pace;
 use super::roster::Roster;
+use crate::names::RoomName;
 use crate::position::{Offset, Position};
 
 /// Of the hall's beat: without a text frame for so many of them the line is dead.
@@ -31,6 +33,8 @@ const DEAD_BEATS: f64 = 2.5;
 const BEAT_MOST: f64 = 3600.0;
 /// A line that beats, but on which a command is not answered for so long, is no good either.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+/// Who read nothing for so long must not wonder at a hall's silence.
+const HELD_UP: Duration = Duration::from_millis(100);
 /// Where the hall did not say when to try again; it can say neither at once nor never.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_LEAST: Duration = Duration::from_millis(20);
@@ -171,6 +175,8 @@ struct Room {
 struct Unanswered {
     at: Instant,
     command: Option<Command>,
+    /// The message that it says.
+    say: Option<Uuid>,
 }
 
 pub struct Client {
@@ -252,9 +258,9 @@ impl Client {
     }
 
     /// Gives up what was said and is not accepted.
-    pub fn abandon(&mut self) -> Vec<News> {
+    pub fn abandon(&mut self, why: &Refused) -> Vec<News> {
         for say in self.outbox.take_all() {
-            self.fail(say, &Refused::ours("left", "you left"));
+            self.fail(say, why);
         }
         self.take_news()
     }
@@ -300,6 +306,14 @@ impl Client {
 
     // --- The connection ---
 
+    /// For so long we read nothing, whatever the hall said.
+    pub fn was_held_up(&mut self, time: Duration, now: Instant) {
+        if time >= HELD_UP {
+            self.heard_at = now;
+            self.unanswered.values_mut().for_each(|it| it.at = now);
+        }
+    }
+
     /// What belonged to the connection alone ended with it.
     pub fn lost(&mut self) {
         self.open = false;
@@ -325,10 +339,16 @@ impl Client {
         if answered.is_some() {
             self.pace.answered(unanswered, now);
         }
+        let (command, say) = answered.map_or((None, None), |answered| (answered.command, answered.say));
         match frame {
             Frame::Welcome(welcome) => self.welcomed(welcome, now),
             _ if !self.open => {}
-            frame => self.take(frame, reference, answered.and_then(|answered| answered.command), now),
+            // By its `ref` a refusal means a message, too.
+            Frame::Error(mut refusal) => {
+                refusal.id = refusal.id.or(say);
+                self.refused(refusal, reference, command, now);
+            }
+            frame => self.take(frame, reference, command, now),
         }
         Ok(std::mem::take(&mut self.news))
     }
@@ -421,13 +441,16 @@ impl Client {
     fn write_say(&mut self, place: usize, now: Instant) -> Option<String> {
         let reference = self.answerable(None, now);
         let Say { room, id, text, .. } = self.outbox.send(place, now)?;
+        if let Some(unanswered) = self.unanswered.get_mut(&reference) {
+            unanswered.say = Some(*id);
+        }
         Some(json!({"type": "say", "room": room, "id": id, "text": text, "ref": reference}).to_string())
     }
 
     fn answerable(&mut self, command: Option<Command>, now: Instant) -> u64 {
         self.pace.take(self.unanswered.len(), now);
         self.reference += 1;
-        self.unanswered.insert(self.reference, Unanswered { at: now, command });
+        self.unanswered.insert(self.reference, Unanswered { at: now, command, say: None });
         self.reference
     }
 
@@ -442,6 +465,9 @@ impl Client {
 
     fn welcomed(&mut self, welcome: Welcome, now: Instant) {
         let Welcome { user, beat, rooms, limits } = welcome;
+        if self.open {
+            return; // one is enough
+        }
         self.open = true;
         self.pace = Pace::new(limits.rate, limits.burst, now);
         self.limits = limits;
@@ -449,6 +475,7 @@ impl Client {
         self.beat = beat.map(|beat| Duration::from_secs_f64(beat * DEAD_BEATS));
         let another = self.me.as_ref().is_some_and(|me| me.id != user.id);
         self.me = Some(user.clone());
+        let rooms = rooms.into_iter().filter(|room| RoomName::parse(room).is_some()).collect();
         self.news.push(News::Welcome { me: user, rooms });
         if another {
             // A new token may be another person's, who said nothing of what waits.
@@ -469,7 +496,6 @@ impl Client {
             Frame::Stored { room, offset } => self.moved_to(&room, offset, None),
             Frame::Gap(gap) => self.gap(&gap),
             Frame::Accepted(accepted) => self.accepted(accepted),
-            Frame::Error(refusal) => self.refused(refusal, reference, command, now),
             Frame::Members(members) => self.members(members, command, now),
             Frame::Presence(presence) => self.presence(presence, now),
             Frame::History(history) => {
@@ -483,7 +509,7 @@ impl Client {
             Frame::Reconnect { after_ms } => {
                 self.news.push(News::Leaving { after: Duration::from_millis(after_ms.min(600_000)) });
             }
-            Frame::Welcome(_) | Frame::Other => {}
+            Frame::Welcome(_) | Frame::Error(_) | Frame::Other => {}
         }
     }
 

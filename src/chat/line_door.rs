@@ -1,6 +1,7 @@
 //! The line door as a client sees it: lines out, lines in. It has no ids, no positions and no resume, so what is promised here
-//! is less: one message is under way at a time, and it counts as accepted when it comes back. What was under way when the line
-//! broke may or may not have been said, and is told to have failed; what waited behind it is said on the next line.
+//! is less: one thing is under way at a time, and a message counts as accepted when it comes back. What was under way when the
+//! line broke may or may not have been said, and is told to have failed; what waited behind it is said on the next line, in the
+//! room that it was meant for, or not at all.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,21 +25,56 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// A door that says nothing for so long to what it was told is none, or its hall stores nothing.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// Lines that may come before the greetings are answered; more are not told.
+const MOST_EARLY: usize = 200;
 /// No hall sends longer lines.
 const MOST_BYTES: usize = 256 * 1024;
-/// Notices that refuse what was said, and not another command.
-const REFUSALS: [&str; 7] =
-    ["bad_frame", "forbidden", "muted", "not_joined", "too_long", "unauthorized", "unavailable"];
-/// Notices that refuse a `/room`; the last two only for now.
-const NO_WAY_IN: [&str; 4] = ["bad_room", "forbidden", "rate_limited", "unavailable"];
 
-/// A line that is to be said.
+/// What is to go out. Each is sent when the one before it was answered, so every refusal has one thing that it can mean.
+#[derive(Debug)]
+enum Item {
+    /// `/login` or `/name`, whole.
+    Login(String),
+    /// Whoever says nothing else first asks for help, since a door that is full, or none, does not give any.
+    Help,
+    Who,
+    Move(String),
+    Say(Say),
+}
+
+#[derive(Debug)]
 struct Say {
     tag: u64,
-    text: String,
-    /// It is the last line of what was said under its tag.
-    last: bool,
-    sent: bool,
+    /// Where it is meant to be heard; empty: wherever the hall has put us.
+    room: String,
+    /// What was not accepted yet, each a message here.
+    lines: VecDeque<String>,
+}
+
+impl Item {
+    /// Codes of the notices that answer it well, and that refuse it.
+    fn answers(&self) -> (&'static [&'static str], &'static [&'static str]) {
+        match self {
+            Item::Login(_) => (&["login", "name"], &["bad_name", "forbidden", "rate_limited", "unavailable"]),
+            Item::Help => (&["help"], &[]),
+            Item::Who => (&["who"], &["not_joined", "rate_limited", "unavailable"]),
+            Item::Move(_) => (&["room"], &["bad_room", "forbidden", "rate_limited", "unavailable"]),
+            Item::Say(_) => (&[], &["bad_frame", "forbidden", "muted", "not_joined", "too_long", "unavailable"]),
+        }
+    }
+
+    fn line(&self) -> String {
+        match self {
+            Item::Login(command) => command.clone(),
+            Item::Help => "/help".into(),
+            Item::Who => "/who".into(),
+            Item::Move(room) => format!("/room {room}"),
+            Item::Say(say) => match say.lines.front().map_or("", String::as_str) {
+                line if line.starts_with('/') => format!("/{line}"),
+                line => line.into(),
+            },
+        }
+    }
 }
 
 struct Talker {
@@ -46,18 +82,19 @@ struct Talker {
     orders: mpsc::UnboundedReceiver<Order>,
     tell: mpsc::Sender<Happening>,
     patience: Patience,
-    /// When the hall answered lastly.
+    /// When something was accepted lastly, or nothing was wanted.
     progress: Option<Instant>,
     /// What the hall calls us, where it has said so.
     me: Option<String>,
-    /// Where we were before `room`.
-    former_room: Option<String>,
+    /// Where the hall has said that we are.
     room: Option<String>,
-    /// A `/room` is not answered yet. Nothing is said before: who is refused stays where he was, and others would hear it.
-    moving: bool,
-    says: VecDeque<Say>,
-    /// Commands that are sent as soon as there is a connection, or never.
-    commands: VecDeque<String>,
+    queue: VecDeque<Item>,
+    /// So many of the first are what every line begins with.
+    greetings: usize,
+    /// The first was sent, and is not answered.
+    under_way: bool,
+    /// Lines that came before the greetings were answered, and we were in.
+    early: Vec<String>,
 }
 
 enum Ending {
@@ -74,7 +111,6 @@ impl From<Trouble> for Ending {
 /// See [`super::talk::Talk::begin`].
 pub async fn talk(manner: Manner, orders: mpsc::UnboundedReceiver<Order>, tell: mpsc::Sender<Happening>) {
     let patience = Patience::new(&manner);
-    let (says, commands) = (VecDeque::new(), VecDeque::new());
     let mut talker = Talker {
         manner,
         orders,
@@ -82,13 +118,14 @@ pub async fn talk(manner: Manner, orders: mpsc::UnboundedReceiver<Order>, tell: 
         patience,
         progress: None,
         me: None,
-        former_room: None,
         room: None,
-        moving: false,
-        says,
-        commands,
+        queue: VecDeque::new(),
+        greetings: 0,
+        under_way: false,
+        early: Vec::new(),
     };
     let end = talker.until_it_is_over().await;
+    let _ = talker.abandon(&end).await; // nobody needs to hear it
     let _ = talker.tell.send(Happening::Over(end)).await;
 }
 
@@ -119,29 +156,45 @@ impl Talker {
     async fn connection(&mut self) -> Ending {
         let Manner { address, login, .. } = self.manner.clone();
         let shown = address.to_string();
-        let opening = timeout(CONNECT_DEADLINE, link::dial(address.place(), &shown));
-        let mut stream = match self.obey_until(opening).await {
-            Ok(Ok(Ok(stream))) => stream,
-            Ok(Ok(Err(trouble))) => return trouble.into(),
-            Ok(Err(_)) => return Trouble::TimedOut { address: shown }.into(),
+        let opening = async {
+            let token = link::read(login.token.as_ref()).await?;
+            let dialed = timeout(CONNECT_DEADLINE, link::dial(address.place(), &shown)).await;
+            dialed.unwrap_or_else(|_| Err(Trouble::TimedOut { address: shown.clone() })).map(|stream| (stream, token))
+        };
+        let (mut stream, token) = match self.obey_until(opening).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(trouble)) => return trouble.into(),
             Err(ending) => return ending,
         };
-        self.commands = match greeting(&login, self.room.as_deref()) {
-            Ok(commands) => commands,
-            Err(trouble) => return trouble.into(),
-        };
-        self.moving = self.room.is_some();
-        self.me = None;
+        self.greet(&login, token);
         let since = Instant::now();
-        let ending = match self.tell(Happening::AtTheLine).await {
-            Ok(()) => self.serve(&mut stream).await.err().unwrap_or(Ending::Left),
-            Err(ending) => ending,
-        };
-        self.patience.had(since.elapsed(), self.progress);
+        let ending = self.serve(&mut stream).await.err().unwrap_or(Ending::Left);
+        if self.greetings == 0 {
+            self.patience.had(since.elapsed(), self.progress);
+        }
         if self.fail_what_was_under_way().await.is_err() {
             return Ending::Left;
         }
         ending
+    }
+
+    /// What a new line begins with, before what waits: who we are, and where we were.
+    fn greet(&mut self, login: &Login, token: Option<String>) {
+        let who = match (&login.name, token) {
+            (Some(name), Some(token)) => Some(format!("/login {name} {token}")),
+            (None, Some(token)) => Some(format!("/login {token}")),
+            (Some(name), None) => Some(format!("/name {name}")),
+            (None, None) => None,
+        };
+        let where_to = self.room.take().map(Item::Move);
+        let mut greetings: Vec<Item> = who.map(Item::Login).into_iter().chain(where_to).collect();
+        if greetings.is_empty() {
+            greetings.push(Item::Help);
+        }
+        self.early.clear();
+        self.greetings = greetings.len();
+        greetings.into_iter().rev().for_each(|item| self.queue.push_front(item));
+        (self.me, self.under_way) = (None, false);
     }
 
     async fn serve(&mut self, stream: &mut TcpStream) -> Result<(), Ending> {
@@ -150,10 +203,13 @@ impl Talker {
         let mut buffer = [0; 8192];
         let mut answered_by = Instant::now() + ANSWER_DEADLINE;
         loop {
-            while let Some(line) = self.next_line() {
+            if let Some(line) = self.next_line().await? {
                 answered_by = Instant::now() + ANSWER_DEADLINE;
                 let written = timeout(WRITE_DEADLINE, writer.write_all(format!("{line}\n").as_bytes())).await;
                 written.unwrap_or_else(|late| Err(late.into())).map_err(broke)?;
+            }
+            if self.queue.is_empty() {
+                self.progress = Some(Instant::now());
             }
             tokio::select! {
                 count = reader.read(&mut buffer) => match count.map_err(broke)? {
@@ -164,7 +220,7 @@ impl Talker {
                         }
                     }
                 },
-                () = sleep_until(answered_by), if self.awaits_an_answer() => return Err(Trouble::Dead(Dead::NoAnswer).into()),
+                () = sleep_until(answered_by), if self.under_way => return Err(Trouble::Dead(Dead::NoAnswer).into()),
                 order = self.orders.recv() => match order {
                     None | Some(Order::Close) => {
                         let _ = writer.shutdown().await;
@@ -176,38 +232,69 @@ impl Talker {
         }
     }
 
-    fn awaits_an_answer(&self) -> bool {
-        self.moving || self.says.front().is_some_and(|say| say.sent)
+    /// What goes out next, if nothing is under way.
+    async fn next_line(&mut self) -> Result<Option<String>, Ending> {
+        let here = self.room.clone().unwrap_or_default();
+        // Meant for a room that did not let us in, or that we are put out of: it must not be said in another one.
+        while let Some(say) = self.take_first_say(|say| say.room != here).await {
+            let why = Refused::ours("not_joined", "you are not in that room");
+            self.fail(say, why, false).await?;
+        }
+        let next = self.queue.front().filter(|_| !self.under_way).map(Item::line);
+        self.under_way |= next.is_some();
+        Ok(next)
     }
 
-    /// A command, or the oldest line that is to be said, if none is under way.
-    fn next_line(&mut self) -> Option<String> {
-        if let Some(command) = self.commands.pop_front() {
-            return Some(command);
+    /// The first thing, where it is a message of this kind that is not under way.
+    async fn take_first_say(&mut self, is_it: impl Fn(&Say) -> bool) -> Option<Say> {
+        let takes = !self.under_way && matches!(self.queue.front(), Some(Item::Say(say)) if is_it(say));
+        match self.queue.pop_front_if(|_| takes) {
+            Some(Item::Say(say)) => Some(say),
+            _ => None,
         }
-        let say = self.says.front_mut().filter(|say| !say.sent && !self.moving)?;
-        say.sent = true;
-        Some(if say.text.starts_with('/') { format!("/{}", say.text) } else { say.text.clone() })
+    }
+
+    /// The first thing was answered.
+    async fn answered(&mut self) -> Result<Option<Item>, Ending> {
+        self.under_way = false;
+        if self.greetings > 0 {
+            self.greetings -= 1;
+            if self.greetings == 0 {
+                self.progress = Some(Instant::now());
+                self.tell(Happening::AtTheLine).await?;
+                for line in std::mem::take(&mut self.early) {
+                    self.tell(Happening::Line(line)).await?;
+                }
+            }
+        }
+        Ok(self.queue.pop_front())
+    }
+
+    /// A line for whoever listens: in its order, and none before we are in.
+    async fn tell_line(&mut self, line: String) -> Result<(), Ending> {
+        if self.greetings == 0 {
+            return self.tell(Happening::Line(line)).await;
+        }
+        if line.starts_with("HTTP/1.") {
+            let words = "it speaks HTTP, whose address begins with http://".into();
+            return Err(Trouble::NoHall { address: self.manner.address.to_string(), words }.into());
+        }
+        if self.early.len() < MOST_EARLY {
+            self.early.push(line);
+        }
+        Ok(())
     }
 
     async fn obey(&mut self, order: Order) -> Result<(), Ending> {
+        if self.queue.is_empty() {
+            self.progress = self.progress.map(|_| Instant::now());
+        }
         match order {
-            Order::Join { room, .. } => {
-                self.commands.push_back(format!("/room {room}"));
-                self.former_room = self.room.replace(room);
-                self.moving = true;
-            }
-            Order::Say { room, text, tag } if room == self.room.as_deref().unwrap_or_default() => {
-                self.say(&text, tag).await?;
-            }
-            // Meant for a room that was closed to us meanwhile: it must not be said in another one.
-            Order::Say { text, tag, .. } => {
-                let why = Refused { code: "not_joined".into(), words: "you are not in that room".into() };
-                self.tell(Happening::News(News::Failed { tag, text, why, in_doubt: false })).await?;
-            }
-            Order::Who { .. } => self.commands.push_back("/who".into()),
+            Order::Join { room, .. } => self.queue.push_back(Item::Move(room)),
+            Order::Say { room, text, tag } => self.say(room, &text, tag).await?,
+            Order::Who { .. } => self.queue.push_back(Item::Who),
             Order::Rename { name } => {
-                self.commands.push_back(format!("/name {name}"));
+                self.queue.push_back(Item::Login(format!("/name {name}")));
                 self.manner.login.name = Some(name);
             }
             Order::Leave { .. } | Order::Typing { .. } | Order::History { .. } => {} // there is no such thing here
@@ -217,73 +304,77 @@ impl Talker {
     }
 
     /// Each of its lines is a message here; the hall drops the same characters, and says nothing to a line without others.
-    async fn say(&mut self, text: &str, tag: u64) -> Result<(), Ending> {
+    async fn say(&mut self, room: String, text: &str, tag: u64) -> Result<(), Ending> {
         let text = text.replace(breaks_lines, "\n");
         let is_said = |c: &char| *c == '\t' || !(c.is_control() || turns_direction(*c));
         let clean = |line: &str| line.chars().filter(is_said).collect::<String>();
-        let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
-        let count = lines.len();
-        if count == 0 {
-            let why = Refused { code: "bad_frame".into(), words: "there is nothing in it that can be said".into() };
+        let lines: VecDeque<String> = text.lines().map(clean).filter(|line| !line.is_empty()).collect();
+        if lines.is_empty() {
+            let why = Refused::ours("bad_frame", "there is nothing in it that can be said");
             return self.tell(Happening::News(News::Failed { tag, text, why, in_doubt: false })).await;
         }
-        let says = lines.into_iter().zip(1..).map(|(text, n)| Say { tag, text, last: n == count, sent: false });
-        self.says.extend(says);
+        self.queue.push_back(Item::Say(Say { tag, room, lines }));
         Ok(())
     }
 
     async fn hear(&mut self, line: String) -> Result<(), Ending> {
-        self.progress = Some(Instant::now());
         if let Some((code, words)) = line.strip_prefix("! ").map(|rest| rest.split_once(' ').unwrap_or((rest, ""))) {
             let why = Refused { code: code.into(), words: words.into() };
-            if code == "unauthorized" && self.manner.login.token.is_some() && why.words.starts_with("log in first") {
+            if code == "unauthorized" && self.manner.login.token.is_some() && words.starts_with("log in first") {
                 return Ok(()); // that crossed with our own
             }
             if code == "unauthorized" {
-                // Who is not in was not heard.
-                self.says.iter_mut().for_each(|say| say.sent = false);
+                self.under_way = false; // who is not in was not heard
                 return Err(Trouble::Unauthorized { words: why.words }.into());
-            }
-            if self.moving && NO_WAY_IN.contains(&code) {
-                return self.no_way_in(why).await;
-            }
-            if code == "room" {
-                (self.moving, self.former_room) = (false, None);
-            }
-            let refuses = REFUSALS.contains(&code) && self.says.front().is_some_and(|say| say.sent);
-            if refuses && let Some(say) = self.says.pop_front() {
-                self.says.retain(|other| other.tag != say.tag);
-                let news = News::Failed { tag: say.tag, text: say.text, why, in_doubt: false };
-                return self.tell(Happening::News(news)).await;
             }
             if matches!(code, "name" | "login") {
                 self.me = line.split_once("you are ").map(|(_, name)| name.to_owned());
             }
-        } else if self.says.front().is_some_and(|say| say.sent && self.is_ours(&line, &say.text)) {
+            let (well, refused) =
+                self.queue.front().filter(|_| self.under_way).map_or((&[][..], &[][..]), Item::answers);
+            if well.contains(&code) {
+                return self.went_well(line).await;
+            } else if refused.contains(&code) && self.was_refused(why).await? {
+                return Ok(());
+            }
+        } else if self.under_way && self.is_ours(&line) {
             self.accepted().await?;
         }
-        self.tell(Happening::Line(line)).await
+        self.tell_line(line).await
     }
 
-    /// For now is another matter than for good, where nothing that waits for that room is said in another.
-    async fn no_way_in(&mut self, why: Refused) -> Result<(), Ending> {
-        if matches!(why.code.as_str(), "rate_limited" | "unavailable") {
-            return Err(Trouble::Refused(Refused { code: "unavailable".into(), ..why }).into());
+    /// The hall has done what is under way, and says so.
+    async fn went_well(&mut self, line: String) -> Result<(), Ending> {
+        let helped = matches!(self.queue.front(), Some(Item::Help));
+        if !helped {
+            self.tell_line(line).await?;
         }
-        self.moving = false;
-        let room = std::mem::replace(&mut self.room, self.former_room.take()).unwrap_or_default();
-        let waiting = std::mem::take(&mut self.says);
-        self.tell(Happening::News(News::Closed { room, why: why.clone() })).await?;
-        for say in waiting.into_iter().filter(|say| say.last) {
-            let news = News::Failed { tag: say.tag, text: say.text, why: why.clone(), in_doubt: false };
-            self.tell(Happening::News(news)).await?;
+        if let Some(Item::Move(room)) = self.answered().await? {
+            (self.room, self.progress) = (Some(room), Some(Instant::now()));
         }
         Ok(())
     }
 
+    /// What is under way was refused; whether that was told by something else than the hall's line.
+    async fn was_refused(&mut self, why: Refused) -> Result<bool, Ending> {
+        let for_now = matches!(why.code.as_str(), "rate_limited" | "unavailable");
+        if for_now && (self.greetings > 0 || matches!(self.queue.front(), Some(Item::Move(_)))) {
+            // It is asked for again on the next line.
+            return Err(Trouble::Refused(Refused { code: "unavailable".into(), ..why }).into());
+        }
+        match self.answered().await? {
+            Some(Item::Say(say)) => self.fail(say, why, false).await?,
+            Some(Item::Move(room)) => self.tell(Happening::News(News::Closed { room, why })).await?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
     /// Whether this is what we said: `NAME:TEXT` by the name that the hall told us, or by an address where it told none. Which
     /// one is ours the hall alone knows.
-    fn is_ours(&self, line: &str, text: &str) -> bool {
+    fn is_ours(&self, line: &str) -> bool {
+        let Some(Item::Say(Say { lines, .. })) = self.queue.front() else { return false };
+        let text = lines.front().map_or("", String::as_str);
         let name = line.strip_suffix(text).and_then(|line| line.strip_suffix(':'));
         match (&self.me, name) {
             (Some(me), Some(name)) => me == name,
@@ -292,10 +383,14 @@ impl Talker {
         }
     }
 
+    /// One line of a message was.
     async fn accepted(&mut self) -> Result<(), Ending> {
-        let Some(say) = self.says.pop_front().filter(|say| say.last) else { return Ok(()) };
-        let room = self.room.clone().unwrap_or_default();
-        let accepted = Accepted { room, id: Uuid::nil(), epoch: Epoch::silent(), offset: 0 };
+        (self.under_way, self.progress) = (false, Some(Instant::now()));
+        if let Some(Item::Say(say)) = self.queue.front_mut() {
+            say.lines.pop_front();
+        }
+        let Some(say) = self.take_first_say(|say| say.lines.is_empty()).await else { return Ok(()) };
+        let accepted = Accepted { room: say.room, id: Uuid::nil(), epoch: Epoch::silent(), offset: 0 };
         self.tell(Happening::News(News::Accepted { tag: say.tag, accepted })).await
     }
 
@@ -312,28 +407,50 @@ impl Talker {
         }
     }
 
+    /// The line is gone: what is left is what waits for the next one.
     async fn fail_what_was_under_way(&mut self) -> Result<(), Ending> {
-        let Some(say) = self.says.pop_front_if(|say| say.sent) else { return Ok(()) };
-        self.says.retain(|other| other.tag != say.tag);
-        let why = Refused { code: "lost".into(), words: "the line broke".into() };
-        self.tell(Happening::News(News::Failed { tag: say.tag, text: say.text, why, in_doubt: true })).await
+        let was_under_way = std::mem::take(&mut self.under_way);
+        let greetings = std::mem::take(&mut self.greetings);
+        for greeting in self.queue.drain(..greetings) {
+            // Where we were, if we were not there again yet.
+            if let Item::Move(room) = greeting {
+                self.room = Some(room);
+            }
+        }
+        if was_under_way
+            && greetings == 0
+            && let Some(say) = self.take_first_say(|_| true).await
+        {
+            let why = Refused::ours("lost", "the line broke");
+            self.fail(say, why, true).await?;
+        }
+        self.queue.retain(|item| matches!(item, Item::Move(_) | Item::Say(_)));
+        Ok(())
+    }
+
+    /// It is over: what was not sent will not be.
+    async fn abandon(&mut self, end: &End) -> Result<(), Ending> {
+        let why = match end {
+            End::Left => Refused::ours("left", "you left"),
+            End::Trouble(_) => Refused::ours("lost", "the line broke"),
+        };
+        for item in std::mem::take(&mut self.queue) {
+            if let Item::Say(say) = item {
+                self.fail(say, why.clone(), false).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// With all of it that was not accepted.
+    async fn fail(&self, say: Say, why: Refused, in_doubt: bool) -> Result<(), Ending> {
+        let text = Vec::from(say.lines).join("\n");
+        self.tell(Happening::News(News::Failed { tag: say.tag, text, why, in_doubt })).await
     }
 
     async fn tell(&self, happening: Happening) -> Result<(), Ending> {
         self.tell.send(happening).await.map_err(|_| Ending::Left)
     }
-}
-
-/// What is said first on a new line.
-fn greeting(login: &Login, room: Option<&str>) -> Result<VecDeque<String>, Trouble> {
-    let token = login.token.as_ref().map(link::Token::read).transpose()?;
-    let who = match (&login.name, token) {
-        (Some(name), Some(token)) => Some(format!("/login {name} {token}")),
-        (None, Some(token)) => Some(format!("/login {token}")),
-        (Some(name), None) => Some(format!("/name {name}")),
-        (None, None) => None,
-    };
-    Ok(who.into_iter().chain(room.map(|room| format!("/room {room}"))).collect())
 }
 
 fn broke(error: std::io::Error) -> Ending {
@@ -377,6 +494,7 @@ mod tests {
         let found: Vec<String> = "a:大\r\nb:2\n".as_bytes().chunks(1).flat_map(|byte| lines.take(byte)).collect();
         assert_eq!(found, ["a:大", "b:2"]);
         let endless = vec![b'x'; 4 * MOST_BYTES];
-        assert!(lines.take(&endless).is_empty() && lines.unfinished.len() <= 2 * endless.len());
+        assert!(lines.take(&endless).is_empty() && lines.take(&endless).is_empty());
+        assert!(lines.unfinished.len() <= MOST_BYTES + endless.len(), "what is too long is not kept");
     }
 }

@@ -1,16 +1,19 @@
 //! One connection to a hall: the handshake, TLS where it is wanted, and what can go wrong, as [`Trouble`].
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
 use futures::{SinkExt, StreamExt};
 use hyper::header::{AUTHORIZATION, HeaderValue, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -26,6 +29,11 @@ use crate::tls;
 
 /// From opening a socket to the end of the handshake.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// For the file of the token.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
+const MOST_TOKEN: usize = 16 * 1024;
+/// Another address of the same host is tried beside one that has not answered for so long, as RFC 8305 has it.
+const BESIDE: Duration = Duration::from_millis(250);
 /// What the hall does not take for so long it will never take.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// When the kernel asks whether a silent line still lives.
@@ -57,20 +65,26 @@ impl std::fmt::Debug for Token {
     }
 }
 
-impl Token {
-    /// # Errors
-    /// The file cannot be read, or holds nothing.
-    pub fn read(&self) -> Result<String, Trouble> {
-        let path = match self {
-            Token::Given(token) => return Ok(token.clone()),
-            Token::In(path) => path,
-        };
-        let trouble = |error| Trouble::NoToken { path: path.to_string_lossy().into_owned(), error };
-        let text = std::fs::read_to_string(path).map_err(trouble)?;
-        let token = text.trim();
-        let some = !token.is_empty() && token.len() <= 16 * 1024;
-        some.then(|| token.to_owned()).ok_or_else(|| trouble(io::Error::other("it holds no token")))
-    }
+/// The token, where there is one.
+///
+/// # Errors
+/// The file cannot be read, holds nothing, or is a pipe into which nobody writes.
+pub async fn read(token: Option<&Token>) -> Result<Option<String>, Trouble> {
+    let path = match token {
+        None => return Ok(None),
+        Some(Token::Given(token)) => return Ok(Some(token.clone())),
+        Some(Token::In(path)) => path,
+    };
+    let trouble = |error| Trouble::NoToken { path: path.to_string_lossy().into_owned(), error };
+    let reading = spawn_blocking({
+        let path = path.clone();
+        move || std::fs::read_to_string(path)
+    });
+    let read = timeout(READ_DEADLINE, reading).await.map_err(|_| io::Error::other("nothing comes"));
+    let text = read.and_then(|read| read.unwrap_or_else(|error| Err(error.into()))).map_err(trouble)?;
+    let token = text.trim();
+    let some = !token.is_empty() && token.len() <= MOST_TOKEN;
+    some.then(|| Some(token.to_owned())).ok_or_else(|| trouble(io::Error::other("it holds no token")))
 }
 
 pub trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -85,7 +99,7 @@ impl Socket {
     /// See [`Trouble`].
     pub async fn open(address: &Address, login: &Login) -> Result<Socket, Trouble> {
         let shown = address.to_string();
-        let token = login.token.as_ref().map(Token::read).transpose()?;
+        let token = read(login.token.as_ref()).await?;
         let opening = Self::shake_hands(address.place(), &shown, login, token.as_deref());
         timeout(HANDSHAKE_DEADLINE, opening).await.unwrap_or(Err(Trouble::TimedOut { address: shown }))
     }
@@ -165,13 +179,35 @@ pub async fn dial(place: &Place, shown: &str) -> Result<TcpStream, Trouble> {
     let unreachable = |error| Trouble::Unreachable { address: shown.into(), error };
     let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await;
     let addresses: Vec<_> = found.map_err(|_| Trouble::NoSuchHost { host: place.host.clone() })?.collect();
-    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(unreachable)?;
+    let stream = first_of(addresses).await.map_err(unreachable)?;
     let socket = SockRef::from(&stream);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
     socket.set_tcp_keepalive(&keepalive).map_err(unreachable)?;
     socket.set_tcp_user_timeout(Some(WRITE_DEADLINE)).map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     Ok(stream)
+}
+
+/// The first of these that answers; what the last one said, if none does.
+async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut addresses = addresses.into_iter();
+    let mut under_way = FuturesUnordered::new();
+    let mut failed = io::Error::other("it has no address");
+    loop {
+        if let Some(address) = addresses.next() {
+            under_way.push(TcpStream::connect(address));
+        } else if under_way.is_empty() {
+            return Err(failed);
+        }
+        let more = addresses.len() > 0;
+        tokio::select! {
+            Some(connected) = under_way.next() => match connected {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = error,
+            },
+            () = sleep(BESIDE), if more => {}
+        }
+    }
 }
 
 async fn connect(place: &Place, shown: &str) -> Result<Box<dyn Bytes>, Trouble> {
@@ -216,6 +252,8 @@ fn status(address: &str, response: &Response) -> Trouble {
     let reason = response.status().canonical_reason().unwrap_or_default();
     let elsewhere = response.headers().get(LOCATION).filter(|_| response.status().is_redirection());
     if let Some(to) = elsewhere.and_then(|to| to.to_str().ok()) {
+        // What follows is what we asked with: the key.
+        let to = to.split(['?', '#']).next().unwrap_or_default();
         return Trouble::Elsewhere { address: address.into(), to: first_line(to) };
     }
     Trouble::Status {

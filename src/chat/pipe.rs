@@ -27,8 +27,10 @@ pub struct Wishes {
     pub room: Option<String>,
     /// Messages to print of what was said before.
     pub last: u64,
-    /// To print what is said from now on, and stay when the input has ended.
+    /// To print what is said from now on.
     pub follow: bool,
+    /// To stay when the input has ended.
+    pub stay: bool,
     /// To print the hall's events as they come.
     pub json: bool,
     pub language: Language,
@@ -52,13 +54,13 @@ impl Outcome {
     }
 }
 
-pub struct Pipe<'a, R, W> {
+pub struct Pipe<R, W> {
     wishes: Wishes,
     talk: Talk,
     input: Option<BufReader<R>>,
     output: Option<W>,
-    /// The state lives outside, so that whoever interrupts the pipe can tell how far it came.
-    pub outcome: &'a mut Outcome,
+    /// How far it came, for whoever interrupts it, too.
+    pub outcome: Outcome,
     room: Option<String>,
     /// The room's backlog was printed.
     ready: bool,
@@ -68,24 +70,22 @@ pub struct Pipe<'a, R, W> {
     frame: Option<String>,
     /// What keeps us from the hall, as it was told; an outage of an hour is one line.
     told: Option<String>,
-    at_the_line: bool,
 }
 
-impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
-    pub fn new(wishes: Wishes, talk: Talk, input: Option<R>, output: W, outcome: &'a mut Outcome) -> Self {
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
+    pub fn new(wishes: Wishes, talk: Talk, input: Option<R>, output: W) -> Self {
         Pipe {
             room: wishes.room.clone(),
             wishes,
             talk,
             input: input.map(BufReader::new),
             output: Some(output),
-            outcome,
+            outcome: Outcome::default(),
             ready: false,
             line: Vec::new(),
             lines: 0,
             frame: None,
             told: None,
-            at_the_line: false,
         }
     }
 
@@ -112,12 +112,15 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
 
     fn is_done(&self) -> bool {
         let said = self.ready && self.input.is_none() && self.outcome.under_way.is_none();
-        let heard = !self.wishes.follow || self.output.is_none();
+        let heard = !self.wishes.stay || self.output.is_none();
         self.outcome.lost || said && heard
     }
 
     /// Ends politely, and prints no more.
-    async fn leave(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What was printed cannot be written.
+    pub async fn leave(&mut self) -> io::Result<()> {
         self.talk.order(Order::Close);
         let last_word = async { while self.talk.happenings.recv().await.is_some() {} };
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), last_word).await;
@@ -186,11 +189,10 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
                 if let Some(room) = self.room.clone().filter(|_| !self.ready) {
                     self.talk.order(Order::Join { room, last: 0 });
                 }
-                (self.ready, self.at_the_line, self.told) = (true, true, None);
+                (self.ready, self.told) = (true, None);
             }
             Happening::Down(trouble) => {
-                let again = language.pick("; trying again", "；正在重试");
-                let line = format!("{}{again}", words::trouble(language, &trouble, has_token));
+                let line = words::trying_again(language, &trouble, has_token);
                 if self.told.as_ref() != Some(&line) {
                     complain(&line);
                     self.told = Some(line);
@@ -200,8 +202,6 @@ impl<'a, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<'a, R, W> {
             Happening::Over(end) => {
                 self.outcome.lost = true;
                 if let End::Trouble(trouble) = end {
-                    // At the line door what was in doubt was told already; what is left was not sent.
-                    self.outcome.under_way = self.outcome.under_way.filter(|_| !self.at_the_line);
                     complain(&words::trouble(language, &trouble, has_token));
                 }
             }

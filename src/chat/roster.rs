@@ -50,7 +50,7 @@ impl Roster {
     pub fn listed(&mut self, count: u64, members: Vec<User>, now: Instant) {
         let here: IndexMap<String, String> = members.into_iter().map(|user| (user.id, user.name)).collect();
         self.people.retain(|id, _| here.contains_key(id));
-        self.people.extend(here);
+        self.people.extend(here.into_iter().take(LISTED as usize));
         self.counted(count);
         self.reconcile(now);
     }
@@ -62,6 +62,9 @@ impl Roster {
                 self.people.shift_remove(&user.id);
             }
             self.people.extend(joined.into_iter().map(|user| (user.id, user.name)));
+        }
+        if self.people.len() as u64 > LISTED {
+            self.people.clear(); // whatever the hall counts
         }
         self.counted(count);
         self.reconcile(now);
@@ -94,6 +97,19 @@ mod tests {
 
     fn names(roster: &Roster) -> Vec<&str> {
         roster.names().collect()
+    }
+
+    #[tokio::test]
+    async fn a_hall_that_counts_wrongly_fills_no_memory() {
+        let now = Instant::now();
+        let mut roster = Roster::default();
+        for number in 0..1000 {
+            roster.changed(1, Some((users(&[&number.to_string()]), vec![])), now);
+            assert!(roster.names().count() as u64 <= LISTED);
+        }
+        let many: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
+        roster.listed(1, users(&many.iter().map(String::as_str).collect::<Vec<_>>()), now);
+        assert_eq!(roster.names().count() as u64, LISTED);
     }
 
     #[tokio::test]

@@ -42,6 +42,8 @@ pub struct Looks {
     pub colours: bool,
     /// Printed at the first Ctrl-C on an empty line; a second one leaves.
     pub interrupt_hint: String,
+    /// Printed where something was typed that is no UTF-8.
+    pub stumble_hint: String,
     /// Printed where so many lines were dropped because the terminal took none.
     pub skipped: fn(usize) -> String,
 }
@@ -75,7 +77,7 @@ impl Screen {
     /// Takes the terminal, which is to be given back by [`Screen::close`]. Fails where there is none that can be edited on: then
     /// lines are read and written plainly.
     pub fn open(looks: Looks) -> io::Result<(Screen, mpsc::Receiver<Input>)> {
-        let interrupt_hint = looks.interrupt_hint.clone();
+        let (interrupt_hint, stumble_hint) = (looks.interrupt_hint.clone(), looks.stumble_hint.clone());
         let inner = Arc::new(Inner {
             mode: Mode::take()?,
             paint: Mutex::new(Paint::new(looks)),
@@ -83,6 +85,7 @@ impl Screen {
             known: Mutex::default(),
             keys: Mutex::default(),
             interrupt_hint,
+            stumble_hint,
         });
         let screen = Screen(inner);
         match screen.start() {
@@ -142,6 +145,7 @@ struct Inner {
     known: Mutex<Known>,
     keys: Mutex<KeysBefore>,
     interrupt_hint: String,
+    stumble_hint: String,
 }
 
 /// What the keys before have to do with the next one.
@@ -231,6 +235,7 @@ impl Inner {
         let (line, at) = paint.line();
         let (before, behind) = line.split_at_checked(at).unwrap_or((line, ""));
         let initial = Initial { before: before.into(), behind: behind.into() };
+        paint.queue(&self.stumble_hint);
         terminal::write(&paint.stumbled());
         self.changed.notify_all();
         initial

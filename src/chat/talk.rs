@@ -155,16 +155,17 @@ impl Patience {
         }
     }
 
-    /// When to give up on a connection on which nothing goes on.
+    /// When to give up on a connection on which nothing goes on. An answer may take a moment, however short the patience.
     pub fn ends(&self, since: Instant) -> Option<Instant> {
-        self.later.map(|patience| since + patience)
+        self.later.map(|patience| since + patience.max(TOLD_AFTER))
     }
 
     /// When to try again after this; `None`: never.
     pub fn again(&mut self, trouble: &Trouble) -> Option<Instant> {
         let bound = BACKOFF_FIRST.saturating_mul(1 << self.attempt.min(8)).min(BACKOFF_LAST);
         self.attempt += 1;
-        let wait = bound.mul_f64(rand::random()).max(trouble.retry_after().unwrap_or_default());
+        // Who says "in an hour" is asked sooner all the same: it may be another one who answers then.
+        let wait = bound.mul_f64(rand::random()).max(trouble.retry_after().unwrap_or_default().min(BACKOFF_LAST));
         let at = Instant::now() + wait;
         let patience = if self.was_connected { self.later } else { self.first };
         let in_time = patience.is_none_or(|patience| at <= self.without_since + patience);
@@ -183,8 +184,11 @@ struct Talker {
     former_name: Option<Option<String>>,
     /// Sent on at once by a replica that kept us for no time.
     hurried: bool,
-    /// When something went on lastly: a room was caught up with, a message accepted, or nothing was wanted.
+    /// When something went on lastly: a message was accepted, or nothing was wanted.
     progress: Option<Instant>,
+    /// From when on this connection is looked at: its beginning, or later progress, without the time in which nobody took what
+    /// we had to tell.
+    waits_since: Instant,
     /// It was told that nothing goes on.
     stuck: bool,
 }
@@ -225,16 +229,19 @@ impl Talker {
             former_name: None,
             hurried: false,
             progress: None,
+            waits_since: Instant::now(),
             stuck: false,
         }
     }
 
     async fn run(mut self) {
         let end = self.until_it_is_over().await;
-        if matches!(end, End::Left) {
-            let given_up = self.client.abandon();
-            let _ = self.tell_all(given_up).await; // nobody needs to hear it
-        }
+        let why = match end {
+            End::Left => Refused::ours("left", "you left"),
+            End::Trouble(_) => Refused::ours("lost", "the line broke"),
+        };
+        let given_up = self.client.abandon(&why);
+        let _ = self.tell_all(given_up).await; // nobody needs to hear it
         let _ = self.tell.send(Happening::Over(end)).await;
     }
 
@@ -308,13 +315,14 @@ impl Talker {
             Err(ending) => return ending,
         };
         let since = Instant::now();
+        self.waits_since = since;
         self.former_name = None;
         let ending = match self.tell_all(news).await {
             Ok(()) => self.serve(&mut socket, since).await,
             Err(ending) => ending,
         };
         if !self.client.waits() {
-            self.progress = Some(Instant::now());
+            self.goes_on();
         }
         if matches!(ending, Ending::Left) {
             self.leave(&mut socket).await;
@@ -368,7 +376,7 @@ impl Talker {
         loop {
             let done = async {
                 self.tick_and_send(socket).await?;
-                let wakes = [self.client.wake(Instant::now()), leave_at, self.look_whether_stuck(since).await?];
+                let wakes = [self.client.wake(Instant::now()), leave_at, self.look_whether_stuck().await?];
                 let wake = wakes.into_iter().flatten().min();
                 tokio::select! {
                     text = socket.next() => {
@@ -400,13 +408,12 @@ impl Talker {
     }
 
     /// Tells it, and after a while gives up, where what is wanted does not go on. When to look again.
-    async fn look_whether_stuck(&mut self, since: Instant) -> Result<Option<Instant>, Ending> {
-        let now = Instant::now();
+    async fn look_whether_stuck(&mut self) -> Result<Option<Instant>, Ending> {
         if !self.client.waits() {
-            (self.progress, self.stuck) = (Some(now), false);
+            self.goes_on();
             return Ok(None);
         }
-        let from = self.progress.map_or(since, |progress| progress.max(since));
+        let (now, from) = (Instant::now(), self.waits_since);
         if self.patience.ends(from).is_some_and(|end| end <= now) {
             let words = "it stores nothing just now".into();
             return Err(Ending::GaveUp(Trouble::Refused(Refused { code: "unavailable".into(), words })));
@@ -417,6 +424,11 @@ impl Talker {
         }
         let tells = (!self.stuck).then_some(from + TOLD_AFTER);
         Ok([tells, self.patience.ends(from)].into_iter().flatten().min())
+    }
+
+    fn goes_on(&mut self) {
+        let now = Instant::now();
+        (self.progress, self.waits_since, self.stuck) = (Some(now), now, false);
     }
 
     async fn tick_and_send(&mut self, socket: &mut Socket) -> Result<(), Ending> {
@@ -441,6 +453,9 @@ impl Talker {
 
     /// What is to be done with or without a connection.
     async fn obey(&mut self, order: Order) -> Result<(), Ending> {
+        if !self.client.waits() {
+            self.goes_on(); // what is wanted from now on has waited for no time
+        }
         let client = &mut self.client;
         match order {
             Order::Join { room, last } => client.join(&room, last),
@@ -466,16 +481,23 @@ impl Talker {
 
     async fn tell_all(&mut self, news: Vec<News>) -> Result<(), Ending> {
         for news in news {
-            if matches!(news, News::CaughtUp { .. } | News::Accepted { .. }) {
-                (self.progress, self.stuck) = (Some(Instant::now()), false);
+            // To have caught up is as far as one comes, over and over, where the hall takes nothing that is said.
+            if matches!(news, News::Accepted { .. }) {
+                self.goes_on();
             }
             self.tell(Happening::News(news)).await?;
         }
         Ok(())
     }
 
+    /// While nobody takes it nothing else goes on, and the hall is not to blame for that.
     async fn tell(&mut self, happening: Happening) -> Result<(), Ending> {
-        self.tell.send(happening).await.map_err(|_| Ending::Left)
+        let began = Instant::now();
+        self.tell.send(happening).await.map_err(|_| Ending::Left)?;
+        let now = Instant::now();
+        self.waits_since += now - began;
+        self.client.was_held_up(now - began, now);
+        Ok(())
     }
 }
 

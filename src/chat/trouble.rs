@@ -72,7 +72,8 @@ impl Trouble {
     pub fn passes(&self) -> bool {
         match self {
             Trouble::Status { status, .. } => matches!(status, 429 | 500..=599),
-            Trouble::Closed { code, .. } => !(4000..4100).contains(code),
+            // What it could not read it could not read again.
+            Trouble::Closed { code, .. } => !matches!(code, 1002 | 1003 | 1007 | 1009 | 4000..4100),
             Trouble::Refused(refused) => refused.code == "unavailable",
             Trouble::Unauthorized { .. } | Trouble::Expired => false,
             _ => true,

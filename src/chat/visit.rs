@@ -83,6 +83,8 @@ pub struct Visit {
     before: Option<String>,
     /// Some room has let us in.
     ever_in: bool,
+    /// The room on screen is another one, and nobody asked for that: what was being typed was not meant for it.
+    moved: bool,
     ended: Option<Ended>,
 }
 
@@ -97,6 +99,13 @@ pub async fn visit(wishes: Wishes, mut talk: Talk) -> io::Result<Ended> {
         interrupt_hint: wishes
             .language
             .pick("Ctrl-C again, or quit, leaves", "再按一次 Ctrl-C，或输入 quit，即可离开")
+            .into(),
+        stumble_hint: wishes
+            .language
+            .pick(
+                "— what was just typed or pasted is no UTF-8, and was left out",
+                "— 刚才输入或粘贴的内容不是 UTF-8，已忽略",
+            )
             .into(),
         skipped: match wishes.language {
             Language::English => |count| format!("… {count} lines were not shown"),
@@ -118,6 +127,7 @@ pub async fn visit(wishes: Wishes, mut talk: Talk) -> io::Result<Ended> {
         offline: false,
         before: None,
         ever_in: false,
+        moved: false,
         ended: None,
         wishes,
     };
@@ -128,11 +138,15 @@ pub async fn visit(wishes: Wishes, mut talk: Talk) -> io::Result<Ended> {
 
 /// Waits to be let in; says why not, if not.
 async fn let_in(wishes: &Wishes, talk: &mut Talk) -> Option<Happening> {
+    let mut told = String::new();
     loop {
         match talk.happenings.recv().await? {
             Happening::Down(trouble) => {
-                let again = wishes.language.pick("; trying again", "；正在重试");
-                complain(&format!("{}{again}", words::trouble(wishes.language, &trouble, wishes.has_token)));
+                let words = words::trying_again(wishes.language, &trouble, wishes.has_token);
+                if told != words {
+                    complain(&words);
+                    told = words;
+                }
             }
             Happening::Over(end) => {
                 if let End::Trouble(trouble) = end {
@@ -232,6 +246,10 @@ impl Visit {
             None if !self.wishes.has_events => String::new(),
             None => return self.in_no_room(),
         };
+        if std::mem::take(&mut self.moved) {
+            let english = format!("not sent: you are in #{room} now; arrow up and Enter says it here");
+            return self.notice(&english, &format!("未发送：你现在在 #{room}；按上箭头再回车，即在此发出"));
+        }
         if self.unsent.len() >= MOST_UNSENT {
             return self.notice(
                 "too many messages wait to be sent; this one was not taken",
@@ -293,6 +311,7 @@ impl Visit {
             return self.alarm(&words::refused(self.wishes.language, &why));
         };
         self.before = self.rooms.get(self.current).map(|room| room.name.clone());
+        self.moved = false;
         if !self.wishes.has_events {
             self.rooms.clear();
         }
@@ -564,6 +583,7 @@ impl Visit {
         self.forget_room(room);
         if on_screen {
             self.go_back();
+            self.moved = true;
         }
         if !self.ever_in {
             self.screen.close();
@@ -595,9 +615,10 @@ impl Visit {
         self.screen.print(lines);
     }
 
-    /// Something about the hall, and not from it.
+    /// Something about the hall, and not from it; but a room's name, or the reason of something, may be a hall's words.
     fn notice(&self, english: &str, chinese: &str) {
-        self.dim(&format!("— {}", self.wishes.language.pick(english, chinese)));
+        let words = self.paper.clean(self.wishes.language.pick(english, chinese)).replace('\n', " ");
+        self.dim(&format!("— {words}"));
     }
 
     fn dim(&self, lines: &str) {
@@ -605,8 +626,9 @@ impl Visit {
     }
 
     /// Something that must not be overlooked.
-    fn alarm(&self, line: &str) {
-        self.print(&self.paper.alarm(&format!("! {line}")));
+    fn alarm(&self, words: &str) {
+        let words = self.paper.clean(words).replace('\n', " ");
+        self.print(&self.paper.alarm(&format!("! {words}")));
     }
 
     fn know(&self) {

@@ -107,6 +107,11 @@ pub fn trouble(language: Language, trouble: &Trouble, has_token: bool) -> String
     }
 }
 
+/// The same of a trouble that may pass.
+pub fn trying_again(language: Language, trouble: &Trouble, has_token: bool) -> String {
+    format!("{}{}", self::trouble(language, trouble, has_token), language.pick("; trying again", "；正在重试"))
+}
+
 fn lost(language: Language, english: &str, chinese: &str) -> String {
     match language {
         _ if english.is_empty() => language.pick("the connection was lost", "连接已断开").into(),
@@ -173,7 +178,7 @@ pub fn stuck(language: Language) -> &'static str {
 pub fn refused(language: Language, why: &Refused) -> String {
     let (english, chinese) = match why.code.as_str() {
         "muted" => ("you may read here, and not speak", "你在此可读，不可发言"),
-        "forbidden" => ("that room is not open to you", "该房间不对你开放"),
+        "forbidden" => ("that room is not open to you; try another", "该房间不对你开放；请换一个"),
         "bad_room" => (
             "a room is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit",
             "房间名为 1 至 64 个 a-z 0-9 . _ -，以字母或数字开头",

@@ -76,6 +76,10 @@ impl ChatArgs {
             let allowed = "the line door has no events; allowed is --json with http(s):// or ws(s)://";
             return Err(ConfigError::new("--json", &address.to_string(), allowed));
         }
+        if self.last.is_some_and(|last| last > 0) && matches!(address, Address::Lines(_)) {
+            let allowed = "the line door has no history; allowed is --last with http(s):// or ws(s)://";
+            return Err(ConfigError::new("--last", &address.to_string(), allowed));
+        }
         let token = match (self.token, &self.token_file) {
             (Some(_), Some(path)) => {
                 let allowed = "--token is given, too; allowed is one of the two";

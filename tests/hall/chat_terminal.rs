@@ -1,5 +1,6 @@
 //! `townhall chat` at a real terminal, over real nodes: what a person sees of it, row by row.
 
+mod at_the_line_door;
 mod endings;
 mod looks;
 mod people;

@@ -1,6 +1,7 @@
 //! `townhall chat` between pipes: what is piped in is said once and in order, what is said comes out, and whatever goes wrong is
 //! a line for people and a code for scripts.
 
+mod patience;
 mod piped;
 
 use std::io::{BufRead, BufReader};
@@ -288,7 +289,7 @@ async fn a_hall_that_is_lost_is_told_with_the_line_that_was_under_way() {
     let ended = chat.ended().await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let about: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("line 2")).collect();
-    assert_eq!(about, ["townhall: line 2 may not have been said"]);
+    assert_eq!(about, ["townhall: line 2 may not have been said: the line broke"]);
     redis.resume();
 }
 
@@ -301,6 +302,7 @@ async fn a_wrong_command_line_is_one_line_and_code_2() {
         (&["--name", "a:b"], &["--name", "a:b", "allowed"]),
         (&["--key", "hush"], &["--key", "uuidgen"]),
         (&["--json", "tcp://h"], &["--json", "tcp://h", "allowed"]),
+        (&["--last", "5", "tcp://h"], &["--last", "tcp://h", "allowed"]),
         (&["--token", "hush-hush", "--token-file", "/nowhere"], &["--token-file", "--token"]),
         (&["--last", "201"], &["--last", "200"]),
         (&["--retry-for", "soon"], &["--retry-for", "soon"]),
@@ -349,6 +351,24 @@ async fn whatever_keeps_one_out_is_one_line_that_says_what_to_do() {
         let ended = Chat::run_in(&words, &[("LC_ALL", "zh_CN.UTF-8")], "").await;
         assert_names(ended.complaint(1), &[chinese]);
     }
+}
+
+#[tokio::test]
+async fn a_key_is_not_told_where_the_hall_has_moved() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await?;
+        let mut asked = [0; 4096];
+        let read = client.read(&mut asked).await?;
+        let asked = String::from_utf8_lossy(&asked[..read]).into_owned();
+        let path = asked.split(' ').nth(1).unwrap_or_default();
+        let answer = format!("HTTP/1.1 301 Moved\r\nLocation: https://h.example{path}\r\nContent-Length: 0\r\n\r\n");
+        client.write_all(answer.as_bytes()).await
+    });
+    let key = "5f0b6c6e-8c2c-4a53-a3a5-0123456789ab";
+    let ended = Chat::run(&[&format!("http://{address}"), "--key", key, "--name", "zoe"], "").await;
+    assert_names(ended.complaint(1), &["sends you to https://h.example/ws;"]);
 }
 
 #[tokio::test]
@@ -630,6 +650,22 @@ async fn at_the_line_door_a_ticket_lets_in_and_a_wrong_one_is_one_line() {
 }
 
 #[tokio::test]
+async fn a_line_door_that_is_full_or_none_is_one_line() {
+    let full = Node::start(&["--max-per-address", "1"]).await;
+    let _seat = Line::connect(full.tcp_addr()).await;
+    for words in [&[][..], &["--name", "zoe"], &["--follow"]] {
+        let ended = Chat::run(&[&[line_url(&full).as_str()], words].concat(), "hi\n").await;
+        assert_names(&ended.stderr, &["takes nobody in", "--retry-for"]);
+        assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.lines().count()), (Some(1), "", 1), "{ended:?}");
+    }
+    let http = format!("tcp://{}", full.http());
+    for words in [&[][..], &["--room", "ops"]] {
+        let ended = Chat::run(&[&[http.as_str()], words].concat(), "").await;
+        assert_names(ended.complaint(1), &["no hall", "http://"]);
+    }
+}
+
+#[tokio::test]
 async fn at_the_line_door_a_line_that_was_under_way_is_reported_and_not_repeated() {
     let node = Node::start(&[]).await;
     let wire = Cut::in_front_of(node.tcp_addr()).await;
@@ -641,7 +677,7 @@ async fn at_the_line_door_a_line_that_was_under_way_is_reported_and_not_repeated
     wait_until("the answer is lost", async || wire.has_swallowed()).await;
     wire.cut();
     chat.say("second");
-    ada.until("zoe:second").await;
+    assert_eq!(ada.until("zoe:second").await, Vec::<String>::new(), "the first is not repeated");
     chat.end_input();
     let ended = chat.ended().await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -649,7 +685,7 @@ async fn at_the_line_door_a_line_that_was_under_way_is_reported_and_not_repeated
 }
 
 /// A hall that nobody should trust: lets in, takes the join, and then says this.
-async fn hostile(frames: Vec<Message>) -> SocketAddr {
+pub async fn hostile(frames: Vec<Message>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move {

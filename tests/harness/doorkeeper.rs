@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 /// `turns_away` is asked with the number of the connection, from 0, and what it began with: the status and words that it is to
-/// be answered with, or `None` to let it through.
+/// be answered with, and that it may come back in an hour, or `None` to let it through.
 pub async fn doorkeeper(
     hall: SocketAddr,
     turns_away: impl Fn(usize, &str) -> Option<(u16, &'static str)> + Copy + Send + 'static,
@@ -31,7 +31,7 @@ async fn keep(
     let read = client.read(&mut asked).await?;
     if let Some((status, words)) = turns_away(&String::from_utf8_lossy(&asked[..read])) {
         let length = words.len();
-        let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{words}");
+        let answer = format!("HTTP/1.1 {status} No\r\nRetry-After: 3600\r\nContent-Length: {length}\r\n\r\n{words}");
         return client.write_all(answer.as_bytes()).await;
     }
     let mut hall = TcpStream::connect(hall).await?;

@@ -168,15 +168,30 @@ async fn bytes_that_are_no_text_are_left_out() {
     chat.shows(&["ada: hello", "lobby", "> 0123456789abcdefgh", "ijklmnopq"], (7, 3)).await;
     // In one read, so that what follows is typed after the editor has stumbled.
     chat.terminal.sends(b"-\xff");
-    chat.shows(&["ada: hello", "lobby", "> 0123456789abcdefgh", "ijklmno-pq"], (8, 3)).await;
+    let hint = "that is no UTF-8";
+    chat.shows(&["ada: hello", hint, "lobby", "> 0123456789abcdefgh", "ijklmno-pq"], (8, 4)).await;
     chat.types("+");
     chat.print("ada: again");
-    let rows = ["ada: hello", "ada: again", "lobby", "> 0123456789abcdefgh", "ijklmno-+pq"];
-    chat.shows(&rows, (9, 4)).await;
+    let rows = ["ada: hello", hint, "ada: again", "lobby", "> 0123456789abcdefgh", "ijklmno-+pq"];
+    chat.shows(&rows, (9, 5)).await;
     chat.press(&["C-v", "C-q"]);
     chat.types("!\r");
     assert_eq!(chat.hears(), News::Line("0123456789abcdefghijklmno-+!pq".into()));
-    chat.shows(&["ada: hello", "ada: again", "lobby", ">"], (2, 3)).await;
+    chat.shows(&["ada: hello", hint, "ada: again", "lobby", ">"], (2, 4)).await;
+}
+
+#[tokio::test]
+async fn a_paste_that_is_no_utf_8_is_left_out_whole_and_nothing_of_it_is_entered() {
+    let mut chat = Running::start(60, 10).await;
+    chat.types("mine ");
+    chat.shows(&["lobby", "> mine"], (7, 1)).await;
+    let mut paste = b"\x1b[200~one \xff two\r".to_vec();
+    paste.extend(b"/join elsewhere\rquit\r".repeat(200));
+    paste.extend(b"\x1b[201~");
+    chat.terminal.sends(&paste);
+    chat.shows(&["that is no UTF-8", "lobby", "> mine"], (7, 2)).await;
+    chat.types("alone\r");
+    assert_eq!(chat.hears(), News::Line("mine alone".into()));
 }
 
 #[tokio::test]

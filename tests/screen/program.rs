@@ -65,6 +65,7 @@ pub fn main() {
     let looks = Looks {
         colours: std::env::var_os("SCREEN_COLOURS").is_some(),
         interrupt_hint: String::from("Ctrl-C again leaves"),
+        stumble_hint: String::from("that is no UTF-8"),
         skipped: |count| format!("({count} skipped)"),
     };
     match Screen::open(looks) {

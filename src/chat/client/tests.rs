@@ -174,6 +174,26 @@ fn what_is_said_before_there_is_a_connection_goes_when_the_room_is_caught_up() {
 }
 
 #[test]
+fn a_refusal_that_names_only_the_ref_means_the_message() {
+    let mut visit = Visit::inside();
+    visit.say("x", 1);
+    let say = visit.one("say");
+    visit.hear(json!({"type": "error", "code": "too_long", "message": "no", "ref": say["ref"]}));
+    assert_eq!(visit.fates(), fates(&[(1, "too_long")]));
+    assert!(!visit.client.waits());
+}
+
+#[test]
+fn one_welcome_is_enough() {
+    let mut visit = Visit::inside();
+    visit.sent.clear();
+    for _ in 0..3 {
+        visit.welcome(json!({}));
+    }
+    assert!(visit.sent.is_empty() && visit.news.is_empty(), "{:?}", visit.news);
+}
+
+#[test]
 fn a_first_join_asks_for_the_last_and_a_later_one_for_what_came_since() {
     let mut visit = Visit::new();
     visit.welcome(json!({}));

@@ -53,7 +53,7 @@ pub fn editor(inner: &Arc<Inner>, inputs: Sender<Input>) -> rustyline::Result<Li
         editor.bind_sequence(key, EventHandler::Conditional(Box::new(Keys(inner.clone()))));
     }
     // What a key would do as a control character in a text is nobody's wish, and the editor cannot lay it out.
-    for key in [KeyEvent::ctrl('Q'), KeyEvent::ctrl('V')] {
+    for key in [KeyEvent::ctrl('Q'), KeyEvent::ctrl('V'), KeyEvent::ctrl('\\')] {
         editor.bind_sequence(key, Cmd::Noop);
     }
     let tab = KeyEvent(KeyCode::Tab, Modifiers::NONE);
@@ -76,8 +76,12 @@ pub fn run(inner: &Inner, mut editor: LineEditor, inputs: &Sender<Input>) {
                     break;
                 }
             }
-            // Bytes that are not UTF-8 were typed, or pasted: they are left out, the line stays.
-            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => initial = inner.stumbled(),
+            // Bytes that are not UTF-8 were typed, or pasted: with all that came with them they are left out, since nobody knows
+            // what is a key in it. The line stays.
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                terminal::discard();
+                initial = inner.stumbled();
+            }
             Err(error) => {
                 inner.left(matches!(error, ReadlineError::Interrupted));
                 break;

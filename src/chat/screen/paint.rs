@@ -313,7 +313,8 @@ mod tests {
 
     fn paint() -> Paint {
         let skipped = |count| format!("{count} skipped");
-        let mut paint = Paint::new(Looks { colours: false, interrupt_hint: String::new(), skipped });
+        let mut paint =
+            Paint::new(Looks { colours: false, interrupt_hint: String::new(), stumble_hint: String::new(), skipped });
         paint.status("lobby");
         paint
     }

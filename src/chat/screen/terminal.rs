@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::read;
 use rustix::termios::{
     ControlModes, InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize,
     tcsetattr,
@@ -15,6 +17,7 @@ const WITHOUT_CURSOR: [&str; 3] = ["dumb", "cons25", "emacs"];
 /// What a terminal without a size is taken for.
 const USUAL: Size = Size { columns: 80, rows: 24 };
 
+const PASTE_END: &[u8] = b"\x1b[201~";
 const PASTE_OFF: &str = "\x1b[?2004l";
 const PASTE_ON: &str = "\x1b[?2004h";
 
@@ -42,6 +45,24 @@ impl Mode {
         let _ = set(&typed(self.0.clone()));
         write(PASTE_ON);
     }
+}
+
+/// Throws away what is typed until there is a pause in it, or a paste ends.
+pub fn discard() {
+    let Ok(before) = tcgetattr(io::stdin()) else { return };
+    let _ = set(&typed(before.clone()));
+    let (pause, mut bytes, mut end) = (Timespec { tv_sec: 0, tv_nsec: 200_000_000 }, [0; 4096], Vec::new());
+    while poll(&mut [PollFd::new(&io::stdin(), PollFlags::IN)], Some(&pause)).is_ok_and(|ready| ready > 0) {
+        match read(io::stdin(), &mut bytes) {
+            Ok(count) if count > 0 => end.extend_from_slice(&bytes[..count]),
+            _ => break,
+        }
+        if end.ends_with(PASTE_END) {
+            break;
+        }
+        end.drain(..end.len().saturating_sub(PASTE_END.len()));
+    }
+    let _ = set(&before);
 }
 
 fn check() -> io::Result<()> {

@@ -1,6 +1,10 @@
 //! Colours, small windows and hostile texts.
 
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
 use super::{Visitor, at_noon};
+use crate::chat_troubles::hostile;
 use crate::harness::{Json, Node};
 
 #[tokio::test]
@@ -57,6 +61,40 @@ async fn a_dumb_terminal_gets_plain_lines() {
     assert!(!zoe.0.coloured().contains('\x1b'));
     zoe.press(&["C-c"]);
     zoe.ends_with(&["^C$"], 4).await;
+}
+
+#[tokio::test]
+async fn a_hall_that_nobody_should_trust_does_nothing_to_the_screen() {
+    let refusal = json!({"type": "error", "code": "\u{1b}c", "message": "\u{1b}[2J\u{9b}2J\n12:00 zoe: no"});
+    let message = json!({"room": "lobby", "offset": 1, "at": 1, "id": "51fd57b2-04fc-47fb-9a88-924d25cc52d9",
+        "from": {"id": "i", "name": "ada"}, "text": "old"});
+    let history =
+        json!({"type": "history", "room": "\u{1b}[2Jlob\nby", "messages": [message], "more": false, "before": 9});
+    let frames = [refusal, history].map(|frame| Message::text(frame.to_string()));
+    let zoe = Visitor::at(60, 16, &format!("http://{}", hostile(frames.into()).await));
+    zoe.runs("", "");
+    zoe.0
+        .until("everything is harmless", |seen| {
+            let rows = at_noon(seen.text());
+            let has = |row: &str| rows.iter().any(|seen| seen == row);
+            has("connected!") && has("! [2J2J 12:00 zoe: no (c)") && has("— #[2Jlob by: 1 older messages")
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn at_a_dumb_terminal_one_talks_until_the_end_of_the_input() {
+    let node = Node::start(&[]).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    let zoe = Visitor::at(60, 16, &node.ws_url());
+    zoe.0.types("clear; TERM=dumb $T --name zoe; echo \"($?)\"\r");
+    ada.until_presence("of zoe", |presence| presence["count"] == 2).await;
+    zoe.0.types("hi\r");
+    ada.hear("lobby", "hi").await;
+    zoe.ends_with(&["hi", "zoe:hi"], 0).await;
+    zoe.press(&["C-d"]);
+    zoe.ends_with(&["zoe:hi", "(0)", "$"], 2).await;
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ async fn a_whole_visit_in_chinese() {
     zoe.enters("/nope");
     rows.push("— 没有 /nope 命令；/help 列出全部命令，//nope 则原样发出");
     zoe.enters("/join kitchen");
-    rows.push("! 无法进入 #kitchen：该房间不对你开放");
+    rows.push("! 无法进入 #kitchen：该房间不对你开放；请换一个");
     zoe.enters("/join help");
     rows.push("— #help，你是 左伊");
     zoe.shows(&[&rows[..], &["#help · 1 人在此 · (#lobby)", ">"]].concat(), 2).await;

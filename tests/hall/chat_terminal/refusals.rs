@@ -79,7 +79,8 @@ async fn a_room_that_is_not_open_is_told_in_one_line() {
     let node = Node::start(&["--rooms", "lobby"]).await;
     let zoe = Visitor::at(200, 16, &node.ws_url());
     zoe.runs("", "--room kitchen");
-    zoe.ended(&["connected!", "townhall: no way into #kitchen: that room is not open to you", "(1)"]).await;
+    zoe.ended(&["connected!", "townhall: no way into #kitchen: that room is not open to you; try another", "(1)"])
+        .await;
     zoe.runs("LC_ALL=zh", "--room kitchen");
-    zoe.ended(&["connected!", "townhall: 无法进入 #kitchen：该房间不对你开放", "(1)"]).await;
+    zoe.ended(&["connected!", "townhall: 无法进入 #kitchen：该房间不对你开放；请换一个", "(1)"]).await;
 }

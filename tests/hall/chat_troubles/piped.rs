@@ -113,6 +113,14 @@ impl Chat {
         self.stdout().lines().map(str::to_owned).collect()
     }
 
+    /// Whether SIGINT and SIGTERM are more to it than its end.
+    pub fn hears_signals(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim();
+        let (int, term) = (1 << 1, 1 << 14);
+        u64::from_str_radix(caught, 16).is_ok_and(|caught| caught & int != 0 && caught & term != 0)
+    }
+
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.expect("kill runs").success(), "SIG{name} did not reach it");
