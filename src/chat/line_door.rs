@@ -358,7 +358,10 @@ impl Talker {
     /// What is under way was refused; whether that was told by something else than the hall's line.
     async fn was_refused(&mut self, why: Refused) -> Result<bool, Ending> {
         let for_now = matches!(why.code.as_str(), "rate_limited" | "unavailable");
-        if for_now && (self.greetings > 0 || matches!(self.queue.front(), Some(Item::Move(_)))) {
+        if for_now && self.greetings > 0 {
+            return Err(self.full(&why.words).into());
+        }
+        if for_now && matches!(self.queue.front(), Some(Item::Move(_))) {
             // It is asked for again on the next line.
             return Err(Trouble::Refused(Refused { code: "unavailable".into(), ..why }).into());
         }
@@ -397,14 +400,15 @@ impl Talker {
     /// What a door says last, where it says that it is full.
     fn ended(&self, lines: &Lines) -> Trouble {
         match lines.last.strip_prefix("! unavailable ") {
-            Some(words) => Trouble::Status {
-                address: self.manner.address.to_string(),
-                status: 503,
-                words: link::first_line(words),
-                retry_after: None,
-            },
+            Some(words) => self.full(words),
             None => Trouble::Broke { words: String::new() },
         }
+    }
+
+    /// As the other doors say it.
+    fn full(&self, words: &str) -> Trouble {
+        let (address, words) = (self.manner.address.to_string(), link::first_line(words));
+        Trouble::Status { address, status: 503, words, retry_after: None }
     }
 
     /// The line is gone: what is left is what waits for the next one.

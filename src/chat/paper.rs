@@ -1,7 +1,7 @@
 //! How a message looks on a terminal: when, who, what.
 //!
 //! Whatever comes from outside is cleaned of all that a terminal obeys. Only a message has its time at the very left, and each
-//! line of a text after the first is indented, so no text can pass for another one's message.
+//! line of a text after the first is indented. What is longer than the window is broken by the terminal, without an indent.
 
 use jiff::Timestamp;
 use jiff::civil::Date;

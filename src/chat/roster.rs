@@ -48,9 +48,10 @@ impl Roster {
 
     /// The whole list.
     pub fn listed(&mut self, count: u64, members: Vec<User>, now: Instant) {
-        let here: IndexMap<String, String> = members.into_iter().map(|user| (user.id, user.name)).collect();
+        let here = members.into_iter().take(LISTED as usize).map(|user| (user.id, user.name));
+        let here: IndexMap<String, String> = here.collect();
         self.people.retain(|id, _| here.contains_key(id));
-        self.people.extend(here.into_iter().take(LISTED as usize));
+        self.people.extend(here);
         self.counted(count);
         self.reconcile(now);
     }

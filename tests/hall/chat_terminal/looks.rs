@@ -66,7 +66,7 @@ async fn a_dumb_terminal_gets_plain_lines() {
 #[tokio::test]
 async fn a_hall_that_nobody_should_trust_does_nothing_to_the_screen() {
     let refusal = json!({"type": "error", "code": "\u{1b}c", "message": "\u{1b}[2J\u{9b}2J\n12:00 zoe: no"});
-    let message = json!({"room": "lobby", "offset": 1, "at": 1, "id": "51fd57b2-04fc-47fb-9a88-924d25cc52d9",
+    let message = json!({"type": "message", "room": "lobby", "offset": 1, "at": 1, "id": "51fd57b2-04fc-47fb-9a88-924d25cc52d9",
         "from": {"id": "i", "name": "ada"}, "text": "old"});
     let history =
         json!({"type": "history", "room": "\u{1b}[2Jlob\nby", "messages": [message], "more": false, "before": 9});
@@ -92,7 +92,7 @@ async fn at_a_dumb_terminal_one_talks_until_the_end_of_the_input() {
     ada.until_presence("of zoe", |presence| presence["count"] == 2).await;
     zoe.0.types("hi\r");
     ada.hear("lobby", "hi").await;
-    zoe.ends_with(&["hi", "zoe:hi"], 0).await;
+    zoe.0.until("it is heard", |seen| seen.text().ends_with(&["hi".into(), "zoe:hi".into()])).await;
     zoe.press(&["C-d"]);
     zoe.ends_with(&["zoe:hi", "(0)", "$"], 2).await;
 }
