@@ -9,6 +9,7 @@ use crate::machine;
 use crate::publish::{self, Publish};
 use crate::slow::{self, Slow};
 use crate::speaker::{Pace, Script, Until};
+use crate::threshold::Threshold;
 use crate::wire::Stamp;
 
 /// Puts load on chat servers that speak townhall.v1, and says what every single receiver got.
@@ -20,7 +21,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 every receiver got everything once and in order · 1 something was lost, doubled, \
-swapped or never accepted, or nothing was received · 2 wrong usage, or no connection at all.\n\
+swapped or never accepted, nothing was received, or a --threshold does not hold · 2 wrong usage, or no connection at all.\n\
 A run is void when this program was the bottleneck; its latencies then say nothing, its verdict still holds.";
 
 #[derive(Debug, Subcommand)]
@@ -91,6 +92,17 @@ pub struct Fanout {
     /// Threads that carry the clients that read; as many as there are processors if not given
     #[arg(long, value_parser = positive)]
     pub workers: Option<usize>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What becomes of the result.
+#[derive(Debug, Clone, Args)]
+pub struct Output {
+    /// The run fails unless this holds, as `delivery.p99<200ms` or `lost==0`; can be given several times. The figures are
+    /// named by a wrong one
+    #[arg(long = "threshold", value_name = "FIGURE<VALUE")]
+    pub thresholds: Vec<Threshold>,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     pub json: bool,
@@ -218,6 +230,7 @@ mod tests {
             &["ws://a", "--size", "39"],
             &["ws://a", "--settle", "soon"],
             &["ws://a", "--until-heard"],
+            &["ws://a", "--threshold", "lost"],
             &["ws://a", "--watch", "4294967295"],
         ] {
             assert!(fanout(wrong).is_err(), "{wrong:?}");

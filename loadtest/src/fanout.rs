@@ -294,7 +294,7 @@ impl Leader<'_> {
         let most = self.options.connections.max(self.options.listeners);
         let ramp = most as f64 / self.options.connect_rate;
         let deadline = Duration::from_secs_f64(ramp) + GATHERING;
-        let mut told = Told::new(self.options.quiet);
+        let mut told = Told::new(self.options.output.quiet);
         loop {
             sleep(TICK).await;
             let standing = self.standing();
@@ -314,7 +314,7 @@ impl Leader<'_> {
         let listens_by_time = self.options.messages.is_none();
         let from = self.run.now();
         let mut progress = (self.standing().accepted, from);
-        let mut told = Told::new(self.options.quiet);
+        let mut told = Told::new(self.options.output.quiet);
         loop {
             sleep(TICK).await;
             let (standing, now) = (self.standing(), self.run.now());

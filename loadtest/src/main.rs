@@ -9,7 +9,7 @@
 //! - [`standing`] where all of them are, by which a run is led
 //! - [`speaker`] what publishers say, and when
 //! - [`verdict`] what receivers got, held against what was promised
-//! - [`report`] the result
+//! - [`report`] the result; [`threshold`] what it has to be
 //! - [`wire`] the protocol; [`target`] where to connect; [`machine`] what the system allows
 
 mod cli;
@@ -25,24 +25,26 @@ mod slow;
 mod speaker;
 mod standing;
 mod target;
+mod threshold;
 mod verdict;
 mod wire;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde::Serialize;
 
-use crate::cli::{Cli, Fanout, Scenario};
-use crate::publish::Publish;
+use crate::cli::{Cli, Output, Scenario};
 use crate::report::Report;
-use crate::slow::Slow;
+use crate::threshold::Figures;
 
 fn main() -> ExitCode {
     let passed = match Cli::parse().scenario {
-        Scenario::Fanout(options) => run(&options).map(|report| report.pass),
-        Scenario::Slow(options) => run_slow(&options).map(|report| report.pass),
-        Scenario::Publish(options) => run_publish(&options).map(|report| report.pass),
+        Scenario::Fanout(options) => run(&options.output, async { Ok(Report::of(fanout::run(&options).await?)) }),
+        Scenario::Slow(options) => run(&options.output, slow::run(&options)),
+        Scenario::Publish(options) => run(&options.output, publish::run(&options)),
     };
     match passed {
         Ok(true) => ExitCode::SUCCESS,
@@ -54,38 +56,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Fanout) -> anyhow::Result<Report> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = Report::of(runtime.block_on(fanout::run(options))?);
-    if !options.quiet {
-        eprint!("{report}");
-    }
-    if options.json {
-        writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
-    }
-    Ok(report)
+/// What a scenario ends with.
+trait Outcome: Figures + Default + Display + Serialize {
+    /// Whether it has passed, and why not.
+    fn verdict(&mut self) -> (&mut bool, &mut Vec<String>);
 }
 
-fn run_slow(options: &Slow) -> anyhow::Result<slow::Report> {
+/// Runs a scenario and says what came of it; whether it passed.
+fn run<R: Outcome>(output: &Output, scenario: impl Future<Output = anyhow::Result<R>>) -> anyhow::Result<bool> {
+    threshold::check(&output.thresholds, &R::default().figures())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(slow::run(options))?;
-    if !options.quiet {
-        eprint!("{report}");
+    let mut result = runtime.block_on(scenario)?;
+    let broken = threshold::broken(&output.thresholds, &result);
+    let (pass, reasons) = result.verdict();
+    reasons.extend(broken);
+    *pass = reasons.is_empty();
+    let passed = *pass;
+    if !output.quiet {
+        eprint!("{result}");
     }
-    if options.json {
-        writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
+    if output.json {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&result)?)?;
     }
-    Ok(report)
-}
-
-fn run_publish(options: &Publish) -> anyhow::Result<publish::Report> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(publish::run(options))?;
-    if !options.quiet {
-        eprint!("{report}");
-    }
-    if options.json {
-        writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
-    }
-    Ok(report)
+    Ok(passed)
 }

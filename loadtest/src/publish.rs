@@ -26,9 +26,10 @@ use townhall::position::Position;
 use townhall::redis_url::RedisUrl;
 use uuid::Uuid;
 
-use crate::cli::above_zero;
+use crate::cli::{Output, above_zero};
 use crate::machine;
 use crate::report::Latencies;
+use crate::threshold::{Figure, Figures};
 
 /// Shorter events would have no text.
 const LEAST_BYTES: usize = 160;
@@ -66,19 +67,17 @@ pub struct Publish {
     /// The Redis server's process, if it runs here: the result says how much processor time it took meanwhile
     #[arg(long, value_name = "PID")]
     pub watch: Option<u32>,
-    /// Print the result as one JSON object on standard output
-    #[arg(long)]
-    pub json: bool,
-    /// Say nothing on standard error but what went wrong
-    #[arg(long, short)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// The result. Its fields are the JSON object's.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     /// Everything was accepted, and stored once.
     pub pass: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
     pub accepted: u64,
     pub refused: u64,
     /// Why, the last time.
@@ -96,7 +95,7 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", if self.pass { "pass" } else { "FAIL" })?;
+        writeln!(f, "{}{}", if self.pass { "pass" } else { "fail: " }, self.reasons.join(", "))?;
         writeln!(
             f,
             "{} accepted, {:.0} a second; {} stored, {} refused",
@@ -111,6 +110,29 @@ impl fmt::Display for Report {
             Some(watched) => writeln!(f, ", {watched:.2} µs of the watched process"),
             None => writeln!(f),
         }
+    }
+}
+
+impl crate::Outcome for Report {
+    fn verdict(&mut self) -> (&mut bool, &mut Vec<String>) {
+        (&mut self.pass, &mut self.reasons)
+    }
+}
+
+impl Figures for Report {
+    fn figures(&self) -> Vec<Figure> {
+        let counts = [("accepted", self.accepted), ("refused", self.refused), ("stored", self.stored)];
+        let others = [
+            Figure::number("accepted_per_s", self.accepted_per_s),
+            Figure::number("own_cpu_us", self.own_cpu_us),
+            Figure::number("watched_cpu_us", self.watched_cpu_us),
+        ];
+        let counts = counts.map(|(name, count)| Figure::count(name, count));
+        Figure::latencies("accept", &self.accepted_ms).chain(counts).chain(others).collect()
+    }
+
+    fn is_void(&self) -> bool {
+        false // its processor's time is a part of what is measured
     }
 }
 
@@ -151,8 +173,16 @@ async fn measure(speaker: Rc<Speaker>, options: &Publish) -> anyhow::Result<Repo
     let tally = speaker.tally.borrow();
     let accepted = tally.accepted_us.len();
     let a_message = |used: Duration| used.as_secs_f64() * 1e6 / accepted.max(1) as f64;
+    let faults = [
+        (accepted == 0, "nothing was accepted"),
+        (tally.refused > 0, "something was refused"),
+        (stored != accepted, "what was accepted was not stored once"),
+    ];
+    let reasons: Vec<String> =
+        faults.iter().filter(|(is_so, _)| *is_so).map(|(_, words)| (*words).to_owned()).collect();
     Ok(Report {
-        pass: accepted > 0 && tally.refused == 0 && stored == accepted,
+        pass: reasons.is_empty(),
+        reasons,
         accepted,
         refused: tally.refused,
         refusal: tally.refusal.as_ref().map(ToString::to_string),

@@ -11,6 +11,7 @@ use crate::client::{Client, Tally};
 use crate::fanout::Course;
 use crate::listener::Listener;
 use crate::machine::{Load, Thread};
+use crate::threshold::{Figure, Figures};
 use crate::verdict::{Acceptance, Receiver, Verdict, judge};
 
 /// A run whose publishers were later than that by our own fault, in one case of a hundred, measured ourselves.
@@ -33,7 +34,7 @@ pub struct Outcome {
 }
 
 /// Latencies in milliseconds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Latencies {
     pub count: u64,
     pub p50: f64,
@@ -65,7 +66,7 @@ impl fmt::Display for Latencies {
 }
 
 /// Everything that is said about a run. Its fields are the JSON object's.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     pub pass: bool,
     /// Why not.
@@ -190,6 +191,44 @@ impl Report {
         let counted = faults.iter().filter(|(count, _)| *count > 0);
         let nothing = (self.deliveries == 0).then(|| "nothing was received".to_owned());
         counted.map(|(count, what)| format!("{count} {what}")).chain(nothing).collect()
+    }
+}
+
+impl crate::Outcome for Report {
+    fn verdict(&mut self) -> (&mut bool, &mut Vec<String>) {
+        (&mut self.pass, &mut self.reasons)
+    }
+}
+
+impl Figures for Report {
+    fn figures(&self) -> Vec<Figure> {
+        let times = [("delivery", &self.delivered_ms), ("accept", &self.accepted_ms), ("lag", &self.lag_ms)];
+        let counts = [
+            ("lost", self.verdict.lost),
+            ("doubled", self.verdict.doubled),
+            ("swapped", self.verdict.swapped),
+            ("told", self.verdict.told),
+            ("breaks", self.verdict.breaks),
+            ("sent", self.sent),
+            ("accepted", self.accepted),
+            ("unaccepted", self.unaccepted),
+            ("deliveries", self.deliveries),
+            ("connected", self.connected),
+            ("away", self.away),
+            ("reconnects", self.reconnects),
+            ("resumes", self.resumes),
+        ];
+        let others = [
+            Figure::number("deliveries_per_s", self.deliveries_per_s),
+            Figure::number("cpu_share", self.cpu_share),
+            Figure::number("watched_cpu_s", self.watched_cpu_s),
+        ];
+        let times = times.into_iter().flat_map(|(name, latencies)| Figure::latencies(name, latencies));
+        times.chain(counts.map(|(name, count)| Figure::count(name, count))).chain(others).collect()
+    }
+
+    fn is_void(&self) -> bool {
+        self.void
     }
 }
 

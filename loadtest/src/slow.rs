@@ -26,8 +26,11 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 use uuid::Uuid;
 
+use crate::cli::Output;
 use crate::machine;
+use crate::report::Latencies;
 use crate::target::Target;
+use crate::threshold::{Figure, Figures};
 use crate::wire::{Command, Heard, JOIN_REF, SUBPROTOCOL, Stamp};
 
 /// What a slow client's socket holds unread, before the system doubles it.
@@ -78,12 +81,8 @@ pub struct Slow {
     /// How long to wait for what is still missing, after each part and at the end
     #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
     pub settle: Duration,
-    /// Print the result as one JSON object on standard output
-    #[arg(long)]
-    pub json: bool,
-    /// Say nothing on standard error but what went wrong
-    #[arg(long, short)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 impl Slow {
@@ -103,30 +102,8 @@ enum Part {
     BesideSlow,
 }
 
-/// Latencies of honest readers, in milliseconds from when a message was due.
-#[derive(Debug, Serialize)]
-struct Latencies {
-    count: u64,
-    p50: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Latencies {
-    fn of(histogram_us: &Histogram<u64>) -> Self {
-        let ms = |quantile| histogram_us.value_at_quantile(quantile) as f64 / 1000.0;
-        Latencies { count: histogram_us.len(), p50: ms(0.5), p99: ms(0.99), max: ms(1.0) }
-    }
-}
-
-impl fmt::Display for Latencies {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms", self.p50, self.p99, self.max)
-    }
-}
-
 /// The result. Its fields are the JSON object's.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct Report {
     pub pass: bool,
     /// Why not.
@@ -165,6 +142,25 @@ impl fmt::Display for Report {
         writeln!(f, "slow connections ended: {}", if ended.is_empty() { "none".into() } else { ended.join(", ") })?;
         let cpu = self.cpu_share.map_or("unknown".into(), |share| format!("{:.0}%", 100.0 * share));
         writeln!(f, "own CPU: {cpu}")
+    }
+}
+
+impl crate::Outcome for Report {
+    fn verdict(&mut self) -> (&mut bool, &mut Vec<String>) {
+        (&mut self.pass, &mut self.reasons)
+    }
+}
+
+impl Figures for Report {
+    fn figures(&self) -> Vec<Figure> {
+        let times = [("alone", &self.alone_ms), ("beside_slow", &self.beside_slow_ms)];
+        let times = times.into_iter().flat_map(|(name, latencies)| Figure::latencies(name, latencies));
+        let counts = [("said", self.said), ("lost", self.lost), ("misplaced", self.misplaced)];
+        times.chain(counts.map(|(name, count)| Figure::count(name, count))).collect()
+    }
+
+    fn is_void(&self) -> bool {
+        self.void
     }
 }
 

@@ -68,6 +68,30 @@ fn fanout(options: &[&str], urls: &[String]) -> Output {
 }
 
 #[test]
+fn a_threshold_that_does_not_hold_fails_an_honest_server() {
+    let options = ["--messages", "100", "--rate", "500"];
+    let with = |thresholds: &[&str]| {
+        let thresholds: Vec<&str> = thresholds.iter().flat_map(|threshold| ["--threshold", threshold]).collect();
+        Run::with(Faults::default(), &[&options[..], &thresholds].concat())
+    };
+    let well = with(&["deliveries==2000", "lost==0", "delivery.p99>=0ms", "accept.max<1000s"]);
+    well.passed();
+    let broken = with(&["deliveries<2000", "lost==0"]);
+    assert_eq!(broken.code, Some(1), "{}", broken.result);
+    assert_eq!(broken.result["reasons"], serde_json::json!(["deliveries<2000 does not hold: it is 2000"]));
+}
+
+#[test]
+fn a_threshold_that_makes_no_sense_is_refused_before_anything_is_done() {
+    for (threshold, why) in [("delivery.p98<1ms", "delivery.p99"), ("delivery.p99<200", "200ms"), ("fast", "lost==0")] {
+        let output = fanout(&["--threshold", threshold], &["ws://127.0.0.1:1".into()]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(threshold) && error.contains(why), "{error}");
+    }
+}
+
+#[test]
 fn an_honest_server_passes() {
     let run = Run::of(Faults::default());
     run.passed();
