@@ -51,7 +51,7 @@ type command struct {
 	Room string          `json:"room"`
 	ID   string          `json:"id"`
 	Text string          `json:"text"`
-	Ref  json.RawMessage `json:"ref"`
+	Ref  json.RawMessage `json:"ref,omitempty"`
 }
 
 type person struct {
