@@ -103,7 +103,8 @@ func serve(node *centrifuge.Node, client *centrifuge.Client) {
 	})
 }
 
-// connecting: whatever has queued up for a client goes out in one frame, instead of 16 messages at most.
+// connecting: whatever has queued up for a client goes out in one frame, instead of 16 messages at most. Write delays of 1 to 5 ms
+// and replies past the queue were tried, too, flat out and paced, and made no difference that could be told from noise.
 func connecting(context.Context, centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
 	return centrifuge.ConnectReply{MaxMessagesInFrame: -1}, nil
 }
