@@ -1,5 +1,5 @@
-//! What servers speak: `townhall.v1`, or the protocols of servers that one would pick instead, as far as a room needs them. Each is
-//! told in the words of `townhall.v1`, so that everything behind this reads and judges one kind of frames.
+//! What servers speak: `townhall.v1`, or the protocols of servers that one would pick instead, as far as a room needs
+//! them. Each is told in the words of `townhall.v1`, so that everything behind this reads and judges one kind of frames.
 //!
 //! - **Socket.IO** over Engine.IO 4's WebSocket transport alone: `0{…}` opens and is answered with `40`, `2` is a ping and
 //!   answered with `3`, and `42["hall",{…}]` is an object of `townhall.v1` in either direction.
@@ -80,8 +80,8 @@ impl Dialect {
         }
     }
 
-    /// Hands over what a text frame (or one line of it) says; `None` for what the protocol does not allow. Returns what has to be
-    /// answered at once.
+    /// Hands over what a text frame (or one line of it) says; `None` for what the protocol does not allow. Returns what
+    /// has to be answered at once.
     pub fn read<'a>(
         self,
         text: &'a str,
@@ -252,8 +252,8 @@ impl Dialect {
         }
     }
 
-    /// What to answer when a line among messages has this as its second byte; `None`: it is a message, too. A ping may go out in
-    /// one frame with them, and is the only line that does not begin like a message.
+    /// What to answer when a line among messages has this as its second byte; `None`: it is a message, too. A ping may go
+    /// out in one frame with them, and is the only line that does not begin like a message.
     pub fn answer_to(self, second: u8) -> Option<&'static str> {
         (self == Dialect::Centrifuge && second == b'}').then_some(CENTRIFUGE_PING)
     }

@@ -267,8 +267,8 @@ impl Listener {
         }
     }
 
-    /// Takes in one frame (or, where lines are messages, one line of it) that is not just counted; `None`: one that is not of the
-    /// protocol.
+    /// Takes in one frame (or, where lines are messages, one line of it) that is not just counted; `None`: one that is
+    /// not of the protocol.
     pub fn hear(&mut self, heard: Option<Heard>, room: &str) -> Word {
         let Some(heard) = heard else {
             return Word::Breach;

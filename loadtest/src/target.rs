@@ -16,8 +16,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// From `ws://host:port[/base]` or `http://…`; the door's path, `/ws` in our own dialect, is appended unless the path ends
-    /// in it. Names are looked up once, before the clock runs.
+    /// From `ws://host:port[/base]` or `http://…`; the door's path, `/ws` in our own dialect, is appended unless the path
+    /// ends in it. Names are looked up once, before the clock runs.
     pub async fn resolve(url: &str, dialect: Dialect) -> anyhow::Result<Self> {
         let uri = door(url, dialect)?;
         let host = uri.host().with_context(|| format!("{url}: no host"))?;

@@ -1,7 +1,7 @@
-// A peer to compare with: a chat server with the centrifuge library, what one takes in Go for promises like the hall's. A room is
-// a channel with history, positioning and recovery; messages are stored under their ids, so one that is sent again is
-// stored once. It speaks the library's own JSON protocol through the library's own handler, and the load generator does so,
-// too (--dialect centrifuge): there is no adapter, and so none that costs anything.
+// A peer to compare with: a chat server with the centrifuge library, what one takes in Go for promises like the hall's. A
+// room is a channel with history, positioning and recovery; messages are stored under their ids, so one that is sent
+// again is stored once. It speaks the library's own JSON protocol through the library's own handler, and the load
+// generator does so, too (--dialect centrifuge): there is no adapter, and so none that costs anything.
 //
 //	peer-centrifuge-server [-redis URL] ADDRESS
 //
@@ -103,8 +103,9 @@ func serve(node *centrifuge.Node, client *centrifuge.Client) {
 	})
 }
 
-// connecting: whatever has queued up for a client goes out in one frame, instead of 16 messages at most. Write delays of 1 to 5 ms
-// and replies past the queue were tried, too, flat out and paced, and made no difference that could be told from noise.
+// connecting: whatever has queued up for a client goes out in one frame, instead of 16 messages at most. Write delays of
+// 1 to 5 ms and replies past the queue were tried, too, flat out and paced, and made no difference that could be told
+// from noise.
 func connecting(context.Context, centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
 	return centrifuge.ConnectReply{MaxMessagesInFrame: -1}, nil
 }

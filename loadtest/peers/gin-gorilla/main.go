@@ -1,17 +1,17 @@
-// A peer to compare with: a chat room as tutorials of gin and gorilla/websocket have it. A route upgrades, a goroutine for each
-// client reads, and a broadcaster, one goroutine, takes messages from a buffered channel and writes each to all clients of its
-// map in turn, under a lock. It speaks as much of townhall.v1 as the load generator needs.
+// A peer to compare with: a chat room as tutorials of gin and gorilla/websocket have it. A route upgrades, a goroutine
+// for each client reads, and a broadcaster, one goroutine, takes messages from a buffered channel and writes each to all
+// clients of its map in turn, under a lock. It speaks as much of townhall.v1 as the load generator needs.
 //
 //	peer-gin-gorilla [-redis URL] ADDRESS
 //
-// What it does not promise: it stores nothing, resumes nobody and knows no id again. There is one room, whatever it is called.
-// Writes have no deadline, so a client that stops reading stops everybody as soon as its socket is full; and an array of bytes
-// is framed anew for each client.
+// What it does not promise: it stores nothing, resumes nobody and knows no id again. There is one room, whatever it is
+// called. Writes have no deadline, so a client that stops reading stops everybody as soon as its socket is full; and an
+// array of bytes is framed anew for each client.
 //
-// With -redis several of them are one room, joined by a channel of Redis, whose order all nodes get alike. So each node counts
-// what it hears there and has the same offsets as the others, if all run before the first message; Redis keeps nothing and
-// numbers nothing. A message is accepted when it has come back from Redis. A node that loses its connection to Redis has
-// lost, for good, what is said until it is back, and its count with it.
+// With -redis several of them are one room, joined by a channel of Redis, whose order all nodes get alike. So each node
+// counts what it hears there and has the same offsets as the others, if all run before the first message; Redis keeps
+// nothing and numbers nothing. A message is accepted when it has come back from Redis. A node that loses its connection
+// to Redis has lost, for good, what is said until it is back, and its count with it.
 package main
 
 import (

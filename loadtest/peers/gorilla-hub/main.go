@@ -5,10 +5,10 @@
 //
 //	peer-gorilla-hub [-redis URL] ADDRESS [QUEUE]
 //
-// With -redis several of them are one room, joined by a channel of Redis, whose order all nodes get alike. So each node counts
-// what it hears there and has the same offsets as the others, if all run before the first message; Redis keeps nothing and
-// numbers nothing. A message is accepted when it has come back from Redis. A node that loses its connection to Redis has
-// lost, for good, what is said until it is back, and its count with it.
+// With -redis several of them are one room, joined by a channel of Redis, whose order all nodes get alike. So each node
+// counts what it hears there and has the same offsets as the others, if all run before the first message; Redis keeps
+// nothing and numbers nothing. A message is accepted when it has come back from Redis. A node that loses its connection
+// to Redis has lost, for good, what is said until it is back, and its count with it.
 //
 // QUEUE is how many messages may wait for a client, 256 as in the example. Whoever is slower is dropped: for a benchmark that
 // must not lose, say more than its publishers ever have under way together.

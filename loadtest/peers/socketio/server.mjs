@@ -1,8 +1,9 @@
 #!/usr/bin/env node
-// A peer to compare with: a chat room with socket.io 4, what one takes in Node. A room is one of socket.io's; nodes are joined by
-// @socket.io/redis-adapter. The load generator speaks Engine.IO's and Socket.IO's framing over the WebSocket transport
-// (--dialect socketio), so there is no adapter in here: each packet is an event `hall` with an object of townhall.v1, and what
-// that costs is 11 bytes a frame and, for each message but not for each delivery, one more answer, `accepted`.
+// A peer to compare with: a chat room with socket.io 4, what one takes in Node. A room is one of socket.io's; nodes are
+// joined by @socket.io/redis-adapter. The load generator speaks Engine.IO's and Socket.IO's framing over the WebSocket
+// transport (--dialect socketio), so there is no adapter in here: each packet is an event `hall` with an object of
+// townhall.v1, and what that costs is 11 bytes a frame and, for each message but not for each delivery, one more answer,
+// `accepted`.
 //
 //     peer-socketio [--redis URL] ADDRESS
 //
