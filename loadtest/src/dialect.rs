@@ -51,9 +51,9 @@ impl Dialect {
         self == Dialect::Centrifuge
     }
 
-    /// Whether all receivers get a room's messages in one order.
-    pub fn keeps_order(self) -> bool {
-        self != Dialect::Socketio
+    /// Whether all receivers at so many nodes get a room's messages in one order.
+    pub fn keeps_order(self, nodes: usize) -> bool {
+        self != Dialect::Socketio || nodes == 1
     }
 
     /// What a client says first of all.
@@ -290,6 +290,12 @@ mod tests {
         }
         let join = Command::Join { room: "r", reference: "join", after: None, last: 0 };
         assert_eq!(Dialect::Socketio.write(&join), r#"42["hall",{"type":"join","room":"r","ref":"join","last":0}]"#);
+    }
+
+    #[test]
+    fn one_node_of_socket_io_has_an_order_and_several_have_none() {
+        assert!(Dialect::Socketio.keeps_order(1) && !Dialect::Socketio.keeps_order(2));
+        assert!(Dialect::Townhall.keeps_order(3) && Dialect::Centrifuge.keeps_order(3));
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub async fn run(options: &Fanout) -> anyhow::Result<Outcome> {
     Ok(Outcome {
         room: run.room.name.clone(),
         open_loop: options.rate > 0.0,
-        is_ordered: options.dialect.keeps_order(),
+        is_ordered: options.dialect.keeps_order(options.urls.len()),
         course,
         tally,
         clients,
