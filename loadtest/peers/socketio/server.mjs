@@ -83,4 +83,5 @@ const http = createServer();
 const io = new Server(http, { transports: ["websocket"], serveClient: false, adapter: offsets.adapter });
 io.engine.on("connection", (connection) => (connection.request = null));
 io.on("connection", (socket) => serve(io, socket, offsets));
-http.listen(Number(address[2]), address[1]);
+// As many as the system allows may wait to be let in, as with Go; by itself Node lets 511.
+http.listen({ port: Number(address[2]), host: address[1], backlog: 65535 });
