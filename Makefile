@@ -9,10 +9,14 @@ test: ## format, lints and every test; installs what they need; the last line su
 	@tests/setup
 	@tests/run
 
-test-all: test conformance ## the same, and what takes a release build
+test-all: test conformance peers ## the same, and what takes a release build, or Go
 
 conformance: ## the Autobahn suite's WebSocket cases 1 to 10 against /echo of a release build (or of TOWNHALL=PATH)
 	@tests/autobahn/run
+
+peers: ## the load tester's peers that are written in Go (1.26 or newer; https://go.dev/dl)
+	@tests/setup
+	@cargo test --package townhall-load --features go-peers --test peers_in_go
 
 fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz
 	@fuzz/run $(or $(SECONDS),60) $(TARGET)
@@ -25,4 +29,4 @@ screenshots: ## the page in web/screenshots, with people who talk in it
 	@cargo build --quiet
 	@node tests/browser/screenshots.mjs
 
-.PHONY: help test test-all conformance fuzz bench screenshots
+.PHONY: help test test-all conformance peers fuzz bench screenshots

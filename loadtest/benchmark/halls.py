@@ -1,4 +1,4 @@
-"""Several halls on one Redis: what more of them are worth, and what a failover costs."""
+"""Several halls on one Redis: what more of them are worth, beside as many nodes of its peers, and what a failover costs."""
 import contextlib
 import os
 import subprocess
@@ -23,24 +23,26 @@ def all_of(begin):
 
 
 def hall(url):
-    return servers.Server("townhall", ["townhall", "--rate", "0", "--redis", url, "--listen"], has_metrics=True)
+    return servers.joined(servers.TOWNHALL, url)
 
 
-def load(halls, options):
-    addresses = [f"ws://127.0.0.1:{it.port}" for it in halls]
-    command = [os.path.join(servers.programs, "townhall-load"), "fanout", *addresses, *load_options(), *map(str, options)]
+def load(nodes, options):
+    addresses = [f"ws://127.0.0.1:{it.port}" for it in nodes]
+    command = [os.path.join(servers.programs, "townhall-load"), "fanout", *addresses, *load_options(),
+               *nodes[0].server.load_options, *map(str, options)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 # --- one, two, three halls ----------------------------------------------------------------------------------------------
 
 
-def with_nodes(count, clients, rate, seconds):
-    """The same room, served by so many halls at once: what all of them and Redis take, and what is delivered."""
+def with_nodes(count, clients, rate, seconds, server=servers.TOWNHALL):
+    """The same room, served by so many nodes at once: what all of them and Redis take, and what is delivered."""
     with all_of(lambda add: add()) as (redis, stack):
-        halls = [stack.enter_context(servers.running(hall(f"redis://127.0.0.1:{redis.port}"), machine.ALL))
-                 for _ in range(count)]
-        eventually(lambda: all(it.counter("townhall_broker_up") == 1 for it in halls), "the halls hear Redis")
+        node = servers.joined(server, f"redis://127.0.0.1:{redis.port}")
+        halls = [stack.enter_context(servers.running(node, machine.ALL)) for _ in range(count)]
+        if node.has_metrics:
+            eventually(lambda: all(it.counter("townhall_broker_up") == 1 for it in halls), "the halls hear Redis")
         pids = [it.pid for it in halls]
         before = [machine.cpu_seconds(pid) for pid in [*pids, redis.pid]]
         speakers = ["--rate", rate] if rate else ["--rate", 0, "--window", 32, "--until-heard"]
@@ -122,13 +124,13 @@ def failover(clients, rate, seconds):
 # --- as tables ----------------------------------------------------------------------------------------------------------
 
 
-def nodes_table(paced, flat_out):
-    """Both are runs by number of halls."""
+def nodes_table(what, paced, flat_out):
+    """Both are runs by number of halls, or by server."""
     rows = []
-    for count, runs in paced.items():
-        flat = flat_out.get(count, [])
+    for name, runs in paced.items():
+        flat = flat_out.get(name, [])
         rows.append([
-            str(count),
+            str(name),
             table.spread(table.of(runs, "deliveries_per_s"), "{:,.0f}".format),
             table.spread(table.of(runs, "cpu_us"), table.microseconds),
             table.spread(table.of(runs, "redis_us"), "{:.0f} µs".format),
@@ -136,7 +138,7 @@ def nodes_table(paced, flat_out):
             table.spread(table.of(flat, "deliveries_per_s"), table.millions),
             table.notes([{**run, "void": None} for run in [*runs, *flat]]),
         ])
-    header = ["halls", "deliveries/s, paced", "CPU a delivery, all halls", "Redis' CPU a message", "p99", "flat out", ""]
+    header = [what, "deliveries/s, paced", "CPU a delivery, all nodes", "Redis' CPU a message", "p99", "flat out", ""]
     return table.markdown(header, rows)
 
 
@@ -154,21 +156,27 @@ def failover_table(runs):
 class Bench:
     """The section: rounds in which everything has its turn."""
 
-    def __init__(self, clients, rate, seconds):
-        self.clients, self.rate, self.seconds = clients, rate, seconds
+    def __init__(self, clients, rate, seconds, peers):
+        self.clients, self.rate, self.seconds, self.peers = clients, rate, seconds, peers
         self.paced, self.flat_out, self.failovers = {}, {}, []
+        # Two nodes each, by name.
+        self.peers_paced, self.peers_flat_out = {}, {}
 
     def round(self, tell):
         for count in (1, 2, 3):
             tell(f"{count} of 3 halls on one Redis")
             self.paced.setdefault(count, []).append(with_nodes(count, self.clients, self.rate, self.seconds))
             self.flat_out.setdefault(count, []).append(with_nodes(count, self.clients, None, self.seconds))
+        for peer in self.peers:
+            tell(f"2 nodes of {peer.name} on one Redis")
+            self.peers_paced.setdefault(peer.name, []).append(with_nodes(2, self.clients, self.rate, self.seconds, peer))
+            self.peers_flat_out.setdefault(peer.name, []).append(with_nodes(2, self.clients, None, self.seconds, peer))
         tell("a failover")
         self.failovers.append(failover(100, 200, 15))
 
     def runs(self):
-        for by_count in (self.paced, self.flat_out):
-            for runs in by_count.values():
+        for scenario in (self.paced, self.flat_out, self.peers_paced, self.peers_flat_out):
+            for runs in scenario.values():
                 yield from runs
         yield from self.failovers
 
@@ -189,9 +197,13 @@ class Bench:
             print(f"- {line}")
         print(f"\n{self.clients} clients of one room, spread over the halls, {self.rate} messages/s or flat out, {self.seconds} s a run; halls, "
               f"Redis and generator share {len(machine.ALL)} cores, which is what limits them\n")
-        print(nodes_table(self.paced, self.flat_out))
+        print(nodes_table("halls", self.paced, self.flat_out))
+        print("\nTwo nodes of each, the same load; which of them promise what is in loadtest/README.md\n")
+        print(nodes_table("two nodes", {"townhall": self.paced.get(2, []), **self.peers_paced},
+                          {"townhall": self.flat_out.get(2, []), **self.peers_flat_out}))
         print("\n100 clients of two halls, 200 messages/s; a master, a replica, three Sentinels; nothing was lost unless a row says so\n")
         print(failover_table(self.failovers))
 
     def everything(self):
-        return {"paced": self.paced, "flat out": self.flat_out, "failovers": self.failovers, "conclusions": list(self.conclusions())}
+        return {"paced": self.paced, "flat out": self.flat_out, "peers paced": self.peers_paced,
+                "peers flat out": self.peers_flat_out, "failovers": self.failovers, "conclusions": list(self.conclusions())}

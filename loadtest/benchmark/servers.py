@@ -14,7 +14,10 @@ from . import machine
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Where the programs are that are measured.
 programs = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(TOP, "target")), "release")
-HUB = os.path.join(TOP, "loadtest", "peers", "gorilla-hub")
+PEERS = os.path.join(TOP, "loadtest", "peers")
+# Peers that are not written in Rust: the programs, and where they are in PEERS.
+IN_GO = {"peer-gin-gorilla": "gin-gorilla", "peer-gorilla-hub": "gorilla-hub", "peer-centrifuge-server": "centrifuge-server"}
+IN_NODE = {"peer-socketio": "socketio"}
 
 
 @dataclasses.dataclass
@@ -32,6 +35,9 @@ class Server:
 # --rate 0: no limit for a publisher, since no peer has one.
 TOWNHALL = Server("townhall", ["townhall", "--rate", "0", "--listen"], has_metrics=True)
 AXUM = Server("axum + tokio broadcast", ["peer-axum-broadcast"])
+GIN = Server("gin + gorilla", ["peer-gin-gorilla"])
+CENTRIFUGE = Server("centrifuge", ["peer-centrifuge-server"], load_options=["--dialect", "centrifuge"])
+SOCKETIO = Server("socket.io", ["peer-socketio"], load_options=["--dialect", "socketio"])
 
 
 def gorilla(queue):
@@ -45,27 +51,55 @@ def bare_loop(clients, seconds, size, *pace):
     return Server("bare epoll loop", arguments, speaks=True)
 
 
+def peers(queue, missing):
+    """All that are there. What is missing is known by its program."""
+    return [peer for peer in (AXUM, gorilla(queue), GIN, CENTRIFUGE, SOCKETIO) if peer.arguments[0] not in missing]
+
+
+def joined(server, url):
+    """As one of several nodes, which that Redis joins."""
+    program, *more = server.arguments
+    return dataclasses.replace(server, arguments=[program, "--redis", url, *more])
+
+
 def use(directory):
-    """Takes what was built before. Returns why there is no gorilla hub, or None."""
+    """Takes what was built before. Returns which peers are not there, and why: by program."""
     global programs
     programs = directory
-    return None if os.path.exists(os.path.join(programs, "peer-gorilla-hub")) else f"not in {directory}"
+    wanted = [*IN_GO, *IN_NODE]
+    return {program: f"not in {directory}" for program in wanted if not os.path.exists(os.path.join(directory, program))}
 
 
 def build():
-    """Builds all of them. Returns why there is no gorilla hub, or None."""
+    """Builds all of them. Returns which peers could not be, and why: by program."""
     packages = ["townhall", "townhall-load", "peer-axum-broadcast", "peer-epoll-loop"]
     chosen = [argument for package in packages for argument in ("-p", package)]
     subprocess.run(["cargo", "build", "--release", "--bins", "--quiet", *chosen], cwd=TOP, check=True)
-    return build_hub()
+    whys = {program: build_go(os.path.join(PEERS, directory), program) for program, directory in IN_GO.items()}
+    whys.update({program: build_node(os.path.join(PEERS, directory), program) for program, directory in IN_NODE.items()})
+    return {program: why for program, why in whys.items() if why}
 
 
-def build_hub():
-    return build_go(HUB, "peer-gorilla-hub") if shutil.which("go") else "no Go"
+def build_node(directory, program):
+    """Returns why it cannot be, or None. The program is a link to where its packages are beside it."""
+    for needed in ("node", "npm"):
+        if not shutil.which(needed):
+            return f"no {needed}"
+    if not os.path.isdir(os.path.join(directory, "node_modules")):
+        done = subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=directory, capture_output=True, text=True)
+        if done.returncode != 0:
+            return f"npm ci failed: {done.stderr.strip()}"
+    link = os.path.join(programs, program)
+    if os.path.lexists(link):
+        os.remove(link)
+    os.symlink(os.path.join(directory, "server.mjs"), link)
+    return None
 
 
 def build_go(directory, program):
     """Returns why it cannot be built, or None."""
+    if not shutil.which("go"):
+        return "no Go"
     badly_formatted = subprocess.run(["gofmt", "-l", "."], cwd=directory, capture_output=True, text=True).stdout
     if badly_formatted:
         return f"gofmt wants to change {badly_formatted.split()}"

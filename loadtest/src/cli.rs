@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::dialect::Dialect;
 use crate::machine;
 use crate::publish::{self, Publish};
 use crate::slow::{self, Slow};
@@ -86,6 +87,9 @@ pub struct Fanout {
     /// Take every line of a text frame as a message. Without it, several in one frame are a breach of the protocol
     #[arg(long)]
     pub lines: bool,
+    /// What the servers speak, if it is not townhall.v1
+    #[arg(long, value_enum, default_value_t, hide_default_value = true)]
+    pub dialect: Dialect,
     /// The server's process, if it runs here: the result says how much processor time it took meanwhile
     #[arg(long, value_name = "PID")]
     pub watch: Option<u32>,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::dialect::Dialect;
 use crate::speaker::Speaker;
 use crate::verdict::{Entrance, EpochKey, IdHash, Ledger, Receiver, Sight, Spot};
 use crate::wire::{Command, Heard, JOIN_REF, Stamp};
@@ -158,6 +159,7 @@ pub struct Room {
     pub run: u32,
     /// Bytes of text.
     pub size: usize,
+    pub dialect: Dialect,
 }
 
 /// One simulated client.
@@ -234,7 +236,7 @@ impl Client {
                 *asked = true;
                 let join =
                     Command::Join { room: &room.name, reference: JOIN_REF, after: self.receiver.place(), last: 0 };
-                Some(join.to_json())
+                Some(room.dialect.write(&join))
             }
             Stage::Live => {
                 let speaker = self.speaker.as_mut()?;
@@ -244,7 +246,7 @@ impl Client {
                 }
                 let stamp = Stamp { run: room.run, publisher: speaker.publisher(), scheduled: say.scheduled };
                 let say = Command::Say { room: &room.name, id: say.id, text: &stamp.write(room.size) };
-                Some(say.to_json())
+                Some(room.dialect.write(&say))
             }
             _ => None,
         }
@@ -275,10 +277,10 @@ impl Client {
         Some(self.heard_at + patience)
     }
 
-    /// Takes a text frame in.
-    pub fn heard(&mut self, text: &str, room: &Room, now: Duration, tally: &mut Tally) -> Reaction {
+    /// Takes a frame in; `None`: one that is not of the protocol.
+    pub fn heard(&mut self, heard: Option<Heard>, room: &Room, now: Duration, tally: &mut Tally) -> Reaction {
         self.heard_at = now;
-        let Some(heard) = Heard::read(text).filter(Self::is_credible) else {
+        let Some(heard) = heard.filter(Self::is_credible) else {
             tally.breaches += 1;
             return Reaction::Stay;
         };
@@ -442,7 +444,7 @@ mod tests {
             speaker.start(NOW);
             Bench {
                 client: Client::new(0, Some(speaker)),
-                room: Room { name: "r".into(), run: 1, size: 60 },
+                room: Room { name: "r".into(), run: 1, size: 60, dialect: Dialect::Townhall },
                 tally: Tally::new(),
             }
         }
@@ -462,7 +464,7 @@ mod tests {
         }
 
         fn hears(&mut self, text: &str) -> Reaction {
-            self.client.heard(text, &self.room, NOW, &mut self.tally)
+            self.client.heard(Heard::read(text), &self.room, NOW, &mut self.tally)
         }
 
         fn hears_message(&mut self, offset: u64, id: &str) {

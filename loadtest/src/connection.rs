@@ -21,7 +21,6 @@ use uuid::Uuid;
 use crate::client::{Client, Reaction, Room, Tally};
 use crate::machine::Sources;
 use crate::target::Target;
-use crate::wire::SUBPROTOCOL;
 
 /// From the first packet to the upgrade.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -240,11 +239,14 @@ impl Life {
                     continue;
                 }
             };
-            match self.take(frame) {
+            match self.take(frame, &mut wire.answers) {
                 Ok(Reaction::Stay) => {}
                 Ok(Reaction::MoveAt(time)) => move_at = Some(time),
                 Ok(Reaction::GiveUp) => return End::Final("the room was refused".to_owned()),
                 Err(end) => return end,
+            }
+            if let Err(error) = wire.answer().await {
+                return End::failed(&error);
             }
         }
     }
@@ -281,18 +283,28 @@ impl Life {
         [speak, client.dead_at(), move_at].into_iter().flatten().min()
     }
 
-    fn take(&self, frame: Option<Result<Message, Error>>) -> Result<Reaction, End> {
+    /// `answers`: what has to be answered at once is added to them.
+    fn take(&self, frame: Option<Result<Message, Error>>, answers: &mut Vec<&'static str>) -> Result<Reaction, End> {
         let mut tally = self.tally.borrow_mut();
         match frame {
             Some(Ok(Message::Text(text))) => {
-                let now = self.run.now();
+                let (now, room) = (self.run.now(), &self.run.room);
                 let mut client = self.client.borrow_mut();
-                let mut heard = |text: &str| client.heard(text, &self.run.room, now, &mut tally);
-                if !self.run.lines {
-                    return Ok(heard(&text));
+                let mut reaction = Reaction::Stay;
+                let mut read = |text| {
+                    answers.extend(room.dialect.read(text, &room.name, |heard| {
+                        let next = client.heard(heard, room, now, &mut tally);
+                        if reaction == Reaction::Stay {
+                            reaction = next;
+                        }
+                    }));
+                };
+                if self.run.lines {
+                    text.split('\n').for_each(read);
+                } else {
+                    read(&text);
                 }
-                let reactions: Vec<Reaction> = text.split('\n').map(heard).collect();
-                Ok(reactions.into_iter().find(|reaction| *reaction != Reaction::Stay).unwrap_or(Reaction::Stay))
+                Ok(reaction)
             }
             Some(Ok(Message::Binary(_))) => {
                 tally.breaches += 1;
@@ -325,7 +337,10 @@ async fn open(run: &Run, target: usize, number: usize, key: Uuid) -> Result<Wire
     }
     let stream = socket.connect(target.address).await?;
     stream.set_nodelay(true)?;
-    let request = ClientRequestBuilder::new(target.uri_for(number, key)).with_sub_protocol(SUBPROTOCOL);
+    let mut request = ClientRequestBuilder::new(target.uri_for(number, key));
+    if let Some(subprotocol) = run.room.dialect.subprotocol() {
+        request = request.with_sub_protocol(subprotocol);
+    }
     // Thousands of these: a small buffer each, and every frame goes out at once.
     let config = WebSocketConfig::default()
         .read_buffer_size(4 * 1024)
@@ -333,7 +348,9 @@ async fn open(run: &Run, target: usize, number: usize, key: Uuid) -> Result<Wire
         .max_write_buffer_size(256 * 1024)
         .max_message_size(Some(4 << 20));
     let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
-    Ok(Wire { socket, is_busy: false })
+    let mut wire = Wire { socket, is_busy: false, answers: run.room.dialect.opening().into_iter().collect() };
+    wire.answer().await?;
+    Ok(wire)
 }
 
 /// A WebSocket that reads while it writes: a server that is slow to take our frames may be waiting for us to take its own.
@@ -341,6 +358,8 @@ struct Wire {
     socket: WebSocketStream<TcpStream>,
     /// Some of what we sent is still here.
     is_busy: bool,
+    /// What has to be said before anything else.
+    answers: Vec<&'static str>,
 }
 
 impl Wire {
@@ -355,6 +374,13 @@ impl Wire {
             }
         })
         .await
+    }
+
+    async fn answer(&mut self) -> Result<(), Error> {
+        while let Some(answer) = self.answers.pop() {
+            self.send(answer.to_owned()).await?;
+        }
+        Ok(())
     }
 
     /// The next frame. Returns nothing new, but in time, when the socket can be written to again.

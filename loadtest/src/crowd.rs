@@ -17,11 +17,11 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::client::Tally;
+use crate::client::{Room, Tally};
 use crate::connection::{Phase, Run};
 use crate::listener::{Frame, Listener, Malformed, Walker, Word};
 use crate::standing::{Standing, TICK};
-use crate::wire::{Command, JOIN_REF, SUBPROTOCOL};
+use crate::wire::{Command, JOIN_REF};
 
 /// Shared by all: what one socket has goes through here before the next is looked at.
 const BUFFER: usize = 256 * 1024;
@@ -121,7 +121,7 @@ impl Crowd<'_> {
             self.poll.registry().register(&mut socket, Token(number), both).context("cannot poll a socket")?;
             let outgoing = upgrade(self.run, number);
             let stage = Stage::Upgrading(Vec::new());
-            let walker = Walker::new(self.run.lines);
+            let walker = Walker::new(self.run.lines, self.run.room.dialect);
             self.seats.push(Seat { socket, stage, walker, listener: Listener::new(number), outgoing });
         }
         Ok(())
@@ -217,6 +217,9 @@ impl Seat {
             return Err(format!("HTTP {}", String::from_utf8_lossy(status)));
         }
         self.stage = Stage::Inside;
+        if let Some(opening) = run.room.dialect.opening() {
+            self.send(TEXT, opening.as_bytes())?;
+        }
         self.walk(&answer[end + 4..], run, tally)
     }
 
@@ -227,6 +230,9 @@ impl Seat {
                 self.walker.walk(&mut bytes).map_err(|Malformed| "sent what is no frame".to_owned())?;
             self.listener.count(messages);
             tally.deliveries += messages;
+            if let Some(answer) = self.walker.answer.take() {
+                self.send(TEXT, answer.as_bytes())?;
+            }
             match frame {
                 Some(frame) => self.hear(&frame, run, tally)?,
                 None => return Ok(()),
@@ -255,17 +261,31 @@ impl Seat {
     }
 
     fn hear_text(&mut self, text: &[u8], run: &Run, tally: &mut Tally) -> Result<(), End> {
+        let Ok(text) = std::str::from_utf8(text) else {
+            tally.breaches += 1;
+            return Ok(());
+        };
         let before = self.listener.spot();
-        match self.listener.hear(text, &run.room.name) {
+        let (room, mut words) = (&run.room, Vec::new());
+        let answer = room.dialect.read(text, &room.name, |heard| words.push(self.listener.hear(heard, &room.name)));
+        if let Some(answer) = answer {
+            self.send(TEXT, answer.as_bytes())?;
+        }
+        words.into_iter().try_for_each(|word| self.obey(word, before.is_some(), room, tally))
+    }
+
+    /// `was_in`: before this word it was in the room.
+    fn obey(&mut self, word: Word, was_in: bool, room: &Room, tally: &mut Tally) -> Result<(), End> {
+        match word {
             Word::Welcome => {
-                let join = Command::Join { room: &run.room.name, reference: JOIN_REF, after: None, last: 0 };
-                self.send(TEXT, join.to_json().as_bytes())?;
+                let join = Command::Join { room: &room.name, reference: JOIN_REF, after: None, last: 0 };
+                self.send(TEXT, room.dialect.write(&join).as_bytes())?;
             }
             Word::Joined => self.walker.counts = true,
             Word::Message => tally.deliveries += 1,
             Word::Refused(code) => {
                 tally.error(&code);
-                if before.is_none() {
+                if !was_in {
                     return Err("the room was refused".to_owned());
                 }
             }
@@ -328,10 +348,12 @@ fn upgrade(run: &Run, number: usize) -> Vec<u8> {
     let uri = run.targets[number % run.targets.len()].uri_for(number, Uuid::new_v4());
     let host = uri.authority().map_or("", |authority| authority.as_str());
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let subprotocol = run.room.dialect.subprotocol();
+    let subprotocol = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
     // Any 16 bytes will do as a key; that the answer to it is right is for the clients that read.
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+         {subprotocol}Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
     )
     .into_bytes()
 }

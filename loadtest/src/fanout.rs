@@ -90,7 +90,15 @@ pub async fn run(options: &Fanout) -> anyhow::Result<Outcome> {
         let why: Vec<String> = tally.ends.keys().chain(tally.errors.keys()).cloned().collect();
         bail!("nobody got into the room: {}", why.join(", "));
     };
-    Ok(Outcome { room: run.room.name.clone(), open_loop: options.rate > 0.0, course, tally, clients, listeners })
+    Ok(Outcome {
+        room: run.room.name.clone(),
+        open_loop: options.rate > 0.0,
+        is_ordered: options.dialect.keeps_order(options.urls.len()),
+        course,
+        tally,
+        clients,
+        listeners,
+    })
 }
 
 fn standings<T>(workers: &[Worker<T>]) -> impl Iterator<Item = watch::Receiver<Standing>> {
@@ -102,7 +110,7 @@ async fn prepare(options: &Fanout) -> anyhow::Result<Run> {
     machine::make_room_for(options.everybody())?;
     let mut targets = Vec::new();
     for url in &options.urls {
-        targets.push(Target::resolve(url).await?);
+        targets.push(Target::resolve(url, options.dialect).await?);
     }
     let mut addresses: Vec<_> = targets.iter().map(|target| target.address).collect();
     addresses.sort_unstable();
@@ -110,13 +118,14 @@ async fn prepare(options: &Fanout) -> anyhow::Result<Run> {
     let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
     let sources = machine::sources(options.everybody(), &addresses, machine::ephemeral_ports())?;
     let run: u32 = rand::random();
+    let name = options.room.clone().unwrap_or_else(|| format!("load-{run:08x}"));
     Ok(Run {
-        room: Room { name: options.room.clone().unwrap_or_else(|| format!("load-{run:08x}")), run, size: options.size },
+        room: Room { name, run, size: options.size, dialect: options.dialect },
         targets,
         sources,
         connect_rate: options.connect_rate,
         resume: options.resume,
-        lines: options.lines,
+        lines: options.lines || options.dialect.has_lines(),
         readers: options.connections,
         began: Instant::now(),
     })

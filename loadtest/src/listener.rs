@@ -6,6 +6,7 @@
 
 use memchr::memchr_iter;
 
+use crate::dialect::Dialect;
 use crate::verdict::{EpochKey, Spot, Verdict};
 use crate::wire::Heard;
 
@@ -37,18 +38,13 @@ struct Head {
 }
 
 impl Head {
-    /// How a frame begins that is about something else than a message…
-    const OTHER: &[u8] = br#"{"type":""#;
-    /// …unless it goes on like this. Fields may stand in any order; what begins otherwise is a message.
-    const MESSAGE: &[u8] = br#"message""#;
-    const PEEK: usize = Self::OTHER.len() + Self::MESSAGE.len();
     /// No head needs more bytes than that to be read.
-    const LONGEST: usize = 10 + Self::PEEK;
+    const LONGEST: usize = 10 + Dialect::LONGEST_PEEK;
     /// A frame that must be read is not longer than that.
     const MAX_READ: u64 = 4 << 20;
 
     /// `Ok(None)`: more bytes are needed.
-    fn read(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
+    fn read(bytes: &[u8], dialect: Dialect) -> Result<Option<Head>, Malformed> {
         let [first, second, ..] = *bytes else {
             return Ok(None);
         };
@@ -67,13 +63,12 @@ impl Head {
         if first & 0x70 != 0 {
             return Err(Malformed); // nothing was negotiated that would set these bits
         }
-        let peek = payload.min(Self::PEEK as u64) as usize;
+        let peek = payload.min(dialect.peek() as u64) as usize;
         let Some(beginning) = bytes.get(header..header + peek) else {
             return Ok(None);
         };
         let opcode = first & 0x0f;
-        let is_other = beginning.strip_prefix(Self::OTHER).is_some_and(|kind| kind != Self::MESSAGE);
-        let is_message = opcode == TEXT && !is_other;
+        let is_message = opcode == TEXT && dialect.is_message(beginning);
         Ok(Some(Head { opcode, is_last: first & 0x80 != 0, header, payload, is_message }))
     }
 }
@@ -104,11 +99,26 @@ pub struct Walker {
     pub counts: bool,
     /// Whether every line of a frame is a message.
     lines: bool,
+    dialect: Dialect,
+    /// So many bytes of a line are missing until its second one is here, which tells what it is; 0: none.
+    unread: usize,
+    /// What has to be answered to a line that was passed over.
+    pub answer: Option<&'static str>,
 }
 
 impl Walker {
-    pub fn new(lines: bool) -> Self {
-        Walker { head: [0; Head::LONGEST], held: 0, inside: Inside::BETWEEN, goes_on: false, counts: false, lines }
+    pub fn new(lines: bool, dialect: Dialect) -> Self {
+        Walker {
+            head: [0; Head::LONGEST],
+            held: 0,
+            inside: Inside::BETWEEN,
+            goes_on: false,
+            counts: false,
+            lines,
+            dialect,
+            unread: 0,
+            answer: None,
+        }
     }
 
     /// Walks until the bytes end or a frame is complete that has to be read: how many messages it passed, and that frame.
@@ -146,7 +156,7 @@ impl Walker {
     /// Takes the head of the next frame in, as far as it is here.
     fn enter(&mut self, bytes: &mut &[u8]) -> Result<u64, Malformed> {
         if self.held == 0
-            && let Some(head) = Head::read(bytes)?
+            && let Some(head) = Head::read(bytes, self.dialect)?
         {
             *bytes = &bytes[head.header..];
             return self.begin(head, &[]);
@@ -157,7 +167,7 @@ impl Walker {
             *bytes = rest;
             let held = self.head;
             let held = &held[..usize::from(self.held)];
-            if let Some(head) = Head::read(held)? {
+            if let Some(head) = Head::read(held, self.dialect)? {
                 self.held = 0;
                 return self.begin(head, &held[head.header..]);
             }
@@ -181,8 +191,29 @@ impl Walker {
         Ok(0)
     }
 
-    fn breaks(&self, payload: &[u8]) -> u64 {
-        if self.lines { memchr_iter(b'\n', payload).count() as u64 } else { 0 }
+    /// How many messages begin behind the first of their frame, or, where not every line is one, turn out to have begun.
+    fn breaks(&mut self, payload: &[u8]) -> u64 {
+        match (self.lines, self.dialect.has_lines()) {
+            (false, _) => 0,
+            (true, false) => memchr_iter(b'\n', payload).count() as u64,
+            (true, true) => {
+                let unread = std::mem::take(&mut self.unread);
+                let carried = if unread > 0 { self.line(payload, unread - 1) } else { 0 };
+                let begun = memchr_iter(b'\n', payload).map(|end| self.line(payload, end + 2));
+                begun.sum::<u64>() + carried
+            }
+        }
+    }
+
+    /// `second`: where a line's second byte is or will be. 1 if it is here, and the line a message.
+    fn line(&mut self, payload: &[u8], second: usize) -> u64 {
+        let Some(byte) = payload.get(second) else {
+            self.unread = second + 1 - payload.len();
+            return 0;
+        };
+        let answer = self.dialect.answer_to(*byte);
+        self.answer = answer.or(self.answer);
+        u64::from(answer.is_none())
     }
 }
 
@@ -236,9 +267,10 @@ impl Listener {
         }
     }
 
-    /// Takes in one text frame (or, where lines are messages, one line of it) that is not just counted.
-    pub fn hear(&mut self, text: &[u8], room: &str) -> Word {
-        let Some(heard) = std::str::from_utf8(text).ok().and_then(Heard::read) else {
+    /// Takes in one frame (or, where lines are messages, one line of it) that is not just counted; `None`: one that is
+    /// not of the protocol.
+    pub fn hear(&mut self, heard: Option<Heard>, room: &str) -> Word {
+        let Some(heard) = heard else {
             return Word::Breach;
         };
         let ours = heard.room == room;
@@ -335,7 +367,7 @@ mod tests {
     }
 
     fn walker(lines: bool) -> Walker {
-        Walker { counts: true, ..Walker::new(lines) }
+        Walker { counts: true, ..Walker::new(lines, Dialect::Townhall) }
     }
 
     /// Walks over all pieces: messages, and what was read.
@@ -429,10 +461,26 @@ mod tests {
         }
     }
 
+    /// A ping may stand anywhere but at the front, where the frame is read.
+    #[test]
+    fn a_ping_among_lines_is_no_message_and_is_answered() {
+        let push = r#"{"push":{"channel":"r","pub":{"data":{},"offset":1}}}"#;
+        let all = frame(TEXT, format!("{push}\n{{}}\n{push}\n{push}\n{{}}").as_bytes());
+        for cut in 0..all.len() {
+            let (a, b) = all.split_at(cut);
+            let mut walker = Walker { counts: true, ..Walker::new(true, Dialect::Centrifuge) };
+            assert_eq!(walked(&mut walker, [a, b]), (3, vec![]), "{cut}");
+            assert_eq!(walker.answer, Some("{}"));
+        }
+        let mut walker = Walker { counts: true, ..Walker::new(true, Dialect::Centrifuge) };
+        let (messages, read) = walked(&mut walker, [&frame(TEXT, b"{}")[..], &frame(TEXT, push.as_bytes())]);
+        assert_eq!((messages, read.len(), walker.answer), (1, 1, None));
+    }
+
     #[test]
     fn before_it_counts_it_reads() {
         let two = [frame(TEXT, br#"{"room":"r"}"#), frame(TEXT, br#"{"type":"joined"}"#)].concat();
-        let (messages, read) = walked(&mut Walker::new(false), [&two[..]]);
+        let (messages, read) = walked(&mut Walker::new(false, Dialect::Townhall), [&two[..]]);
         assert_eq!((messages, read.len()), (0, 2));
     }
 
@@ -452,7 +500,7 @@ mod tests {
         let text = format!(
             r#"{{"type":"joined","room":"r","epoch":"{epoch}","offset":{offset},"backlog":{backlog}{recovered}}}"#
         );
-        listener.hear(text.as_bytes(), "r")
+        listener.hear(Heard::read(&text), "r")
     }
 
     /// In the room at the offset 5 of the epoch `a`.
@@ -485,7 +533,7 @@ mod tests {
         let mut listener = listener();
         let gap = |listener: &mut Listener, from: u64, to: u64| {
             let text = format!(r#"{{"type":"gap","room":"r","epoch":"a","from":{from},"to":{to}}}"#);
-            listener.hear(text.as_bytes(), "r")
+            listener.hear(Heard::read(&text), "r")
         };
         assert_eq!(gap(&mut listener, 6, 8), Word::Other);
         assert_eq!(judged(&listener, "a", 8), (0, 0, 3));
@@ -516,15 +564,15 @@ mod tests {
     #[test]
     fn what_the_protocol_does_not_have_is_a_breach() {
         for breach in [
-            &b"no json"[..],
-            b"\xff",
-            br#"{"type":"joined","room":"r","epoch":"e","offset":1,"backlog":2}"#,
-            br#"{"type":"joined","room":"elsewhere","epoch":"e","offset":1,"backlog":0}"#,
-            br#"{"type":"message","room":"elsewhere"}"#,
-            br#"{"type":"accepted","room":"r"}"#,
+            "no json",
+            r#"{"type":"joined","room":"r","epoch":"e","offset":1,"backlog":2}"#,
+            r#"{"type":"joined","room":"elsewhere","epoch":"e","offset":1,"backlog":0}"#,
+            r#"{"type":"message","room":"elsewhere"}"#,
+            r#"{"type":"accepted","room":"r"}"#,
         ] {
-            assert_eq!(listener().hear(breach, "r"), Word::Breach, "{}", String::from_utf8_lossy(breach));
+            assert_eq!(listener().hear(Heard::read(breach), "r"), Word::Breach, "{breach}");
         }
-        assert_eq!(listener().hear(br#"{"type":"presence","room":"r","count":2}"#, "r"), Word::Other);
+        let other = Heard::read(r#"{"type":"presence","room":"r","count":2}"#);
+        assert_eq!(listener().hear(other, "r"), Word::Other);
     }
 }

@@ -10,12 +10,13 @@
 //! - [`speaker`] what publishers say, and when
 //! - [`verdict`] what receivers got, held against what was promised
 //! - [`report`] the result; [`threshold`] what it has to be
-//! - [`wire`] the protocol; [`target`] where to connect; [`machine`] what the system allows
+//! - [`wire`] the protocol; [`dialect`] those of other servers, in its words; [`target`] where to connect; [`machine`] what the system allows
 
 mod cli;
 mod client;
 mod connection;
 mod crowd;
+mod dialect;
 mod fanout;
 mod listener;
 mod machine;

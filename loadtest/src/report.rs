@@ -27,6 +27,8 @@ pub struct Outcome {
     pub room: String,
     /// Whether messages had a schedule.
     pub open_loop: bool,
+    /// Whether the server promises that all get the messages in one order.
+    pub is_ordered: bool,
     pub course: Course,
     pub tally: Tally,
     pub clients: Vec<Client>,
@@ -127,7 +129,7 @@ pub struct Report {
 impl Report {
     pub fn of(outcome: Outcome) -> Self {
         let verdict = judged(&outcome);
-        let Outcome { room, open_loop, course, tally, clients, listeners } = outcome;
+        let Outcome { room, open_loop, is_ordered, course, tally, clients, listeners } = outcome;
         let speakers = || clients.iter().filter_map(|client| client.speaker.as_ref());
         let count = |which: fn(&Client) -> bool| clients.iter().filter(|one| which(one)).count() as u64;
         let begin = match speakers().next() {
@@ -170,16 +172,17 @@ impl Report {
             errors: tally.errors,
             ends: tally.ends,
         };
-        report.reasons = report.faults();
+        report.reasons = report.faults(is_ordered);
         report.pass = report.reasons.is_empty();
         report
     }
 
-    fn faults(&self) -> Vec<String> {
+    /// `is_ordered`: whether what came after a later message is one.
+    fn faults(&self, is_ordered: bool) -> Vec<String> {
         let faults = [
             (self.verdict.lost, "lost"),
             (self.verdict.doubled, "doubled"),
-            (self.verdict.swapped, "swapped"),
+            (if is_ordered { self.verdict.swapped } else { 0 }, "swapped"),
             (self.verdict.mismatched, "mismatched"),
             (self.verdict.accepted_unseen, "accepted and seen by nobody"),
             (self.unaccepted, "unaccepted"),
@@ -333,6 +336,7 @@ mod tests {
         Outcome {
             room: "r".into(),
             open_loop: true,
+            is_ordered: true,
             course: Course {
                 from: Duration::ZERO,
                 until: Duration::from_secs(10),
@@ -354,6 +358,21 @@ mod tests {
         let mut heard = outcome();
         heard.tally.deliveries = 1;
         assert!(Report::of(heard).pass);
+    }
+
+    #[test]
+    fn what_came_too_late_is_a_fault_where_an_order_is_promised() {
+        let swapped = |is_ordered| {
+            let mut outcome = outcome();
+            let mut client = Client::new(0, None);
+            client.receiver.joined("e", 0, 0, None);
+            assert!(client.receiver.event(2).is_some() && client.receiver.event(1).is_some());
+            outcome.clients.push(client);
+            outcome.tally.deliveries = 2;
+            Report::of(Outcome { is_ordered, ..outcome })
+        };
+        assert_eq!(swapped(true).reasons, ["1 swapped"]);
+        assert!(swapped(false).pass && swapped(false).verdict.swapped == 1);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use uuid::Uuid;
 
 use crate::cli::Output;
+use crate::dialect::Dialect;
 use crate::machine;
 use crate::report::Latencies;
 use crate::target::Target;
@@ -195,7 +196,8 @@ type Socket = WebSocketStream<tokio::net::TcpStream>;
 pub async fn run(options: &Slow) -> anyhow::Result<Report> {
     options.check()?;
     let id = rand::random();
-    let door = Door { target: Target::resolve(&options.url).await?, room: format!("slow-{id:08x}"), id };
+    let door =
+        Door { target: Target::resolve(&options.url, Dialect::Townhall).await?, room: format!("slow-{id:08x}"), id };
     LocalSet::new().run_until(lead(door, options)).await
 }
 

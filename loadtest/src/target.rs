@@ -6,6 +6,8 @@ use anyhow::{Context, bail, ensure};
 use tokio_tungstenite::tungstenite::http::Uri;
 use uuid::Uuid;
 
+use crate::dialect::Dialect;
+
 /// A server's WebSocket door.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -14,10 +16,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// From `ws://host:port[/base]` or `http://…`; `/ws` is appended unless the path ends in it. Names are looked up once,
-    /// before the clock runs.
-    pub async fn resolve(url: &str) -> anyhow::Result<Self> {
-        let uri = door(url)?;
+    /// From `ws://host:port[/base]` or `http://…`; the door's path, `/ws` in our own dialect, is appended unless the path
+    /// ends in it. Names are looked up once, before the clock runs.
+    pub async fn resolve(url: &str, dialect: Dialect) -> anyhow::Result<Self> {
+        let uri = door(url, dialect)?;
         let host = uri.host().with_context(|| format!("{url}: no host"))?;
         let port = uri.port_u16().unwrap_or(80);
         let address = tokio::net::lookup_host((host.trim_matches(['[', ']']), port))
@@ -40,7 +42,7 @@ impl Target {
 }
 
 /// The address of the door, as its URL says.
-fn door(url: &str) -> anyhow::Result<Uri> {
+fn door(url: &str, dialect: Dialect) -> anyhow::Result<Uri> {
     let uri: Uri = url.parse().with_context(|| format!("{url}: not a URL"))?;
     match uri.scheme_str() {
         Some("ws" | "http") => {}
@@ -49,10 +51,14 @@ fn door(url: &str) -> anyhow::Result<Uri> {
     }
     let authority = uri.authority().with_context(|| format!("{url}: no host"))?;
     ensure!(!uri.host().unwrap_or_default().is_empty(), "{url}: no host");
+    let (door, asked) = dialect.door();
     let path = uri.path().trim_end_matches('/');
-    let door = if path.ends_with("/ws") { "" } else { "/ws" };
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    format!("ws://{authority}{path}{door}{query}").parse().with_context(|| format!("{url}: not a URL"))
+    let base = path.strip_suffix(door.trim_end_matches('/')).unwrap_or(path);
+    let query: Vec<&str> = [asked, uri.query()].into_iter().flatten().collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("ws://{authority}{base}{door}{mark}{}", query.join("&"))
+        .parse()
+        .with_context(|| format!("{url}: not a URL"))
 }
 
 #[cfg(test)]
@@ -68,23 +74,34 @@ mod tests {
             ("ws://hall:1/gin/ws", "ws://hall:1/gin/ws"),
             ("ws://hall:1/ws?token=t", "ws://hall:1/ws?token=t"),
         ] {
-            assert_eq!(door(url).unwrap().to_string(), expected);
+            assert_eq!(door(url, Dialect::Townhall).unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn other_dialects_have_other_doors() {
+        for (url, dialect, expected) in [
+            ("ws://a:1", Dialect::Socketio, "ws://a:1/socket.io/?EIO=4&transport=websocket"),
+            ("ws://a:1/socket.io/?x=y", Dialect::Socketio, "ws://a:1/socket.io/?EIO=4&transport=websocket&x=y"),
+            ("ws://a:1/chat", Dialect::Centrifuge, "ws://a:1/chat/connection/websocket"),
+        ] {
+            assert_eq!(door(url, dialect).unwrap().to_string(), expected);
         }
     }
 
     #[test]
     fn what_is_no_door_is_refused() {
         for url in ["127.0.0.1:8080", "wss://hall", "tcp://hall:1", "ws://", "hall", ""] {
-            assert!(door(url).is_err(), "{url}");
+            assert!(door(url, Dialect::Townhall).is_err(), "{url}");
         }
     }
 
     #[tokio::test]
     async fn clients_say_who_they_are() {
-        let target = Target::resolve("ws://127.0.0.1:8080/ws?token=t").await.unwrap();
+        let target = Target::resolve("ws://127.0.0.1:8080/ws?token=t", Dialect::Townhall).await.unwrap();
         let uri = target.uri_for(7, Uuid::nil()).to_string();
         assert_eq!(uri, format!("ws://127.0.0.1:8080/ws?token=t&name=load-7&key={}", Uuid::nil()));
-        let v6 = Target::resolve("ws://[::1]:81").await.unwrap();
+        let v6 = Target::resolve("ws://[::1]:81", Dialect::Townhall).await.unwrap();
         assert_eq!(v6.address, "[::1]:81".parse().unwrap());
     }
 }

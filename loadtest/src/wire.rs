@@ -23,7 +23,7 @@ pub const JOIN_REF: &str = "join";
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// A frame from the server. Absent texts are empty.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub struct Heard<'a> {
     #[serde(borrow, rename = "type")]
     pub kind: Cow<'a, str>,
@@ -46,14 +46,14 @@ pub struct Heard<'a> {
     pub recovered: Option<bool>,
     /// A person in a message, an offset in a `gap`.
     #[serde(borrow)]
-    from: Option<&'a RawValue>,
+    pub from: Option<&'a RawValue>,
     pub to: Option<u64>,
     /// Seconds.
-    beat: Option<f64>,
+    pub beat: Option<f64>,
     #[serde(borrow)]
-    limits: Option<&'a RawValue>,
-    retry_after_ms: Option<u64>,
-    after_ms: Option<u64>,
+    pub limits: Option<&'a RawValue>,
+    pub retry_after_ms: Option<u64>,
+    pub after_ms: Option<u64>,
 }
 
 /// The part of `welcome.limits` that a client has to keep.
@@ -67,6 +67,11 @@ impl<'a> Heard<'a> {
     /// `None`: not a frame of the protocol.
     pub fn read(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
+    }
+
+    /// One with no field but its type.
+    pub fn bare(kind: &'a str) -> Self {
+        Heard { kind: kind.into(), ..Heard::default() }
     }
 
     /// The first offset of a `gap`.

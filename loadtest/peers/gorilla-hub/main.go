@@ -3,21 +3,29 @@
 // queued up into one frame, with line breaks between. It speaks as much of townhall.v1 as the load generator needs, stores
 // nothing and resumes nobody, so it does less for each message than a hall.
 //
-//	peer-gorilla-hub ADDRESS [QUEUE]
+//	peer-gorilla-hub [-redis URL] ADDRESS [QUEUE]
+//
+// With -redis several of them are one room, joined by a channel of Redis, whose order all nodes get alike. So each node
+// counts what it hears there and has the same offsets as the others, if all run before the first message; Redis keeps
+// nothing and numbers nothing. A message is accepted when it has come back from Redis. A node that loses its connection
+// to Redis has lost, for good, what is said until it is back, and its count with it.
 //
 // QUEUE is how many messages may wait for a client, 256 as in the example. Whoever is slower is dropped: for a benchmark that
 // must not lose, say more than its publishers ever have under way together.
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"flag"
 	"log"
 	"net/http"
-	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
+	"github.com/redis/go-redis/v9"
 )
 
 const (
@@ -26,6 +34,8 @@ const (
 	pongWait   = 60 * time.Second
 	pingPeriod = pongWait * 9 / 10
 	maxMessage = 64 * 1024
+	// Between nodes.
+	channel = "gorilla-hub"
 )
 
 var upgrader = websocket.Upgrader{
@@ -41,7 +51,7 @@ type command struct {
 	Room string          `json:"room"`
 	ID   string          `json:"id"`
 	Text string          `json:"text"`
-	Ref  json.RawMessage `json:"ref"`
+	Ref  json.RawMessage `json:"ref,omitempty"`
 }
 
 type person struct {
@@ -86,9 +96,11 @@ func encode(reply any) []byte {
 	return bytes
 }
 
+// said is a command and who gave it; client is nil at the other nodes.
 type said struct {
 	client  *client
-	command command
+	From    person  `json:"from"`
+	Command command `json:"command"`
 }
 
 // hub owns the set of clients and the order of the messages.
@@ -99,6 +111,9 @@ type hub struct {
 	broadcast  chan said
 	offset     uint64
 	queue      int
+	// With other nodes: their Redis, and by its id who said what has not come back from there.
+	redis  *redis.Client
+	speaks sync.Map
 }
 
 func (h *hub) run() {
@@ -106,7 +121,7 @@ func (h *hub) run() {
 		select {
 		case join := <-h.register:
 			h.clients[join.client] = true
-			h.hand(join.client, encode(joined{"joined", join.command.Room, "peer", h.offset, 0, join.command.Ref}))
+			h.hand(join.client, encode(joined{"joined", join.Command.Room, "peer", h.offset, 0, join.Command.Ref}))
 		case c := <-h.unregister:
 			h.drop(c)
 		case say := <-h.broadcast:
@@ -117,12 +132,51 @@ func (h *hub) run() {
 
 func (h *hub) say(say said) {
 	h.offset++
-	c := say.command
-	event := encode(message{c.Room, h.offset, time.Now().UnixMilli(), "message", c.ID, say.client.person, c.Text})
+	c := say.Command
+	event := encode(message{c.Room, h.offset, time.Now().UnixMilli(), "message", c.ID, say.From, c.Text})
 	for client := range h.clients {
 		h.hand(client, event)
 	}
 	h.hand(say.client, encode(accepted{"accepted", c.Room, c.ID, "peer", h.offset, c.Ref}))
+}
+
+// speak hands a message to the hub, by way of Redis where there are other nodes.
+func (h *hub) speak(say said) error {
+	if h.redis == nil {
+		h.broadcast <- say
+		return nil
+	}
+	h.speaks.Store(say.Command.ID, say.client)
+	return h.redis.Publish(context.Background(), channel, encode(say)).Err()
+}
+
+// join makes the hub one of several nodes. When it returns, whatever is said at any of them is heard here.
+func (h *hub) join(url string) error {
+	options, err := redis.ParseURL(url)
+	if err != nil {
+		return err
+	}
+	h.redis = redis.NewClient(options)
+	subscription := h.redis.Subscribe(context.Background(), channel)
+	if _, err := subscription.Receive(context.Background()); err != nil {
+		return err
+	}
+	go h.relay(subscription.Channel(redis.WithChannelSize(4096)))
+	return nil
+}
+
+// relay hands the hub what all nodes say, in Redis' order.
+func (h *hub) relay(messages <-chan *redis.Message) {
+	for message := range messages {
+		var say said
+		if json.Unmarshal([]byte(message.Payload), &say) != nil {
+			continue // not of a node
+		}
+		if speaker, ours := h.speaks.LoadAndDelete(say.Command.ID); ours {
+			say.client = speaker.(*client)
+		}
+		h.broadcast <- say
+	}
 }
 
 // hand never waits: a client whose queue is full is dropped.
@@ -170,9 +224,11 @@ func (c *client) readPump() {
 		}
 		switch command.Type {
 		case "join":
-			c.hub.register <- said{c, command}
+			c.hub.register <- said{c, c.person, command}
 		case "say":
-			c.hub.broadcast <- said{c, command}
+			if c.hub.speak(said{c, c.person, command}) != nil {
+				return
+			}
 		}
 	}
 }
@@ -238,13 +294,15 @@ func (h *hub) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func main() {
+	url := flag.String("redis", "", "the Redis that joins the nodes, redis://host:port")
+	flag.Parse()
 	queue := 256
 	var err error
-	if len(os.Args) == 3 {
-		queue, err = strconv.Atoi(os.Args[2])
+	if flag.NArg() == 2 {
+		queue, err = strconv.Atoi(flag.Arg(1))
 	}
-	if err != nil || queue < 0 || len(os.Args) < 2 || len(os.Args) > 3 {
-		log.Fatal("usage: peer-gorilla-hub ADDRESS [QUEUE]")
+	if err != nil || queue < 0 || flag.NArg() < 1 || flag.NArg() > 2 {
+		log.Fatal("usage: peer-gorilla-hub [-redis URL] ADDRESS [QUEUE]")
 	}
 	h := &hub{
 		clients:    make(map[*client]bool),
@@ -254,6 +312,11 @@ func main() {
 		queue:      queue,
 	}
 	go h.run()
+	if *url != "" {
+		if err := h.join(*url); err != nil {
+			log.Fatal(err)
+		}
+	}
 	http.HandleFunc("/ws", h.serve)
-	log.Fatal(http.ListenAndServe(os.Args[1], nil))
+	log.Fatal(http.ListenAndServe(flag.Arg(0), nil))
 }
