@@ -276,7 +276,7 @@ impl Talker {
             return self.tell(Happening::Line(line)).await;
         }
         if line.starts_with("HTTP/1.") {
-            let words = "it speaks HTTP, whose address begins with http://".into();
+            let words = "it speaks HTTP".into();
             return Err(Trouble::NoHall { address: self.manner.address.to_string(), words }.into());
         }
         if self.early.len() < MOST_EARLY {

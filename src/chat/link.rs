@@ -274,3 +274,35 @@ pub fn first_line(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use socket2::{Domain, Socket, Type};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_says_nothing_keeps_nobody_from_the_next_one() {
+        // Whoever comes when nobody more may wait is not answered.
+        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+        silent.listen(0).expect("a listener");
+        let silent_at = silent.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = timeout(Duration::from_millis(500), TcpStream::connect(silent_at)).await {
+            waiting.push(stream);
+        }
+        let hall = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let hall_at = hall.local_addr().expect("an address");
+        let stream = timeout(Duration::from_secs(30), first_of(vec![silent_at, hall_at])).await;
+        assert_eq!(stream.expect("in time").expect("a connection").peer_addr().ok(), Some(hall_at));
+    }
+
+    #[tokio::test]
+    async fn where_no_address_answers_the_last_one_says_why() {
+        let free = TcpListener::bind("127.0.0.1:0").await.and_then(|free| free.local_addr()).expect("a port");
+        let error = first_of(vec![free, free]).await.expect_err("nobody listens there");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

@@ -66,8 +66,8 @@ pub fn trouble(language: Language, trouble: &Trouble, has_token: bool) -> String
             format!("{address} 将你转到 {to}；若信任它，请以其为地址"),
         ),
         Trouble::NoHall { address, words } => say(
-            format!("{address} is no hall ({words}); a line door's address begins with tcp://"),
-            format!("{address} 不是大厅（{words}）；行协议的地址以 tcp:// 开头"),
+            format!("{address} is no hall ({words}); a line door's address begins with tcp://, any other with http://"),
+            format!("{address} 不是大厅（{words}）；行协议的地址以 tcp:// 开头，其他以 http:// 开头"),
         ),
         Trouble::Unauthorized { words } if has_token => say(
             format!(
