@@ -192,11 +192,11 @@ impl Limits {
     /// More sockets than any machine serves; keeps sums far from overflow where `nofile` is "unlimited".
     pub const MAX_CONNECTIONS: u64 = 10_000_000;
 
-    /// The largest WebSocket message that says a text of that many bytes: JSON makes six bytes of a control character's
-    /// one, `data` comes as it is, and the rest of the command has 1 KiB. A frame limit below that would
+    /// The largest WebSocket message that says a text of that many bytes: JSON writers that escape all but ASCII make
+    /// three bytes of one, `data` comes as it is, and the rest of the command has 1 KiB. A frame limit below that would
     /// close connections (1009) for texts that are not too long, again after every reconnect.
     pub const fn frame_for(text: usize) -> usize {
-        6 * text + Self::DATA + 1024
+        3 * text + Self::DATA + 1024
     }
 
     /// The default of `--max-connections`: 90% of the files this process may open.

@@ -74,7 +74,8 @@ fn a_threshold_that_does_not_hold_fails_an_honest_server() {
         let thresholds: Vec<&str> = thresholds.iter().flat_map(|threshold| ["--threshold", threshold]).collect();
         Run::with(Faults::default(), &[&options[..], &thresholds].concat())
     };
-    let well = with(&["deliveries==2000", "lost==0", "delivery.p99>=0ms", "accept.max<1000s"]);
+    // No times: where others take the processors the run is void, and they cannot be told.
+    let well = with(&["deliveries==2000", "lost==0", "accepted>=100"]);
     well.passed();
     let broken = with(&["deliveries<2000", "lost==0"]);
     assert_eq!(broken.code, Some(1), "{}", broken.result);

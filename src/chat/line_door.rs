@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::client::{Dead, News};
 use super::frames::{Accepted, Refused};
 use super::link::{self, Login};
-use super::talk::{End, Happening, Manner, Order, Patience};
+use super::talk::{End, Happening, Manner, Order, Patience, STABLE, TOLD_AFTER};
 use super::trouble::Trouble;
 use crate::names::{breaks_lines, turns_direction};
 use crate::position::Epoch;
@@ -24,9 +24,11 @@ use crate::position::Epoch;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// A door that says nothing for so long to what it was told is none, or its hall stores nothing.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+/// Whoever is so late for that was not running.
+const ASLEEP: Duration = Duration::from_secs(2);
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
-/// Lines that may come before the greetings are answered; more are not told.
-const MOST_EARLY: usize = 200;
+/// Lines that are kept until the greetings are answered; more are told to be lost.
+const MOST_EARLY: usize = 1000;
 /// No hall sends longer lines.
 const MOST_BYTES: usize = 256 * 1024;
 
@@ -55,7 +57,9 @@ impl Item {
     /// Codes of the notices that answer it well, and that refuse it.
     fn answers(&self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
-            Item::Login(_) => (&["login", "name"], &["bad_name", "forbidden", "rate_limited", "unavailable"]),
+            Item::Login(_) => {
+                (&["login", "name"], &["bad_name", "forbidden", "rate_limited", "unavailable", "unknown_type"])
+            }
             Item::Help => (&["help"], &[]),
             Item::Who => (&["who"], &["not_joined", "rate_limited", "unavailable"]),
             Item::Move(_) => (&["room"], &["bad_room", "forbidden", "rate_limited", "unavailable"]),
@@ -84,6 +88,10 @@ struct Talker {
     patience: Patience,
     /// When something was accepted lastly, or nothing was wanted.
     progress: Option<Instant>,
+    /// A message was given up since then.
+    doubted: bool,
+    /// When the line began.
+    since: Instant,
     /// What the hall calls us, where it has said so.
     me: Option<String>,
     /// Where the hall has said that we are.
@@ -95,6 +103,8 @@ struct Talker {
     under_way: bool,
     /// Lines that came before the greetings were answered, and we were in.
     early: Vec<String>,
+    /// So many more came.
+    too_early: usize,
 }
 
 enum Ending {
@@ -117,12 +127,15 @@ pub async fn talk(manner: Manner, orders: mpsc::UnboundedReceiver<Order>, tell: 
         tell,
         patience,
         progress: None,
+        doubted: false,
+        since: Instant::now(),
         me: None,
         room: None,
         queue: VecDeque::new(),
         greetings: 0,
         under_way: false,
         early: Vec::new(),
+        too_early: 0,
     };
     let end = talker.until_it_is_over().await;
     let _ = talker.abandon(&end).await; // nobody needs to hear it
@@ -167,10 +180,13 @@ impl Talker {
             Err(ending) => return ending,
         };
         self.greet(&login, token);
-        let since = Instant::now();
+        self.since = Instant::now();
         let ending = self.serve(&mut stream).await.err().unwrap_or(Ending::Left);
+        if self.queue.is_empty() {
+            self.wants_nothing();
+        }
         if self.greetings == 0 {
-            self.patience.had(since.elapsed(), self.progress);
+            self.patience.had(self.since.elapsed(), self.progress);
         }
         if self.fail_what_was_under_way().await.is_err() {
             return Ending::Left;
@@ -192,6 +208,7 @@ impl Talker {
             greetings.push(Item::Help);
         }
         self.early.clear();
+        self.too_early = 0;
         self.greetings = greetings.len();
         greetings.into_iter().rev().for_each(|item| self.queue.push_front(item));
         (self.me, self.under_way) = (None, false);
@@ -201,15 +218,16 @@ impl Talker {
         let (mut reader, mut writer) = stream.split();
         let mut lines = Lines::default();
         let mut buffer = [0; 8192];
-        let mut answered_by = Instant::now() + ANSWER_DEADLINE;
+        let (mut answered_by, mut told_at) = (Instant::now() + ANSWER_DEADLINE, Instant::now() + TOLD_AFTER);
         loop {
             if let Some(line) = self.next_line().await? {
                 answered_by = Instant::now() + ANSWER_DEADLINE;
+                told_at = Instant::now() + TOLD_AFTER;
                 let written = timeout(WRITE_DEADLINE, writer.write_all(format!("{line}\n").as_bytes())).await;
                 written.unwrap_or_else(|late| Err(late.into())).map_err(broke)?;
             }
             if self.queue.is_empty() {
-                self.progress = Some(Instant::now());
+                self.wants_nothing();
             }
             tokio::select! {
                 count = reader.read(&mut buffer) => match count.map_err(broke)? {
@@ -220,7 +238,17 @@ impl Talker {
                         }
                     }
                 },
-                () = sleep_until(answered_by), if self.under_way => return Err(Trouble::Dead(Dead::NoAnswer).into()),
+                () = sleep_until(answered_by.min(told_at)), if self.under_way => {
+                    let now = Instant::now();
+                    if now > answered_by + ASLEEP {
+                        answered_by = now + ASLEEP; // who slept has not read what came meanwhile
+                    } else if now >= answered_by {
+                        return Err(Trouble::Dead(Dead::NoAnswer).into());
+                    } else {
+                        told_at = answered_by;
+                        self.tell(Happening::Stuck).await?;
+                    }
+                }
                 order = self.orders.recv() => match order {
                     None | Some(Order::Close) => {
                         let _ = writer.shutdown().await;
@@ -229,6 +257,13 @@ impl Talker {
                     Some(order) => self.obey(order).await?,
                 },
             }
+        }
+    }
+
+    /// Nothing waits. After a message that was given up that is no progress, unless the line holds without one.
+    fn wants_nothing(&mut self) {
+        if !self.doubted || self.since.elapsed() >= STABLE {
+            (self.progress, self.doubted) = (Some(Instant::now()), false);
         }
     }
 
@@ -260,10 +295,12 @@ impl Talker {
         if self.greetings > 0 {
             self.greetings -= 1;
             if self.greetings == 0 {
-                self.progress = Some(Instant::now());
                 self.tell(Happening::AtTheLine).await?;
                 for line in std::mem::take(&mut self.early) {
                     self.tell(Happening::Line(line)).await?;
+                }
+                if self.too_early > 0 {
+                    self.tell(Happening::Line(format!("! gap {} messages lost", self.too_early))).await?;
                 }
             }
         }
@@ -279,15 +316,16 @@ impl Talker {
             let words = "it speaks HTTP".into();
             return Err(Trouble::NoHall { address: self.manner.address.to_string(), words }.into());
         }
-        if self.early.len() < MOST_EARLY {
-            self.early.push(line);
+        match self.early.len() {
+            0..MOST_EARLY => self.early.push(line),
+            _ => self.too_early += 1,
         }
         Ok(())
     }
 
     async fn obey(&mut self, order: Order) -> Result<(), Ending> {
-        if self.queue.is_empty() {
-            self.progress = self.progress.map(|_| Instant::now());
+        if self.queue.is_empty() && self.progress.is_some() {
+            self.wants_nothing();
         }
         match order {
             Order::Join { room, .. } => self.queue.push_back(Item::Move(room)),
@@ -324,15 +362,17 @@ impl Talker {
                 return Ok(()); // that crossed with our own
             }
             if code == "unauthorized" {
-                self.under_way = false; // who is not in was not heard
+                self.under_way &= self.greetings == 0; // who is not in was not heard; who was in may have been
                 return Err(Trouble::Unauthorized { words: why.words }.into());
             }
             if matches!(code, "name" | "login") {
                 self.me = line.split_once("you are ").map(|(_, name)| name.to_owned());
             }
-            let (well, refused) =
-                self.queue.front().filter(|_| self.under_way).map_or((&[][..], &[][..]), Item::answers);
-            if well.contains(&code) {
+            let first = self.queue.front().filter(|_| self.under_way);
+            let (well, refused) = first.map_or((&[][..], &[][..]), Item::answers);
+            // After a login the hall says where it has put us, which is no answer to where we want to be.
+            let elsewhere = matches!(first, Some(Item::Move(room)) if !words.split(' ').any(|word| word == room));
+            if well.contains(&code) && !elsewhere {
                 return self.went_well(line).await;
             } else if refused.contains(&code) && self.was_refused(why).await? {
                 return Ok(());
@@ -350,7 +390,7 @@ impl Talker {
             self.tell_line(line).await?;
         }
         if let Some(Item::Move(room)) = self.answered().await? {
-            (self.room, self.progress) = (Some(room), Some(Instant::now()));
+            self.room = Some(room);
         }
         Ok(())
     }
@@ -381,14 +421,14 @@ impl Talker {
         let name = line.strip_suffix(text).and_then(|line| line.strip_suffix(':'));
         match (&self.me, name) {
             (Some(me), Some(name)) => me == name,
-            (None, Some(name)) => name.parse::<SocketAddr>().is_ok(),
+            (None, Some(name)) => name.trim_start_matches('~').parse::<SocketAddr>().is_ok(),
             (_, None) => false,
         }
     }
 
     /// One line of a message was.
     async fn accepted(&mut self) -> Result<(), Ending> {
-        (self.under_way, self.progress) = (false, Some(Instant::now()));
+        (self.under_way, self.progress, self.doubted) = (false, Some(Instant::now()), false);
         if let Some(Item::Say(say)) = self.queue.front_mut() {
             say.lines.pop_front();
         }
@@ -426,7 +466,13 @@ impl Talker {
             && let Some(say) = self.take_first_say(|_| true).await
         {
             let why = Refused::ours("lost", "the line broke");
-            self.fail(say, why, true).await?;
+            let Say { tag, room, mut lines } = say;
+            let first = lines.pop_front().into_iter().collect();
+            self.doubted = true;
+            self.fail(Say { tag, room: room.clone(), lines: first }, why.clone(), true).await?;
+            if !lines.is_empty() {
+                self.fail(Say { tag, room, lines }, why, false).await?;
+            }
         }
         self.queue.retain(|item| matches!(item, Item::Move(_) | Item::Say(_)));
         Ok(())

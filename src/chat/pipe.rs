@@ -70,6 +70,8 @@ pub struct Pipe<R, W> {
     frame: Option<String>,
     /// What keeps us from the hall, as it was told; an outage of an hour is one line.
     told: Option<String>,
+    /// At the line door, in the room that is wanted.
+    at_the_line: bool,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
@@ -86,6 +88,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
             lines: 0,
             frame: None,
             told: None,
+            at_the_line: false,
         }
     }
 
@@ -183,7 +186,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
         match happening {
             Happening::News(news) => return self.hear(news).await,
             Happening::Frame(frame) => self.frame = Some(frame),
-            Happening::Line(line) if self.wishes.follow => return self.print(&visible(&line)).await,
+            Happening::Line(line) if self.wishes.follow => {
+                // Before we are in the room that is wanted we hear another one.
+                let room = line.strip_prefix("! room you are in ");
+                self.at_the_line |= self.room.is_none() || room.is_some_and(|room| Some(room) == self.room.as_deref());
+                if self.at_the_line || line.starts_with("! ") {
+                    return self.print(&visible(&line)).await;
+                }
+            }
             Happening::Line(_) | Happening::NotRenamed(_) => {}
             Happening::AtTheLine => {
                 if let Some(room) = self.room.clone().filter(|_| !self.ready) {

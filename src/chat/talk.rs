@@ -19,11 +19,11 @@ use super::trouble::Trouble;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_LAST: Duration = Duration::from_secs(20);
 /// A connection that lived this long was a good one.
-const STABLE: Duration = Duration::from_secs(5);
+pub const STABLE: Duration = Duration::from_secs(5);
 /// From the end of the handshake to the `welcome`.
 const WELCOME_DEADLINE: Duration = Duration::from_secs(10);
 /// What does not go on for so long is told to be stuck.
-const TOLD_AFTER: Duration = Duration::from_secs(5);
+pub const TOLD_AFTER: Duration = Duration::from_secs(5);
 const EXPIRED: u16 = 4101;
 const RESTART: u16 = 1012;
 
@@ -166,9 +166,11 @@ impl Patience {
         self.attempt += 1;
         // Who says "in an hour" is asked sooner all the same: it may be another one who answers then.
         let wait = bound.mul_f64(rand::random()).max(trouble.retry_after().unwrap_or_default().min(BACKOFF_LAST));
-        let at = Instant::now() + wait;
         let patience = if self.was_connected { self.later } else { self.first };
-        let in_time = patience.is_none_or(|patience| at <= self.without_since + patience);
+        let now = Instant::now();
+        let left = patience.map(|patience| (self.without_since + patience).saturating_duration_since(now));
+        let in_time = left.is_none_or(|left| !left.is_zero());
+        let at = now + left.map_or(wait, |left| wait.min(left)); // once more at the very end
         let passes = trouble.passes() || self.was_connected && trouble.passes_later(self.rereads);
         (passes && in_time).then_some(at)
     }
@@ -496,6 +498,8 @@ impl Talker {
         self.tell.send(happening).await.map_err(|_| Ending::Left)?;
         let now = Instant::now();
         self.waits_since += now - began;
+        self.progress = self.progress.map(|progress| progress + (now - began));
+        self.patience.without_since += now - began;
         self.client.was_held_up(now - began, now);
         Ok(())
     }

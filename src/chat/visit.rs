@@ -302,7 +302,12 @@ impl Visit {
 
     /// Where we are told by the line door that we are.
     fn at_the_line(&mut self, line: &str) {
-        self.ever_in |= line.starts_with("! room ");
+        let Some(name) = line.strip_prefix("! room you are in ") else { return };
+        self.ever_in = true;
+        if let Some(room) = self.room(name) {
+            room.joined = true;
+            self.before = None;
+        }
     }
 
     fn join(&mut self, name: &str) {
@@ -310,7 +315,10 @@ impl Visit {
             let why = Refused { code: "bad_room".into(), words: String::new() };
             return self.alarm(&words::refused(self.wishes.language, &why));
         };
-        self.before = self.rooms.get(self.current).map(|room| room.name.clone());
+        // One that has not let us in yet is none to come back to.
+        if let Some(room) = self.rooms.get(self.current).filter(|room| room.joined) {
+            self.before = Some(room.name.clone());
+        }
         self.moved = false;
         if !self.wishes.has_events {
             self.rooms.clear();
@@ -583,7 +591,7 @@ impl Visit {
         self.forget_room(room);
         if on_screen {
             self.go_back();
-            self.moved = true;
+            self.moved = !self.here().is_empty();
         }
         if !self.ever_in {
             self.screen.close();

@@ -34,14 +34,14 @@ fn doors_do_not_share_a_port() {
 
 #[test]
 fn sizes_fit_into_one_another() {
-    let line = refused("--max-frame", |config| config.limits.frame = 29 * 1024 - 1);
+    let line = refused("--max-frame", |config| config.limits.frame = 17 * 1024 - 1);
     assert!(line.contains("--max-text 4KiB"), "{line}");
-    refused("--room-window", |config| config.limits.room_window = 29 * 1024 - 1);
+    refused("--room-window", |config| config.limits.room_window = 17 * 1024 - 1);
     refused("--window-budget", |config| config.limits.window_budget = config.limits.room_window - 1);
     let mut tight = Config::default();
-    tight.limits.frame = 29 * 1024;
-    tight.limits.room_window = 29 * 1024;
-    tight.limits.window_budget = 29 * 1024;
+    tight.limits.frame = 17 * 1024;
+    tight.limits.room_window = 17 * 1024;
+    tight.limits.window_budget = 17 * 1024;
     assert_eq!(tight.check(1024), Ok(()));
 }
 

@@ -1,6 +1,7 @@
 //! `townhall chat` between pipes: what is piped in is said once and in order, what is said comes out, and whatever goes wrong is
 //! a line for people and a code for scripts.
 
+mod at_the_line_door;
 mod patience;
 mod piped;
 

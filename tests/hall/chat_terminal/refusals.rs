@@ -22,7 +22,8 @@ async fn a_wrong_address_is_told_in_one_line() {
         told(&zoe, "", &address, &line, 1).await;
     }
     let door = format!("ws://{}/ws", node.tcp_addr());
-    let line = format!("{door} is no hall (it hangs up); a line door's address begins with tcp://");
+    let line =
+        format!("{door} is no hall (it hangs up); a line door's address begins with tcp://, any other with http://");
     told(&zoe, "", &door, &line, 1).await;
     told(&zoe, "", "http://nobody.invalid", "no host is called nobody.invalid; check the address", 1).await;
 }
