@@ -6,11 +6,11 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{Sink, Stream};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -18,9 +18,10 @@ use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use uuid::Uuid;
 
-use crate::client::{Client, Reaction, Room, Tally};
-use crate::machine::Sources;
-use crate::target::Target;
+use crate::guest::{Guest, Reaction, Room};
+use crate::run::Run;
+use crate::tally::Tally;
+use crate::worker::Phase;
 
 /// From the first packet to the upgrade.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,44 +30,6 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
-/// What the whole run does now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Clients come in.
-    Gathering,
-    /// Publishers follow their script, which began then.
-    Speaking(Duration),
-    Over,
-}
-
-/// What every client of a run knows.
-#[derive(Debug)]
-pub struct Run {
-    pub room: Room,
-    pub targets: Vec<Target>,
-    pub sources: Sources,
-    /// Connections a second while clients come in.
-    pub connect_rate: f64,
-    /// Whether a client whose connection ends comes back.
-    pub resume: bool,
-    /// Whether every line of a text frame is a message.
-    pub lines: bool,
-    /// Clients that read what they get; behind them listeners are numbered.
-    pub readers: usize,
-    /// All times are since then.
-    pub began: Instant,
-}
-
-impl Run {
-    pub fn now(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    fn instant(&self, time: Duration) -> tokio::time::Instant {
-        (self.began + time).into()
-    }
-}
-
 /// Why a connection ended.
 #[derive(Debug)]
 enum End {
@@ -74,6 +37,8 @@ enum End {
     Over,
     /// The server asked the client to go elsewhere.
     Moved,
+    /// It leaves for a while, as planned.
+    Left,
     /// There is no way back in.
     Final(String),
     /// It may come back.
@@ -106,28 +71,59 @@ fn in_short(error: &Error) -> String {
 
 /// One client and its surroundings.
 pub struct Life {
-    pub client: Rc<RefCell<Client>>,
+    pub guest: Rc<RefCell<Box<dyn Guest>>>,
+    /// Its room's place among the rooms of the run.
+    pub room: usize,
     pub tally: Rc<RefCell<Tally>>,
     pub run: Arc<Run>,
     pub phase: watch::Receiver<Phase>,
+    /// Whether it is among those that leave and come back, where there is churn.
+    pub may_leave: bool,
+    /// How many may be on their way in at once; `None`: whose turn it is goes in.
+    pub entrances: Option<Arc<Semaphore>>,
+}
+
+/// What a client does by the clock of the run.
+#[derive(Debug, Default)]
+struct Agenda {
+    /// The server asked it to go elsewhere by then.
+    move_at: Option<Duration>,
+    /// It leaves then for a while.
+    leave_at: Option<Duration>,
+    /// Its line is cut then.
+    cut_at: Option<Duration>,
+}
+
+impl Agenda {
+    fn next(&self) -> Option<Duration> {
+        [self.move_at, self.leave_at, self.cut_at].into_iter().flatten().min()
+    }
+
+    /// What is due.
+    fn due(&self, now: Duration) -> Option<End> {
+        let is_due = |time: Option<Duration>| time.is_some_and(|time| time <= now);
+        if is_due(self.cut_at) {
+            Some(End::Lost("cut by the generator".to_owned()))
+        } else if is_due(self.leave_at) {
+            Some(End::Left)
+        } else {
+            is_due(self.move_at).then_some(End::Moved)
+        }
+    }
 }
 
 impl Life {
     /// From the first connection to the end of the run, or until the client may not come back.
     pub async fn live(mut self) {
-        let number = self.client.borrow().number;
         let key = Uuid::new_v4(); // the same person after a reconnect, or resent messages would be another's
-        let turn = Duration::from_secs_f64(number as f64 / self.run.connect_rate);
-        if self.is_over_before(turn).await {
-            return;
-        }
-        let mut target = number;
+        let Some(mut entrance) = self.wait_for_its_turn().await else { return };
         let mut failures = 0;
-        loop {
-            let end = match self.connect(target, number, key).await {
+        let mut absences = 0;
+        for attempt in 0.. {
+            let end = match self.connect(attempt, key).await {
                 Ok(wire) => {
-                    let end = self.talk(wire).await;
-                    if self.client.borrow().is_live() {
+                    let end = self.talk(wire, &mut entrance, absences).await;
+                    if self.guest.borrow().is_live() {
                         failures = 0;
                     }
                     end
@@ -137,27 +133,55 @@ impl Life {
             let pause = match &end {
                 End::Over => return,
                 End::Moved => Duration::ZERO,
+                End::Left => self.run.plan.churn.map_or(Duration::ZERO, |churn| churn.away),
                 End::Final(_) | End::Lost(_) => backoff(failures, rand::random()),
             };
-            self.client.borrow_mut().cut();
+            absences += u32::from(matches!(end, End::Left));
+            self.guest.borrow_mut().cut(self.run.now());
             let stays_away = matches!(end, End::Final(_)) || self.left_for_good();
+            let pause_ends = self.run.now() + pause;
+            if matches!(end, End::Left) {
+                self.guest.borrow_mut().due_back(pause_ends);
+            }
             self.note(end);
-            if stays_away || self.is_over_before(self.run.now() + pause).await {
+            if stays_away || self.is_over_before(pause_ends).await {
                 return;
             }
             failures += 1;
-            target += 1;
         }
     }
 
+    /// `None`: the run was over before.
+    async fn wait_for_its_turn(&mut self) -> Option<Option<OwnedSemaphorePermit>> {
+        let gathering = self.phase.wait_for(|phase| *phase != Phase::Waiting).await.ok().map(|phase| *phase)?;
+        let Phase::Gathering(from) = gathering else { return None };
+        let number = self.guest.borrow().number();
+        let due = from + self.run.plan.turn(number);
+        if self.is_over_before(due).await {
+            return None;
+        }
+        let Some(entrances) = self.entrances.clone() else {
+            self.tally.borrow_mut().lag.record(self.run.now().saturating_sub(due));
+            self.guest.borrow_mut().due(due);
+            return Some(None);
+        };
+        let permit = tokio::select! {
+            permit = entrances.acquire_owned() => permit.ok(),
+            () = self.over() => None,
+        }?;
+        self.guest.borrow_mut().due(self.run.now());
+        Some(Some(permit))
+    }
+
     fn left_for_good(&self) -> bool {
-        !self.run.resume && self.client.borrow().has_joined()
+        !self.run.plan.resume && self.guest.borrow().has_joined()
     }
 
     fn note(&self, end: End) {
         let why = match end {
             End::Final(why) | End::Lost(why) => why,
             End::Moved => "asked to reconnect".to_owned(),
+            End::Left => "left, as planned".to_owned(),
             End::Over => return,
         };
         self.tally.borrow_mut().end(&why);
@@ -174,21 +198,22 @@ impl Life {
 
     async fn over(&mut self) {
         // An error means that whoever led the run is gone, which is an end as well.
-        let _ = self.phase.wait_for(|phase| *phase == Phase::Over).await;
+        let _ = self.phase.wait_for(|phase| phase.is_over()).await;
     }
 
-    async fn connect(&mut self, target: usize, number: usize, key: Uuid) -> Result<Wire, End> {
+    async fn connect(&mut self, attempt: usize, key: Uuid) -> Result<Wire, End> {
         let run = self.run.clone();
+        let number = self.guest.borrow().number();
         let opened = tokio::select! {
-            opened = timeout(CONNECT_TIMEOUT, open(&run, target, number, key)) => opened,
+            opened = timeout(CONNECT_TIMEOUT, open(&run, attempt, number, key)) => opened,
             () = self.over() => return Err(End::Over),
         };
         let mut tally = self.tally.borrow_mut();
         match opened {
             Ok(Ok(wire)) => {
-                let mut client = self.client.borrow_mut();
-                tally.reconnects += u64::from(client.has_joined());
-                client.connected(self.run.now());
+                let mut guest = self.guest.borrow_mut();
+                tally.reconnects += u64::from(guest.has_joined());
+                guest.connected(self.run.now());
                 Ok(wire)
             }
             Ok(Err(error)) => {
@@ -203,25 +228,28 @@ impl Life {
     }
 
     /// One connection from its first frame to its end. Waits for a frame (and for the socket to take what is left of
-    /// ours), for the run's phase, and for one timer: the next message, a dead line, the time to move.
-    async fn talk(&mut self, mut wire: Wire) -> End {
+    /// ours), for the run's phase, and for one timer: the next message, a dead line, the time to go. Once it is in, it gives
+    /// its `entrance` to the next.
+    async fn talk(&mut self, mut wire: Wire, entrance: &mut Option<OwnedSemaphorePermit>, absences: u32) -> End {
         let mut timer = pin!(sleep_until(self.run.instant(self.run.now())));
-        let mut move_at: Option<Duration> = None;
+        let mut agenda = Agenda::default();
         self.phase.mark_changed(); // a new connection has to see the phase, too
         loop {
-            if self.is_over_now() {
+            if self.is_over_now(&mut agenda, absences) {
                 wire.goodbye().await;
                 return End::Over;
             }
             let now = self.run.now();
-            if move_at.is_some_and(|time| time <= now) {
-                wire.goodbye().await;
-                return End::Moved;
+            if let Some(end) = agenda.due(now) {
+                if !matches!(end, End::Lost(_)) {
+                    wire.goodbye().await;
+                }
+                return end;
             }
             if let Err(error) = self.speak(&mut wire, now).await {
                 return End::failed(&error);
             }
-            if let Some(wake) = self.wake(&wire, move_at, now) {
+            if let Some(wake) = self.wake(&wire, &agenda, now) {
                 let wake = self.run.instant(wake);
                 if timer.is_elapsed() || wake < timer.deadline() {
                     timer.as_mut().reset(wake); // one that is early does no harm, and a reset for each frame would cost
@@ -233,7 +261,7 @@ impl Life {
                 _ = self.phase.changed() => { self.phase.mark_changed(); continue },
                 () = &mut timer, if !timer.is_elapsed() => {
                     // Only here, where no frame is left unread: being slow ourselves is no fault of the line.
-                    if self.client.borrow().dead_at().is_some_and(|time| time <= self.run.now()) {
+                    if self.guest.borrow().dead_at().is_some_and(|time| time <= self.run.now()) {
                         return End::Lost("no sign of life".to_owned());
                     }
                     continue;
@@ -241,9 +269,12 @@ impl Life {
             };
             match self.take(frame, &mut wire.answers) {
                 Ok(Reaction::Stay) => {}
-                Ok(Reaction::MoveAt(time)) => move_at = Some(time),
+                Ok(Reaction::MoveAt(time)) => agenda.move_at = Some(time),
                 Ok(Reaction::GiveUp) => return End::Final("the room was refused".to_owned()),
                 Err(end) => return end,
+            }
+            if entrance.is_some() && self.guest.borrow().is_live() {
+                *entrance = None;
             }
             if let Err(error) = wire.answer().await {
                 return End::failed(&error);
@@ -251,7 +282,7 @@ impl Life {
         }
     }
 
-    fn is_over_now(&mut self) -> bool {
+    fn is_over_now(&mut self, agenda: &mut Agenda, absences: u32) -> bool {
         match self.phase.has_changed() {
             Ok(true) => {}
             Ok(false) => return false,
@@ -259,28 +290,36 @@ impl Life {
         }
         let phase = *self.phase.borrow_and_update();
         if let Phase::Speaking(from) = phase {
-            self.client.borrow_mut().begin(from);
+            let (number, plan) = (self.guest.borrow().number(), &self.run.plan);
+            self.guest.borrow_mut().begin(from);
+            let leaves = self.may_leave.then(|| plan.leaves(number, absences)).flatten();
+            agenda.leave_at = leaves.map(|after| from + after);
+            agenda.cut_at = plan.cut_after.map(|after| from + after).filter(|time| *time > self.run.now());
         }
-        phase == Phase::Over
+        phase.is_over()
+    }
+
+    fn room(&self) -> &Room {
+        &self.run.rooms[self.room]
     }
 
     /// Sends what is to be said now, as long as the socket takes it.
     async fn speak(&mut self, wire: &mut Wire, now: Duration) -> Result<(), Error> {
         while !wire.is_busy {
-            let next = self.client.borrow_mut().next_command(&self.run.room, now, &mut self.tally.borrow_mut());
+            let next = self.guest.borrow_mut().next_command(self.room(), now, &mut self.tally.borrow_mut());
             let Some(command) = next else {
                 return Ok(());
             };
             wire.send(command).await?;
         }
-        self.client.borrow_mut().stalled();
+        self.guest.borrow_mut().stalled();
         Ok(())
     }
 
-    fn wake(&self, wire: &Wire, move_at: Option<Duration>, now: Duration) -> Option<Duration> {
-        let client = self.client.borrow();
-        let speak = if wire.is_busy { None } else { client.wake(now) };
-        [speak, client.dead_at(), move_at].into_iter().flatten().min()
+    fn wake(&self, wire: &Wire, agenda: &Agenda, now: Duration) -> Option<Duration> {
+        let guest = self.guest.borrow();
+        let speak = if wire.is_busy { None } else { guest.wake(now) };
+        [speak, guest.dead_at(), agenda.next()].into_iter().flatten().min()
     }
 
     /// `answers`: what has to be answered at once is added to them.
@@ -288,21 +327,17 @@ impl Life {
         let mut tally = self.tally.borrow_mut();
         match frame {
             Some(Ok(Message::Text(text))) => {
-                let (now, room) = (self.run.now(), &self.run.room);
-                let mut client = self.client.borrow_mut();
+                let (now, room) = (self.run.now(), self.room());
+                let mut guest = self.guest.borrow_mut();
+                if !self.run.plan.lines {
+                    return Ok(guest.hear(&text, room, now, &mut tally, answers));
+                }
                 let mut reaction = Reaction::Stay;
-                let mut read = |text| {
-                    answers.extend(room.dialect.read(text, &room.name, |heard| {
-                        let next = client.heard(heard, room, now, &mut tally);
-                        if reaction == Reaction::Stay {
-                            reaction = next;
-                        }
-                    }));
-                };
-                if self.run.lines {
-                    text.split('\n').for_each(read);
-                } else {
-                    read(&text);
+                for line in text.split('\n') {
+                    let next = guest.hear(line, room, now, &mut tally, answers);
+                    if reaction == Reaction::Stay {
+                        reaction = next;
+                    }
                 }
                 Ok(reaction)
             }
@@ -326,19 +361,19 @@ fn backoff(failures: u32, dice: f64) -> Duration {
     SHORTEST_BACKOFF + (longest - SHORTEST_BACKOFF).mul_f64(dice)
 }
 
-async fn open(run: &Run, target: usize, number: usize, key: Uuid) -> Result<Wire, Error> {
-    let target = &run.targets[target % run.targets.len()];
+async fn open(run: &Run, attempt: usize, number: usize, key: Uuid) -> Result<Wire, Error> {
+    let (plan, target) = (&run.plan, run.plan.target(number, attempt));
     let socket = match target.address {
         std::net::SocketAddr::V4(_) => TcpSocket::new_v4()?,
         std::net::SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    if !run.sources.is_empty() {
-        socket.bind((run.sources[number % run.sources.len()], 0).into())?;
+    if let Some(source) = plan.source(number) {
+        socket.bind((source, 0).into())?;
     }
     let stream = socket.connect(target.address).await?;
     stream.set_nodelay(true)?;
     let mut request = ClientRequestBuilder::new(target.uri_for(number, key));
-    if let Some(subprotocol) = run.room.dialect.subprotocol() {
+    if let Some(subprotocol) = plan.dialect.subprotocol() {
         request = request.with_sub_protocol(subprotocol);
     }
     // Thousands of these: a small buffer each, and every frame goes out at once.
@@ -348,7 +383,7 @@ async fn open(run: &Run, target: usize, number: usize, key: Uuid) -> Result<Wire
         .max_write_buffer_size(256 * 1024)
         .max_message_size(Some(4 << 20));
     let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
-    let mut wire = Wire { socket, is_busy: false, answers: run.room.dialect.opening().into_iter().collect() };
+    let mut wire = Wire { socket, is_busy: false, answers: plan.dialect.opening().into_iter().collect() };
     wire.answer().await?;
     Ok(wire)
 }

@@ -1,34 +1,51 @@
 //! `townhall-load`: puts load on chat servers, and says what every single receiver got.
 //!
-//! - [`cli`] the command line
-//! - [`fanout`] the scenario: gather, speak, settle, judge
-//! - [`slow`] another: honest readers alone, and beside slow ones
-//! - [`publish`] another: how fast the hall's Redis broker stores, without a hall
-//! - [`connection`] a client's life on the network; [`client`] the client itself, without a socket
+//! - [`cli`] the command line; [`scenario`] what each scenario is: a [`plan`], and what of its run is a fault
+//! - [`leader`] leads a run: gather, speak, settle; [`crew`] its workers, as it sees them; [`pipe`] how both talk
+//! - [`worker`] a process with a share of the clients; [`run`] what its clients know; [`standing`] where they stand
+//! - [`connection`] a client's life on the network; [`guest`] any client, without its socket: [`client`]
 //! - [`crowd`] clients that only count, all on one thread; [`listener`] one of them, without a socket
-//! - [`standing`] where all of them are, by which a run is led
 //! - [`speaker`] what publishers say, and when
-//! - [`verdict`] what receivers got, held against what was promised
-//! - [`report`] the result; [`threshold`] what it has to be
-//! - [`wire`] the protocol; [`dialect`] those of other servers, in its words; [`target`] where to connect; [`machine`] what the system allows
+//! - [`verdict`] what receivers got, held against what was promised: [`receiver`], [`ledger`], [`place`]
+//! - [`tally`] what is counted; [`latency`] how long things took; [`timeline`] what happened when
+//! - [`report`] the result; [`threshold`] what it has to be; [`page`] the result with plots; [`environment`] where it was made
+//! - [`slow`] a scenario of its own: honest readers alone, and beside slow ones
+//! - [`publish`] another: how fast the hall's Redis broker stores, without a hall
+//! - [`wire`] the protocol; [`dialect`] those of other servers, in its words; [`target`] where to connect; [`machine`] what the
+//!   system allows; [`progress`] how far a run is
 
 mod cli;
 mod client;
 mod connection;
+mod crew;
 mod crowd;
 mod dialect;
-mod fanout;
+mod environment;
+mod guest;
+mod latency;
+mod leader;
+mod ledger;
 mod listener;
 mod machine;
+mod pipe;
+mod place;
+mod plan;
+mod progress;
 mod publish;
+mod receiver;
 mod report;
+mod run;
+mod scenario;
 mod slow;
 mod speaker;
 mod standing;
+mod tally;
 mod target;
 mod threshold;
+mod timeline;
 mod verdict;
 mod wire;
+mod worker;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -38,14 +55,20 @@ use clap::Parser;
 use serde::Serialize;
 
 use crate::cli::{Cli, Output, Scenario};
-use crate::report::Report;
 use crate::threshold::Figures;
 
 fn main() -> ExitCode {
     let passed = match Cli::parse().scenario {
-        Scenario::Fanout(options) => run(&options.output, async { Ok(Report::of(fanout::run(&options).await?)) }),
+        Scenario::Fanout(options) => run(&options.output, scenario::fanout(&options)),
+        Scenario::Rooms(options) => run(&options.output, scenario::rooms(&options)),
+        Scenario::Connect(options) => run(&options.output, scenario::connect(&options)),
+        Scenario::Storm(options) => run(&options.output, scenario::storm(&options)),
+        Scenario::Churn(options) => run(&options.output, scenario::churn(&options)),
+        Scenario::Soak(options) => run(&options.output, scenario::soak(&options)),
+        Scenario::Mixed(options) => run(&options.output, scenario::mixed(&options)),
         Scenario::Slow(options) => run(&options.output, slow::run(&options)),
         Scenario::Publish(options) => run(&options.output, publish::run(&options)),
+        Scenario::Worker => return worker::main(),
     };
     match passed {
         Ok(true) => ExitCode::SUCCESS,

@@ -6,12 +6,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::verdict::{Acceptance, IdHash, Spot};
+use crate::place::{IdHash, Spot};
+use crate::verdict::Acceptance;
+use crate::wire::Stamp;
 
 /// What all publishers together say.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Script {
     pub publishers: u32,
     pub pace: Pace,
@@ -21,7 +24,7 @@ pub struct Script {
 }
 
 /// How messages follow one another.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Pace {
     /// Messages a second of all publishers together, whatever the server does.
     Open(f64),
@@ -30,7 +33,7 @@ pub enum Pace {
 }
 
 /// When the last message is due.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Until {
     /// So many of all publishers together.
     Messages(u64),
@@ -77,7 +80,16 @@ impl Script {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Say {
     pub id: Uuid,
+    /// Of its publisher's messages, from 0.
+    pub number: u64,
     pub scheduled: Duration,
+}
+
+impl Say {
+    /// What its text begins with.
+    pub fn stamp(&self, run: u32, publisher: u32) -> Stamp {
+        Stamp { run, publisher, number: self.number, scheduled: self.scheduled }
+    }
 }
 
 #[derive(Debug)]
@@ -198,7 +210,7 @@ impl Speaker {
             return None;
         }
         let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
-        let say = Say { id, scheduled };
+        let say = Say { id, number: self.next, scheduled };
         self.pending.push_back(Pending { say, first_sent: now, under_way: true, seen: None });
         self.next += 1;
         self.sent += 1;
@@ -350,7 +362,7 @@ impl Speaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::EpochKey;
+    use crate::place::EpochKey;
 
     const DEDUPE: Option<Duration> = Some(Duration::from_secs(600));
 

@@ -1,18 +1,44 @@
 //! Where to connect to.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::http::Uri;
 use uuid::Uuid;
 
 use crate::dialect::Dialect;
 
 /// A server's WebSocket door.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Target {
     pub address: SocketAddr,
+    #[serde(with = "as_text")]
     uri: Uri,
+}
+
+/// Without the query: there may be a token.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = |part: Option<&str>| part.unwrap_or_default().to_owned();
+        let authority = part(self.uri.authority().map(|authority| authority.as_str()));
+        write!(f, "{}://{authority}{}", part(self.uri.scheme_str()), self.uri.path())
+    }
+}
+
+/// A URI among what is serialized.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use tokio_tungstenite::tungstenite::http::Uri;
+
+    pub fn serialize<S: Serializer>(uri: &Uri, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(uri)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uri, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 impl Target {
@@ -28,6 +54,13 @@ impl Target {
             .next()
             .with_context(|| format!("{url}: the host has no address"))?;
         Ok(Target { address, uri })
+    }
+
+    #[cfg(test)]
+    pub fn for_test(url: &str) -> Self {
+        let uri = door(url, Dialect::Townhall).unwrap();
+        let address = uri.authority().unwrap().as_str().parse().unwrap();
+        Target { address, uri }
     }
 
     /// The address of a client: with its name, and with the key that makes it the same guest each time it comes.
