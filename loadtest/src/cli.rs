@@ -84,6 +84,8 @@ pub struct Fanout {
     #[command(flatten)]
     pub speech: Speech,
     #[command(flatten)]
+    pub plots: Plots,
+    #[command(flatten)]
     pub output: Output,
 }
 
@@ -103,6 +105,8 @@ pub struct Rooms {
     #[command(flatten)]
     pub speech: Speech,
     #[command(flatten)]
+    pub plots: Plots,
+    #[command(flatten)]
     pub output: Output,
 }
 
@@ -121,6 +125,8 @@ pub struct Connect {
     /// For how long all stay when the last one is in
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     pub stay: Duration,
+    #[command(flatten)]
+    pub plots: Plots,
     #[command(flatten)]
     pub output: Output,
 }
@@ -148,6 +154,8 @@ pub struct Storm {
     #[command(flatten)]
     pub speech: Speech,
     #[command(flatten)]
+    pub plots: Plots,
+    #[command(flatten)]
     pub output: Output,
 }
 
@@ -166,6 +174,8 @@ pub struct Churn {
     #[command(flatten)]
     pub speech: Speech,
     #[command(flatten)]
+    pub plots: Plots,
+    #[command(flatten)]
     pub output: Output,
 }
 
@@ -180,6 +190,8 @@ pub struct Mixed {
     pub leaving: Leaving,
     #[command(flatten)]
     pub speech: Speech,
+    #[command(flatten)]
+    pub plots: Plots,
     #[command(flatten)]
     pub output: Output,
 }
@@ -261,12 +273,17 @@ pub struct Output {
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     pub json: bool,
-    /// Write the result as one page with plots over time, which needs nothing else
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
     /// Say nothing on standard error but what went wrong
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// And how it looks.
+#[derive(Debug, Clone, Args)]
+pub struct Plots {
+    /// Write the result as a page, too, with plots of latency and throughput over time; it needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -27,6 +27,7 @@ mod leader;
 mod ledger;
 mod listener;
 mod machine;
+mod page;
 mod pipe;
 mod place;
 mod plan;
@@ -51,23 +52,25 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use serde::Serialize;
 
-use crate::cli::{Cli, Output, Scenario};
+use crate::cli::{Cli, Output, Plots, Scenario};
+use crate::report::Report;
 use crate::threshold::Figures;
 
 fn main() -> ExitCode {
     let passed = match Cli::parse().scenario {
-        Scenario::Fanout(options) => run(&options.output, scenario::fanout(&options)),
-        Scenario::Rooms(options) => run(&options.output, scenario::rooms(&options)),
-        Scenario::Connect(options) => run(&options.output, scenario::connect(&options)),
-        Scenario::Storm(options) => run(&options.output, scenario::storm(&options)),
-        Scenario::Churn(options) => run(&options.output, scenario::churn(&options)),
-        Scenario::Soak(options) => run(&options.output, scenario::soak(&options)),
-        Scenario::Mixed(options) => run(&options.output, scenario::mixed(&options)),
-        Scenario::Slow(options) => run(&options.output, slow::run(&options)),
-        Scenario::Publish(options) => run(&options.output, publish::run(&options)),
+        Scenario::Fanout(options) => plotted(&options.output, &options.plots, scenario::fanout(&options)),
+        Scenario::Rooms(options) => plotted(&options.output, &options.plots, scenario::rooms(&options)),
+        Scenario::Connect(options) => plotted(&options.output, &options.plots, scenario::connect(&options)),
+        Scenario::Storm(options) => plotted(&options.output, &options.plots, scenario::storm(&options)),
+        Scenario::Churn(options) => plotted(&options.output, &options.plots, scenario::churn(&options)),
+        Scenario::Soak(options) => plotted(&options.output, &options.plots, scenario::soak(&options)),
+        Scenario::Mixed(options) => plotted(&options.output, &options.plots, scenario::mixed(&options)),
+        Scenario::Slow(options) => plain(&options.output, slow::run(&options)),
+        Scenario::Publish(options) => plain(&options.output, publish::run(&options)),
         Scenario::Worker => return worker::main(),
     };
     match passed {
@@ -84,10 +87,33 @@ fn main() -> ExitCode {
 trait Outcome: Figures + Default + Display + Serialize {
     /// Whether it has passed, and why not.
     fn verdict(&mut self) -> (&mut bool, &mut Vec<String>);
+    fn has_passed(&self) -> bool;
 }
 
-/// Runs a scenario and says what came of it; whether it passed.
-fn run<R: Outcome>(output: &Output, scenario: impl Future<Output = anyhow::Result<R>>) -> anyhow::Result<bool> {
+/// Runs a scenario and says what came of it, on a page, too, if that was asked for; whether it passed.
+fn plotted(
+    output: &Output,
+    plots: &Plots,
+    scenario: impl Future<Output = anyhow::Result<Report>>,
+) -> anyhow::Result<bool> {
+    let Some(path) = &plots.html else {
+        return told(output, &judged(output, scenario)?);
+    };
+    // Before the run: an hour's result must not be lost to a directory that is not there.
+    let failed = || format!("--html {}", path.display());
+    let mut file = std::fs::File::create(path).with_context(failed)?;
+    let report = judged(output, scenario)?;
+    file.write_all(page::of(&report).as_bytes()).with_context(failed)?;
+    told(output, &report)
+}
+
+/// The same of a scenario that has nothing to plot.
+fn plain<R: Outcome>(output: &Output, scenario: impl Future<Output = anyhow::Result<R>>) -> anyhow::Result<bool> {
+    told(output, &judged(output, scenario)?)
+}
+
+/// Runs a scenario, and holds the thresholds against what came of it.
+fn judged<R: Outcome>(output: &Output, scenario: impl Future<Output = anyhow::Result<R>>) -> anyhow::Result<R> {
     threshold::check(&output.thresholds, &R::default().figures())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut result = runtime.block_on(scenario)?;
@@ -95,12 +121,16 @@ fn run<R: Outcome>(output: &Output, scenario: impl Future<Output = anyhow::Resul
     let (pass, reasons) = result.verdict();
     reasons.extend(broken);
     *pass = reasons.is_empty();
-    let passed = *pass;
+    Ok(result)
+}
+
+/// Says what came of it; whether it passed.
+fn told(output: &Output, result: &impl Outcome) -> anyhow::Result<bool> {
     if !output.quiet {
         eprint!("{result}");
     }
     if output.json {
         writeln!(std::io::stdout(), "{}", serde_json::to_string(&result)?)?;
     }
-    Ok(passed)
+    Ok(result.has_passed())
 }

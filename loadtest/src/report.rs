@@ -201,6 +201,10 @@ impl crate::Outcome for Report {
     fn verdict(&mut self) -> (&mut bool, &mut Vec<String>) {
         (&mut self.pass, &mut self.reasons)
     }
+
+    fn has_passed(&self) -> bool {
+        self.pass
+    }
 }
 
 impl Figures for Report {

@@ -59,7 +59,7 @@ struct Draft<'a> {
 }
 
 pub async fn fanout(options: &Fanout) -> anyhow::Result<Report> {
-    let Fanout { way, connections, listeners, publishers, room, resume, speech, output } = options;
+    let Fanout { way, connections, listeners, publishers, room, resume, speech, output, .. } = options;
     check_publishers(*publishers, *connections)?;
     ensure!(
         *publishers > 0 || speech.seconds.is_some(),
@@ -75,14 +75,14 @@ pub async fn fanout(options: &Fanout) -> anyhow::Result<Report> {
 }
 
 pub async fn rooms(options: &Rooms) -> anyhow::Result<Report> {
-    let Rooms { way, rooms, members, publishers, speech, output } = options;
+    let Rooms { way, rooms, members, publishers, speech, output, .. } = options;
     check_publishers(*publishers, *members)?;
     let rooms = vec![(*members, *publishers); *rooms];
     Draft::of("rooms", way, rooms, speech, SOME_SECONDS, output.quiet)?.run().await
 }
 
 pub async fn connect(options: &Connect) -> anyhow::Result<Report> {
-    let Connect { way, connections, window, stay, output } = options;
+    let Connect { way, connections, window, stay, output, .. } = options;
     let script = Script { publishers: 0, pace: Pace::Open(1.0), until: Until::After(*stay), until_heard: false };
     let draft = Draft {
         name: "connect",
@@ -122,14 +122,14 @@ pub async fn soak(options: &cli::Churn) -> anyhow::Result<Report> {
 }
 
 async fn coming_and_going(name: &'static str, options: &cli::Churn, length: Duration) -> anyhow::Result<Report> {
-    let cli::Churn { way, connections, publishers, leaving, speech, output } = options;
+    let cli::Churn { way, connections, publishers, leaving, speech, output, .. } = options;
     check_publishers(*publishers, *connections)?;
     let draft = Draft::of(name, way, vec![(*connections, *publishers)], speech, length, output.quiet)?;
     Draft { leaving: Some(leaving), ..draft }.run().await
 }
 
 pub async fn mixed(options: &Mixed) -> anyhow::Result<Report> {
-    let Mixed { way, connections, leaving, speech, output } = options;
+    let Mixed { way, connections, leaving, speech, output, .. } = options;
     let draft = Draft::of("mixed", way, halves(*connections), speech, SOME_SECONDS, output.quiet)?;
     Draft { leaving: Some(leaving), ..draft }.run().await
 }
