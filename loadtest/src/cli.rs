@@ -210,7 +210,8 @@ pub struct Leaving {
 /// How clients get to the servers.
 #[derive(Debug, Clone, Args)]
 pub struct Way {
-    /// Where to connect: ws://host:port[/base] or http://…; `/ws` is appended. Clients are spread over all, one by one
+    /// Where to connect: ws://host:port[/base], wss://…, http://… or https://…, to which `/ws` is appended; plain+ws://… without
+    /// the protocol, as texts; tcp://host:port as lines. Clients are spread over all, one by one
     #[arg(required = true, value_name = "URL")]
     pub urls: Vec<String>,
     /// How many clients connect a second

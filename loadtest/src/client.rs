@@ -255,7 +255,7 @@ impl Guest for Client {
         self.absent_until = at;
     }
 
-    fn connected(&mut self, now: Duration) {
+    fn connected(&mut self, now: Duration, _tally: &mut Tally) {
         self.stage = Stage::Greeting;
         self.beat = None;
         self.heard_at = now;
@@ -396,7 +396,7 @@ mod tests {
         }
 
         fn greets(&mut self) {
-            self.client.connected(NOW);
+            self.client.connected(NOW, &mut self.tally);
             self.hears(r#"{"type":"welcome","beat":25,"limits":{"dedupe_s":600}}"#);
         }
 
@@ -424,7 +424,7 @@ mod tests {
     #[test]
     fn it_joins_after_the_welcome_and_speaks_after_the_joined() {
         let mut bench = Bench::new();
-        bench.client.connected(NOW);
+        bench.client.connected(NOW, &mut bench.tally);
         assert!(bench.commands(NOW).is_empty());
         bench.greets();
         let join = bench.commands(NOW);
@@ -526,7 +526,7 @@ mod tests {
     #[test]
     fn a_line_without_a_beat_or_an_answer_is_dead() {
         let mut bench = Bench::new();
-        bench.client.connected(NOW);
+        bench.client.connected(NOW, &mut bench.tally);
         assert_eq!(bench.client.dead_at(), Some(NOW + Client::ANSWER));
         let bench = Bench::live();
         assert_eq!(bench.client.dead_at(), Some(NOW + Duration::from_secs(75)));

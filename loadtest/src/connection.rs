@@ -1,32 +1,24 @@
 //! A client's life on the network: it connects, talks, loses its connection and comes back.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use futures::{Sink, Stream};
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep_until, timeout};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Error, Message};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tokio_tungstenite::tungstenite::Error;
 use uuid::Uuid;
 
 use crate::guest::{Guest, Reaction, Room};
+use crate::line::{Came, Line, in_short};
 use crate::run::Run;
 use crate::tally::Tally;
 use crate::worker::Phase;
 
 /// From the first packet to the upgrade.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a polite goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -57,15 +49,6 @@ impl End {
 
     fn failed(error: &Error) -> Self {
         End::Lost(in_short(error))
-    }
-}
-
-/// A few words that are the same for the same kind of error, so that they can be counted.
-fn in_short(error: &Error) -> String {
-    match error {
-        Error::Io(error) => error.kind().to_string(),
-        Error::Http(response) => format!("HTTP {}", response.status().as_u16()),
-        other => other.to_string(),
     }
 }
 
@@ -121,8 +104,8 @@ impl Life {
         let mut absences = 0;
         for attempt in 0.. {
             let end = match self.connect(attempt, key).await {
-                Ok(wire) => {
-                    let end = self.talk(wire, &mut entrance, absences).await;
+                Ok(line) => {
+                    let end = self.talk(line, &mut entrance, absences).await;
                     if self.guest.borrow().is_live() {
                         failures = 0;
                     }
@@ -201,20 +184,20 @@ impl Life {
         let _ = self.phase.wait_for(|phase| phase.is_over()).await;
     }
 
-    async fn connect(&mut self, attempt: usize, key: Uuid) -> Result<Wire, End> {
+    async fn connect(&mut self, attempt: usize, key: Uuid) -> Result<Line, End> {
         let run = self.run.clone();
         let number = self.guest.borrow().number();
         let opened = tokio::select! {
-            opened = timeout(CONNECT_TIMEOUT, open(&run, attempt, number, key)) => opened,
+            opened = timeout(CONNECT_TIMEOUT, Line::open(&run, attempt, number, key)) => opened,
             () = self.over() => return Err(End::Over),
         };
         let mut tally = self.tally.borrow_mut();
         match opened {
-            Ok(Ok(wire)) => {
+            Ok(Ok(line)) => {
                 let mut guest = self.guest.borrow_mut();
                 tally.reconnects += u64::from(guest.has_joined());
-                guest.connected(self.run.now());
-                Ok(wire)
+                guest.connected(self.run.now(), &mut tally);
+                Ok(line)
             }
             Ok(Err(error)) => {
                 tally.refusals += 1;
@@ -230,34 +213,34 @@ impl Life {
     /// One connection from its first frame to its end. Waits for a frame (and for the socket to take what is left of
     /// ours), for the run's phase, and for one timer: the next message, a dead line, the time to go. Once it is in, it gives
     /// its `entrance` to the next.
-    async fn talk(&mut self, mut wire: Wire, entrance: &mut Option<OwnedSemaphorePermit>, absences: u32) -> End {
+    async fn talk(&mut self, mut line: Line, entrance: &mut Option<OwnedSemaphorePermit>, absences: u32) -> End {
         let mut timer = pin!(sleep_until(self.run.instant(self.run.now())));
         let mut agenda = Agenda::default();
         self.phase.mark_changed(); // a new connection has to see the phase, too
         loop {
             if self.is_over_now(&mut agenda, absences) {
-                wire.goodbye().await;
+                line.goodbye().await;
                 return End::Over;
             }
             let now = self.run.now();
             if let Some(end) = agenda.due(now) {
                 if !matches!(end, End::Lost(_)) {
-                    wire.goodbye().await;
+                    line.goodbye().await;
                 }
                 return end;
             }
-            if let Err(error) = self.speak(&mut wire, now).await {
+            if let Err(error) = self.speak(&mut line, now).await {
                 return End::failed(&error);
             }
-            if let Some(wake) = self.wake(&wire, &agenda, now) {
+            if let Some(wake) = self.wake(&line, &agenda, now) {
                 let wake = self.run.instant(wake);
                 if timer.is_elapsed() || wake < timer.deadline() {
                     timer.as_mut().reset(wake); // one that is early does no harm, and a reset for each frame would cost
                 }
             }
-            let frame = tokio::select! {
+            let came = tokio::select! {
                 biased;
-                frame = wire.next() => frame,
+                came = line.next() => came,
                 _ = self.phase.changed() => { self.phase.mark_changed(); continue },
                 () = &mut timer, if !timer.is_elapsed() => {
                     // Only here, where no frame is left unread: being slow ourselves is no fault of the line.
@@ -267,7 +250,7 @@ impl Life {
                     continue;
                 }
             };
-            match self.take(frame, &mut wire.answers) {
+            match self.take(came, &mut line.answers) {
                 Ok(Reaction::Stay) => {}
                 Ok(Reaction::MoveAt(time)) => agenda.move_at = Some(time),
                 Ok(Reaction::GiveUp) => return End::Final("the room was refused".to_owned()),
@@ -276,7 +259,7 @@ impl Life {
             if entrance.is_some() && self.guest.borrow().is_live() {
                 *entrance = None;
             }
-            if let Err(error) = wire.answer().await {
+            if let Err(error) = line.answer().await {
                 return End::failed(&error);
             }
         }
@@ -304,29 +287,29 @@ impl Life {
     }
 
     /// Sends what is to be said now, as long as the socket takes it.
-    async fn speak(&mut self, wire: &mut Wire, now: Duration) -> Result<(), Error> {
-        while !wire.is_busy {
+    async fn speak(&mut self, line: &mut Line, now: Duration) -> Result<(), Error> {
+        while !line.is_busy {
             let next = self.guest.borrow_mut().next_command(self.room(), now, &mut self.tally.borrow_mut());
             let Some(command) = next else {
                 return Ok(());
             };
-            wire.send(command).await?;
+            line.send(command).await?;
         }
         self.guest.borrow_mut().stalled();
         Ok(())
     }
 
-    fn wake(&self, wire: &Wire, agenda: &Agenda, now: Duration) -> Option<Duration> {
+    fn wake(&self, line: &Line, agenda: &Agenda, now: Duration) -> Option<Duration> {
         let guest = self.guest.borrow();
-        let speak = if wire.is_busy { None } else { guest.wake(now) };
+        let speak = if line.is_busy { None } else { guest.wake(now) };
         [speak, guest.dead_at(), agenda.next()].into_iter().flatten().min()
     }
 
     /// `answers`: what has to be answered at once is added to them.
-    fn take(&self, frame: Option<Result<Message, Error>>, answers: &mut Vec<&'static str>) -> Result<Reaction, End> {
+    fn take(&self, came: Came, answers: &mut Vec<&'static str>) -> Result<Reaction, End> {
         let mut tally = self.tally.borrow_mut();
-        match frame {
-            Some(Ok(Message::Text(text))) => {
+        match came {
+            Came::Text(text) => {
                 let (now, room) = (self.run.now(), self.room());
                 let mut guest = self.guest.borrow_mut();
                 if !self.run.plan.lines {
@@ -341,16 +324,13 @@ impl Life {
                 }
                 Ok(reaction)
             }
-            Some(Ok(Message::Binary(_))) => {
+            Came::Strange => {
                 tally.breaches += 1;
                 Ok(Reaction::Stay)
             }
-            Some(Ok(Message::Close(frame))) => {
-                Err(End::closed(frame.map_or(CloseCode::Status.into(), |frame| frame.code.into())))
-            }
-            Some(Ok(_)) => Ok(Reaction::Stay),
-            Some(Err(error)) => Err(End::failed(&error)),
-            None => Err(End::Lost("ended without a close frame".to_owned())),
+            Came::Nothing => Ok(Reaction::Stay),
+            Came::Closed(code) => Err(End::closed(code)),
+            Came::Ended(why) => Err(End::Lost(why)),
         }
     }
 }
@@ -359,83 +339,6 @@ impl Life {
 fn backoff(failures: u32, dice: f64) -> Duration {
     let longest = SHORTEST_BACKOFF.saturating_mul(1 << failures.min(16)).min(LONGEST_BACKOFF);
     SHORTEST_BACKOFF + (longest - SHORTEST_BACKOFF).mul_f64(dice)
-}
-
-async fn open(run: &Run, attempt: usize, number: usize, key: Uuid) -> Result<Wire, Error> {
-    let (plan, target) = (&run.plan, run.plan.target(number, attempt));
-    let socket = match target.address {
-        std::net::SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        std::net::SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    if let Some(source) = plan.source(number) {
-        socket.bind((source, 0).into())?;
-    }
-    let stream = socket.connect(target.address).await?;
-    stream.set_nodelay(true)?;
-    let mut request = ClientRequestBuilder::new(target.uri_for(number, key));
-    if let Some(subprotocol) = plan.dialect.subprotocol() {
-        request = request.with_sub_protocol(subprotocol);
-    }
-    // Thousands of these: a small buffer each, and every frame goes out at once.
-    let config = WebSocketConfig::default()
-        .read_buffer_size(4 * 1024)
-        .write_buffer_size(0)
-        .max_write_buffer_size(256 * 1024)
-        .max_message_size(Some(4 << 20));
-    let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
-    let mut wire = Wire { socket, is_busy: false, answers: plan.dialect.opening().into_iter().collect() };
-    wire.answer().await?;
-    Ok(wire)
-}
-
-/// A WebSocket that reads while it writes: a server that is slow to take our frames may be waiting for us to take its own.
-struct Wire {
-    socket: WebSocketStream<TcpStream>,
-    /// Some of what we sent is still here.
-    is_busy: bool,
-    /// What has to be said before anything else.
-    answers: Vec<&'static str>,
-}
-
-impl Wire {
-    /// Hands a frame over and sends what the socket takes at once; the rest goes out with [`Wire::next`].
-    async fn send(&mut self, text: String) -> Result<(), Error> {
-        Pin::new(&mut self.socket).start_send(Message::text(text))?;
-        poll_fn(|cx| match Pin::new(&mut self.socket).poll_flush(cx) {
-            Poll::Ready(flushed) => Poll::Ready(flushed),
-            Poll::Pending => {
-                self.is_busy = true;
-                Poll::Ready(Ok(()))
-            }
-        })
-        .await
-    }
-
-    async fn answer(&mut self) -> Result<(), Error> {
-        while let Some(answer) = self.answers.pop() {
-            self.send(answer.to_owned()).await?;
-        }
-        Ok(())
-    }
-
-    /// The next frame. Returns nothing new, but in time, when the socket can be written to again.
-    async fn next(&mut self) -> Option<Result<Message, Error>> {
-        poll_fn(|cx| {
-            if self.is_busy
-                && let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx)
-            {
-                self.is_busy = false;
-                return Poll::Ready(Some(flushed.map(|()| Message::Pong(Default::default()))));
-            }
-            Pin::new(&mut self.socket).poll_next(cx)
-        })
-        .await
-    }
-
-    async fn goodbye(&mut self) {
-        // The run, or this connection, is over: what becomes of the close frame changes nothing.
-        let _ = timeout(GOODBYE, self.socket.close(None)).await;
-    }
 }
 
 #[cfg(test)]

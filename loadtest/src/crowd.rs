@@ -366,7 +366,7 @@ fn connect(run: &Run, number: usize) -> std::io::Result<TcpStream> {
 /// The handshake's request.
 fn upgrade(run: &Run, number: usize) -> Vec<u8> {
     let number = run.plan.readers() + number;
-    let uri = run.plan.target(number, 0).uri_for(number, Uuid::new_v4());
+    let uri = run.plan.target(number, 0).uri_for(number, Uuid::new_v4(), "");
     let host = uri.authority().map_or("", |authority| authority.as_str());
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let subprotocol = run.plan.dialect.subprotocol();

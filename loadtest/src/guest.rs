@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::Dialect;
 use crate::receiver::Receiver;
 use crate::speaker::Speaker;
+use crate::stamps::Stamps;
 use crate::standing::Standing;
 use crate::tally::Tally;
 use crate::verdict::Acceptance;
@@ -44,7 +45,7 @@ pub trait Guest {
     /// It is away because it wanted to, until then: from here its coming back is measured.
     fn due_back(&mut self, at: Duration);
     /// A connection is there.
-    fn connected(&mut self, now: Duration);
+    fn connected(&mut self, now: Duration, tally: &mut Tally);
     /// The connection is gone.
     fn cut(&mut self, now: Duration);
     /// The next frame to send, if one may be sent now.
@@ -90,14 +91,21 @@ pub struct Gone {
 pub enum View {
     /// By the offsets of the log.
     Log(Receiver),
+    /// By the stamps of this run's messages, where there are no offsets.
+    Stamps(Stamps),
 }
 
 /// What a publisher said.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Said {
+    pub publisher: u32,
     pub sent: u64,
     pub resent: u64,
     pub accepted: Vec<Acceptance>,
+    /// Accepted by coming back, where nothing else says so.
+    pub by_ear: u64,
+    /// Said when the line broke, where nothing is said again.
+    pub in_doubt: u64,
     /// Due, and not accepted.
     pub unaccepted: u64,
     pub accepted_twice_differently: u64,
@@ -106,7 +114,10 @@ pub struct Said {
 impl Said {
     pub fn of(speaker: Speaker, until: Duration) -> Self {
         Said {
+            publisher: speaker.publisher(),
             sent: speaker.sent,
+            by_ear: speaker.by_ear,
+            in_doubt: speaker.in_doubt,
             resent: speaker.resent,
             unaccepted: speaker.unaccepted(until),
             accepted_twice_differently: speaker.accepted_twice_differently,

@@ -3,10 +3,11 @@
 //! - [`cli`] the command line; [`scenario`] what each scenario is: a [`plan`], and what of its run is a fault
 //! - [`leader`] leads a run: gather, speak, settle; [`crew`] its workers, as it sees them; [`pipe`] how both talk
 //! - [`worker`] a process with a share of the clients; [`run`] what its clients know; [`standing`] where they stand
-//! - [`connection`] a client's life on the network; [`guest`] any client, without its socket: [`client`]
+//! - [`connection`] a client's life on the network; [`line`] its bytes; [`guest`] any client, without its socket: [`client`], or
+//!   [`plain`] without the protocol
 //! - [`crowd`] clients that only count, all on one thread; [`listener`] one of them, without a socket
 //! - [`speaker`] what publishers say, and when
-//! - [`verdict`] what receivers got, held against what was promised: [`receiver`], [`ledger`], [`place`]
+//! - [`verdict`] what receivers got, held against what was promised: [`receiver`], [`ledger`], [`place`]; at doors without offsets [`stamps`]
 //! - [`tally`] what is counted; [`latency`] how long things took; [`timeline`] what happened when
 //! - [`report`] the result; [`threshold`] what it has to be; [`page`] the result with plots; [`environment`] where it was made
 //! - [`slow`] a scenario of its own: honest readers alone, and beside slow ones
@@ -25,11 +26,13 @@ mod guest;
 mod latency;
 mod leader;
 mod ledger;
+mod line;
 mod listener;
 mod machine;
 mod page;
 mod pipe;
 mod place;
+mod plain;
 mod plan;
 mod progress;
 mod publish;
@@ -39,6 +42,7 @@ mod run;
 mod scenario;
 mod slow;
 mod speaker;
+mod stamps;
 mod standing;
 mod tally;
 mod target;

@@ -110,10 +110,13 @@ impl Plan {
         seats
     }
 
-    /// Where a client connects to the `attempt`th time, from 0.
+    /// Where a client connects to the `attempt`th time, from 0: to the next one at which one speaks as at its first.
     pub fn target(&self, client: usize, attempt: usize) -> &Target {
         let first = client % (self.targets.len() - self.spares);
-        &self.targets[(first + attempt) % self.targets.len()]
+        let manner = self.targets[first].manner;
+        let alike = || self.targets.iter().cycle().skip(first).filter(|target| target.manner == manner);
+        let count = self.targets.iter().filter(|target| target.manner == manner).count();
+        alike().nth(attempt % count).unwrap_or(&self.targets[first])
     }
 
     pub fn source(&self, client: usize) -> Option<IpAddr> {
@@ -183,6 +186,16 @@ pub mod tests {
         let port = |client, attempt| plan.target(client, attempt).address.port();
         assert_eq!([port(0, 0), port(1, 0), port(2, 0)], [1, 2, 1]);
         assert_eq!([port(0, 1), port(0, 2), port(0, 3), port(1, 1)], [2, 3, 1, 3]);
+    }
+
+    #[test]
+    fn who_comes_back_goes_where_one_speaks_alike() {
+        let mut plan = plan(&[(4, 0)]);
+        plan.spares = 0;
+        plan.targets.insert(1, Target::for_test("tcp://127.0.0.1:9"));
+        let port = |client, attempt| plan.target(client, attempt).address.port();
+        assert_eq!([port(0, 0), port(0, 1), port(0, 2), port(0, 3)], [1, 2, 3, 1]);
+        assert_eq!([port(1, 0), port(1, 1)], [9, 9]);
     }
 
     #[test]

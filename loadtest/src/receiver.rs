@@ -171,7 +171,7 @@ impl Receiver {
         filled
     }
 
-    fn missing(&self) -> u64 {
+    pub fn missing(&self) -> u64 {
         self.holes.iter().map(|(from, to)| to - from + 1).sum()
     }
 

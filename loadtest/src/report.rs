@@ -65,6 +65,8 @@ pub struct Report {
     pub sent: u64,
     pub resent: u64,
     pub accepted: u64,
+    /// Said when the line broke, where nothing tells whether it was heard, and nothing is said again.
+    pub in_doubt: u64,
     /// Due, and not accepted when the run ended.
     pub unaccepted: u64,
     pub accepted_twice_differently: u64,
@@ -141,7 +143,8 @@ impl Report {
             all_back_s: all_back.map(|cut| tally.last_back.saturating_sub(cut).as_secs_f64()),
             sent: said().map(|said| said.sent).sum(),
             resent: said().map(|said| said.resent).sum(),
-            accepted: said().map(|said| said.accepted.len() as u64).sum(),
+            accepted: said().map(|said| said.accepted.len() as u64 + said.by_ear).sum(),
+            in_doubt: said().map(|said| said.in_doubt).sum(),
             unaccepted: said().map(|said| said.unaccepted).sum(),
             accepted_twice_differently: said().map(|said| said.accepted_twice_differently).sum(),
             deliveries: tally.deliveries,
@@ -255,14 +258,16 @@ fn judged(outcome: &Outcome) -> Verdict {
     for members in outcome.clients.chunk_by(|a, b| a.room == b.room) {
         let room = members[0].room;
         let goal = outcome.course.goals.get(room).copied().flatten();
-        let views: Vec<_> = members
-            .iter()
-            .map(|member| match &member.view {
-                View::Log(receiver) => (member.number, receiver),
-            })
-            .collect();
-        let said = members.iter().filter_map(|member| member.said.as_ref());
-        let acceptances: Vec<_> = said.flat_map(|said| said.accepted.iter().copied()).collect();
+        let said = || members.iter().filter_map(|member| member.said.as_ref());
+        let counts: Vec<(u32, u64)> = said().map(|said| (said.publisher, said.sent)).collect();
+        let mut views = Vec::new();
+        for member in members {
+            match &member.view {
+                View::Log(receiver) => views.push((member.number, receiver)),
+                View::Stamps(heard) => heard.judge(member.number, &counts, &mut verdict),
+            }
+        }
+        let acceptances: Vec<_> = said().flat_map(|said| said.accepted.iter().copied()).collect();
         judge(&views, &acceptances, &outcome.tally.ledgers[room], goal, &mut verdict);
     }
     let goal = outcome.course.goals.first().copied().flatten();

@@ -12,7 +12,7 @@ use crate::machine;
 use crate::plan::{Churn, Entry, Plan, RoomPlan};
 use crate::report::Report;
 use crate::speaker::{Pace, Script, Until};
-use crate::target::Target;
+use crate::target::{Manner, Target};
 use crate::wire::Stamp;
 
 /// For how long publishers speak, unless that is said.
@@ -220,6 +220,11 @@ impl<'a> Draft<'a> {
         for url in self.way.urls.iter().chain(spares) {
             targets.push(Target::resolve(url, self.way.dialect).await?);
         }
+        let counts = |target: &Target| target.manner == Manner::Protocol && target.tls_host().is_none();
+        ensure!(
+            self.listeners == 0 || targets.iter().all(counts),
+            "--listeners count frames at ws:// or http:// alone"
+        );
         let run: u32 = rand::random();
         let everybody = self.listeners + self.rooms.iter().map(|(members, _)| members).sum::<usize>();
         Ok(Plan {

@@ -374,7 +374,7 @@ impl Door {
             tcp.set_recv_buffer_size(NARROW_BYTES)?;
         }
         let mut request =
-            self.target.uri_for(number as usize, Uuid::from_u128(rand::random())).into_client_request()?;
+            self.target.uri_for(number as usize, Uuid::from_u128(rand::random()), "").into_client_request()?;
         request.headers_mut().insert("Sec-WebSocket-Protocol", SUBPROTOCOL.parse()?);
         let stream = tcp.connect(self.target.address).await.context("cannot connect")?;
         stream.set_nodelay(true)?;

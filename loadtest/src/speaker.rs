@@ -121,6 +121,10 @@ pub struct Speaker {
     /// Since when nothing but our own clock decides when a message is sent; `None` while something else does.
     free_since: Option<Duration>,
     pub accepted: Vec<Acceptance>,
+    /// Accepted by coming back, where nothing else says so.
+    pub by_ear: u64,
+    /// Said when the line broke, where nothing is said again.
+    pub in_doubt: u64,
     pub sent: u64,
     pub resent: u64,
     /// Given up: refused for good, or too old to be sent again.
@@ -141,6 +145,8 @@ impl Speaker {
             hold_until: Duration::ZERO,
             free_since: None,
             accepted: Vec::new(),
+            by_ear: 0,
+            in_doubt: 0,
             sent: 0,
             resent: 0,
             failed: 0,
@@ -308,6 +314,27 @@ impl Speaker {
             }
         }
         true
+    }
+
+    /// A message came back at a door where that is all that tells: how long that took since it was due.
+    pub fn came_back(&mut self, number: u64, now: Duration) -> Option<Duration> {
+        let place = self.pending.iter().position(|pending| pending.say.number == number)?;
+        let pending = self.take(place)?;
+        self.by_ear += 1;
+        Some(now.saturating_sub(pending.say.scheduled))
+    }
+
+    /// The connection ended at such a door: nobody would know again what was said.
+    pub fn leave_in_doubt(&mut self) {
+        self.in_doubt += self.pending.len() as u64;
+        self.pending.clear();
+        self.waiting = 0;
+        self.stalled();
+    }
+
+    /// Messages that were accepted, in whatever way.
+    pub fn accepted_count(&self) -> u64 {
+        self.accepted.len() as u64 + self.by_ear
     }
 
     /// The connection ended: what was not answered is to be sent again, unless it was seen.

@@ -49,7 +49,7 @@ impl Standing {
         self.live += usize::from(guest.is_live());
         if let Some(speaker) = speaker {
             self.sent += speaker.sent;
-            self.accepted += speaker.accepted.len() as u64;
+            self.accepted += speaker.accepted_count();
             self.speaking += usize::from(!speaker.is_done(now));
         }
     }

@@ -27,11 +27,13 @@ use crate::latency::Recorded;
 use crate::listener::Listener;
 use crate::machine;
 use crate::pipe;
+use crate::plain::Plain;
 use crate::plan::{Entry, Plan, Share};
 use crate::run::Run;
 use crate::speaker::Speaker;
 use crate::standing::{RoomStanding, Standing, TICK};
 use crate::tally::Tally;
+use crate::target::Manner;
 
 /// What the whole run does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +97,7 @@ fn work() -> anyhow::Result<Part> {
     let (plan, share) = told.ok_or_else(|| anyhow!("there is no plan; this is for townhall-load itself"))?;
     let (sender, phase) = watch::channel(Phase::Waiting);
     thread::Builder::new().name("orders".into()).spawn(move || obey(&mut orders, &sender))?;
-    let run = Arc::new(Run::new(plan));
+    let run = Arc::new(Run::new(plan)?);
     match share {
         Share::Readers { first, of } => {
             machine::make_room_for((first..run.plan.readers()).step_by(of).len())?;
@@ -129,13 +131,16 @@ type Shared = Rc<RefCell<Box<dyn Guest>>>;
 
 /// Those that read live until the run is over.
 fn readers(run: &Arc<Run>, first: usize, of: usize, phase: watch::Receiver<Phase>) -> anyhow::Result<Part> {
-    let seats = run.plan.seats();
+    let seats = &run.seats;
     let tally = Rc::new(RefCell::new(Tally::new(run.rooms.len())));
     let guests: Vec<(usize, Shared)> = (first..seats.len())
         .step_by(of)
         .map(|number| {
             let speaker = seats[number].publisher.map(|number| Speaker::new(run.plan.script.clone(), number));
-            let guest: Box<dyn Guest> = Box::new(Client::new(number, speaker));
+            let guest: Box<dyn Guest> = match run.plan.target(number, 0).manner {
+                Manner::Protocol => Box::new(Client::new(number, speaker)),
+                manner => Box::new(Plain::new(number, manner, speaker)),
+            };
             (seats[number].room, Rc::new(RefCell::new(guest)))
         })
         .collect();

@@ -328,7 +328,8 @@ fn wrong_usage_is_exit_code_2_and_one_clear_line() {
     for (options, url, expected) in [
         (&["--publishers", "2", "--connections", "1"][..], "ws://127.0.0.1:1", "--publishers 2"),
         (&["--connections", "99999999"], "ws://127.0.0.1:1", "have ports for"),
-        (&[], "wss://127.0.0.1:1", "no TLS"),
+        (&[], "ftp://127.0.0.1:1", "wss://"),
+        (&["--listeners", "5"], "wss://127.0.0.1:1", "--listeners"),
         (&["--size", "1"], "ws://127.0.0.1:1", "--size 1"),
     ] {
         let output = fanout(options, &[url.to_owned()]);
