@@ -260,6 +260,7 @@ impl Door {
         match command["type"].as_str() {
             Some("join") => self.join(command).await,
             Some("say") => self.say(command).await,
+            Some("history") => self.history().await,
             other => Err(format!("{other:?} is no command").into()),
         }
     }
@@ -346,6 +347,13 @@ impl Door {
                 .await
             }
         }
+    }
+
+    /// The newest event, however many were asked for.
+    async fn history(&mut self) -> Result<(), Failed> {
+        let head = self.hall.room().head();
+        let messages = if head == 0 { json!([]) } else { json!([{"offset": head}]) };
+        self.send(json!({"type": "history", "room": self.room, "messages": messages, "more": head > 1})).await
     }
 
     /// Sends what this connection has not seen.
