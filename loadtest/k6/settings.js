@@ -19,17 +19,20 @@ export function whole(name, otherwise, least = 1) {
 export function urls() {
   const given = __ENV.URL || 'ws://127.0.0.1:8080';
   const all = given.split(',').map((url) => url.replace(/\/+$/, ''));
-  return all.every((url) => /^wss?:\/\/[^/\s]/.test(url)) ? all : refuse('URL', given, 'like ws://HOST:PORT, several with commas');
+  const right = all.every((url) => /^wss?:\/\/[^/\s]/.test(url));
+  return right ? all : refuse('URL', given, 'like ws://HOST:PORT, several with commas');
 }
 
 export function room() {
   const name = __ENV.ROOM || 'k6';
-  return /^[a-z0-9][a-z0-9._-]{0,55}$/.test(name) ? name : refuse('ROOM', name, 'up to 56 of a-z 0-9 . _ -, beginning with a letter or digit');
+  const right = /^[a-z0-9][a-z0-9._-]{0,55}$/.test(name);
+  return right ? name : refuse('ROOM', name, '1 to 56 of a-z 0-9 . _ - that begin with a letter or digit');
 }
 
 // Sizes, by commas.
 export function sizes(name, otherwise) {
   const given = __ENV[name] || otherwise;
   const all = given.split(',').map(Number);
-  return all.every((size) => Number.isInteger(size) && size >= 1) ? all : refuse(name, given, 'whole numbers with commas, each 1 or more');
+  const right = all.every((size) => Number.isInteger(size) && size >= 1);
+  return right ? all : refuse(name, given, 'whole numbers with commas, each 1 or more');
 }

@@ -53,8 +53,9 @@ export class Client {
   #socket = null;
   // The newest offset when it joined, so what comes later is live; `null`: it is not in the room.
   #live = null;
-  // The newest offset, as asked for at the end.
+  // The newest offset, as asked for at the end by this socket.
   #head = null;
+  #asked = null;
   #failures = 0;
   #returns = 0;
   #resumed = 0;
@@ -94,6 +95,7 @@ export class Client {
   // Loses its connection, and comes back `ms` later.
   away(ms) {
     const socket = this.#socket;
+    if (socket === null) return;
     this.#gone(socket, ms);
     socket.close();
   }
@@ -102,10 +104,9 @@ export class Client {
   // the metrics.
   finish(ms) {
     const until = Date.now() + ms;
-    let asked = null;
     const look = () => {
-      if (this.isIn && asked !== this.#socket) {
-        asked = this.#socket;
+      if (this.isIn && this.#asked !== this.#socket) {
+        this.#asked = this.#socket;
         this.#send({ type: 'history', room: this.#room, limit: 1 });
       }
       const whole = this.#head !== null && this.#ledger.lost(this.#head) === 0 && this.#said.size === 0;
@@ -140,10 +141,10 @@ export class Client {
   // Comes back in a while, through the next door; once for each socket.
   #gone(socket, ms) {
     if (socket !== this.#socket) return;
+    if (this.isIn) this.#returns += 1;
     this.#socket = null;
     this.#live = null;
     this.#door += 1;
-    if (this.#ledger.position !== null) this.#returns += 1;
     setTimeout(() => {
       if (!this.over) this.#connect();
     }, ms);
@@ -160,7 +161,7 @@ export class Client {
 
   #join() {
     const after = this.#ledger.position;
-    this.#send(after === null ? { type: 'join', room: this.#room, last: 0 } : { type: 'join', room: this.#room, after });
+    this.#send({ type: 'join', room: this.#room, ...(after === null ? { last: 0 } : { after }) });
   }
 
   #take(frame) {
@@ -223,7 +224,8 @@ export class Client {
     if (again === undefined) return;
     setTimeout(() => {
       if (id !== undefined) this.#sayAgain(id);
-      else if (this.#socket !== null && !this.isIn) this.#join();
+      else if (this.isIn) this.#asked = null;
+      else if (this.#socket !== null) this.#join();
     }, again);
   }
 
