@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::counting::{Costs, count};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline.json");
-/// In percent. Counts of one program differ by a tenth of one, those of batched deliveries, which are few instructions, by half of
-/// one; on a processor without AVX they differ by one. The rest is for code elsewhere that moves what the compiler puts where.
+/// In percent. What is counted of one program differs by a tenth of one, of batched deliveries, which are few instructions, by
+/// up to one; on a processor without AVX by one. The rest is for code elsewhere that moves what the compiler puts where.
 const TOLERANCE: f64 = 2.0;
 const RENEW: &str = "`make instructions RENEW=1` writes a new baseline";
 
