@@ -3,13 +3,13 @@
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: ## format, lints and every test; installs what they need; the last line sums them up
 	@tests/setup
 	@tests/run
 
-test-all: test conformance peers ## the same, and what takes a release build, or Go
+test-all: test conformance peers k6 instructions ## the same, and what takes a release build, or Go
 
 conformance: ## the Autobahn suite's WebSocket cases 1 to 10 against /echo of a release build (or of TOWNHALL=PATH)
 	@tests/autobahn/run
@@ -17,6 +17,15 @@ conformance: ## the Autobahn suite's WebSocket cases 1 to 10 against /echo of a 
 peers: ## the load tester's peers that are written in Go (1.26 or newer; https://go.dev/dl)
 	@tests/setup
 	@cargo test --package townhall-load --features go-peers --test peers_in_go
+
+k6: ## the scripts for k6, against halls and against what loses, doubles and swaps; installs k6 with Go where it is missing
+	@tests/setup
+	@loadtest/k6/setup
+	@cargo test --package townhall-load --features k6 --test k6
+
+instructions: ## what a message and a delivery cost in instructions (callgrind's), beside the baseline; RENEW=1 makes a new one
+	@tests/setup valgrind
+	@cargo run --quiet --release --package townhall-instructions -- $(if $(RENEW),renew,compare)
 
 fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz
 	@fuzz/run $(or $(SECONDS),60) $(TARGET)
@@ -29,4 +38,4 @@ screenshots: ## the page in web/screenshots, with people who talk in it
 	@cargo build --quiet
 	@node tests/browser/screenshots.mjs
 
-.PHONY: help test test-all conformance peers fuzz bench screenshots
+.PHONY: help test test-all conformance peers k6 instructions fuzz bench screenshots

@@ -262,6 +262,7 @@ impl Door {
         match command["type"].as_str() {
             Some("join") => self.join(command).await,
             Some("say") => self.say(command).await,
+            Some("history") => self.history().await,
             other => Err(format!("{other:?} is no command").into()),
         }
     }
@@ -367,6 +368,13 @@ impl Door {
             }
             bell.changed().await?;
         }
+    }
+
+    /// The newest event, however many were asked for.
+    async fn history(&mut self) -> Result<(), Failed> {
+        let head = self.hall.room().head();
+        let messages = if head == 0 { json!([]) } else { json!([{"offset": head}]) };
+        self.send(json!({"type": "history", "room": self.room, "messages": messages, "more": head > 1})).await
     }
 
     /// Sends what this connection has not seen.
