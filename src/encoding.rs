@@ -3,6 +3,7 @@
 //! Server-to-client WebSocket frames are not masked, so an event's bytes are the same for everybody behind the same kind of
 //! door: they are made once, here, and shared by all sockets.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -67,7 +68,7 @@ impl Record {
                 event_frame(room, *offset, *at_ms, event, out);
             }
             (Record::Event { event, .. }, _) => {
-                if let Some(said) = &event.said {
+                if let Some(said) = event.said() {
                     said.encode(encoding, out);
                 }
             }
@@ -104,12 +105,9 @@ pub fn notice(text: &str, encoding: Encoding, out: &mut Vec<u8>) {
 pub struct Event {
     /// A JSON object with at least `type`, on one line.
     json: Bytes,
-    /// What is shown to those who do not speak JSON.
-    said: Option<Said>,
 }
 
 /// A message as people read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
     name: String,
     text: String,
@@ -118,21 +116,23 @@ struct Said {
 #[derive(Deserialize)]
 struct Stored<'a> {
     #[serde(rename = "type", borrow)]
-    kind: std::borrow::Cow<'a, str>,
-    from: Option<StoredFrom>,
-    #[serde(default)]
-    text: String,
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    from: Option<StoredFrom<'a>>,
+    #[serde(borrow, default)]
+    text: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
-struct StoredFrom {
-    name: String,
+struct StoredFrom<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
-struct AnyKind {
-    #[serde(rename = "type")]
-    _kind: String,
+struct AnyKind<'a> {
+    #[serde(rename = "type", borrow)]
+    _kind: Cow<'a, str>,
 }
 
 impl Event {
@@ -142,15 +142,15 @@ impl Event {
         if json.first() != Some(&b'{') || json.contains(&b'\n') {
             return None;
         }
-        let said = match serde_json::from_slice::<Stored>(&json) {
-            Ok(Stored { kind, from: Some(from), text }) if kind == "message" => Said::new(&from.name, &text),
-            Ok(_) => None,
-            Err(_) => {
-                serde_json::from_slice::<AnyKind>(&json).ok()?;
-                None
-            }
-        };
-        Some(Event { json, said })
+        serde_json::from_slice::<AnyKind>(&json).ok()?;
+        Some(Event { json })
+    }
+
+    /// What is shown to those who do not speak JSON: looked for only where there are some.
+    fn said(&self) -> Option<Said> {
+        let stored: Stored = serde_json::from_slice(&self.json).ok()?;
+        let from = stored.from.filter(|_| stored.kind == "message")?;
+        Said::new(&from.name, &stored.text)
     }
 
     /// Appends the event's wire JSON with its place: what a `message` of `townhall.v1` is.
@@ -203,7 +203,11 @@ impl Said {
 
 /// A text without control characters other than tab and line break. Unicode's line separators become line breaks: they
 /// break lines all the same.
-pub fn visible(text: &str) -> String {
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~' | b'\t' | b'\n');
+    if text.bytes().all(is_plain) {
+        return Cow::Borrowed(text); // as most texts are
+    }
     text.chars()
         .filter(|c| !c.is_control() || matches!(c, '\t' | '\n'))
         .map(|c| if breaks_lines(c) { '\n' } else { c })
@@ -239,6 +243,14 @@ mod tests {
         assert_eq!(json["at"], 9);
         assert_eq!(json["room"], "lobby");
         assert_eq!(json["type"], "message");
+    }
+
+    #[test]
+    fn plain_texts_are_taken_as_they_are_and_of_others_what_cannot_be_seen_is_left_out() {
+        for text in ["", "a ~b!\tc\nd", "早上好"] {
+            assert_eq!(visible(text), text);
+        }
+        assert_eq!(visible("a\u{7f}b\rc\u{1b}[1m\u{85}d\u{2028}e"), "abc[1md\ne");
     }
 
     #[test]
