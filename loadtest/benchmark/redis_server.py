@@ -56,6 +56,10 @@ class Redis:
     def __exit__(self, *_):
         self.stop()
 
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}"
+
     def ask(self, *words):
         return ask(self.port, *words)
 
@@ -71,6 +75,15 @@ class Redis:
     def calls(self):
         """How often our function was called, and how many microseconds that took."""
         return self.info("commandstats", r"cmdstat_fcall:calls=(\d+),usec=(\d+)") or (0, 0)
+
+    def cpu_seconds(self):
+        """Its own count, which is finer than the system's ticks."""
+        return sum(self.info("cpu", rf"used_cpu_{kind}:([\d.]+)")[0] for kind in ("user", "sys"))
+
+    def stream_reads(self):
+        """How often anybody has read from a stream, in a script or not: that is how history is read."""
+        found = re.findall(r"cmdstat_x(?:rev)?range:calls=(\d+)", self.ask("INFO", "commandstats") or "")
+        return sum(map(int, found))
 
     def load(self, library):
         answer = self.cli("-x", "FUNCTION", "LOAD", "REPLACE", given=library)

@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -66,8 +67,13 @@ def use(directory):
     """Takes what was built before. Returns which peers are not there, and why: by program."""
     global programs
     programs = directory
-    wanted = [*IN_GO, *IN_NODE]
-    return {program: f"not in {directory}" for program in wanted if not os.path.exists(os.path.join(directory, program))}
+    wanted = ["peer-axum-broadcast", *IN_GO, *IN_NODE]
+    return {program: "not built" for program in wanted if not os.path.exists(os.path.join(directory, program))}
+
+
+def typed(command):
+    """As a person would type it, wherever the programs are."""
+    return shlex.join(command).replace(programs + os.sep, "")
 
 
 def build():
@@ -136,6 +142,10 @@ class Running:
         if self.ops_port:
             arguments += ["--ops", f"127.0.0.1:{self.ops_port}"]
         return arguments
+
+    @property
+    def url(self):
+        return f"ws://127.0.0.1:{self.port}"
 
     def wait_until_it_listens(self):
         for _ in range(400):

@@ -1,0 +1,136 @@
+"""The pages, plots and blocks that are made of what was measured."""
+import os
+import statistics
+
+from . import goals, halls, plot, redis, results, servers, summary, table
+from .comparison import median
+
+README = os.path.join(servers.TOP, "README.md")
+LOADTEST = os.path.join(servers.TOP, "loadtest", "README.md")
+PAGES = {"redis": ("Storing in one Redis", redis.page), "halls": ("Several halls on one Redis, and a failover", halls.page)}
+GENERATED = "<!-- written by a program: see loadtest/README.md -->"
+
+
+def write_comparison(everything, directory):
+    page = [*comparison_page(everything), *commands(everything["runs"]), ""]
+    results.write(results.path("compare.md", directory), "\n".join(page))
+    for name, _, svg in plots(everything):
+        results.write(results.path(f"{name}.svg", directory), svg)
+    if is_the_projects(directory):
+        results.rewrite(README, "compare", readme_block(everything))
+        write_goals()
+
+
+def write_bench(name, everything, directory):
+    """Returns the page."""
+    title, page = PAGES[name]
+    text = "\n".join([GENERATED, f"# {title}\n", machine_line(everything) + "\n", *page(everything)])
+    results.write(results.path(f"{name}.md", directory), text + "\n")
+    if is_the_projects(directory):
+        write_goals()
+    return text
+
+
+def is_the_projects(directory):
+    return os.path.realpath(directory) == os.path.realpath(results.DIRECTORY)
+
+
+def write_goals():
+    rows = goals.goals(*(results.load(name) for name in ("compare", "redis", "halls")))
+    results.rewrite(LOADTEST, "goals", goals.markdown(rows))
+
+
+# --- the comparison's -----------------------------------------------------------------------------------------------------
+
+
+def machine_line(everything):
+    it, rounds = everything["machine"], everything["settings"]["rounds"]
+    versions = ", ".join(f"{name} {it[name]}" for name in ("Rust", "Go", "Node", "Redis") if name in it)
+    of_rounds = f"medians of {rounds} rounds (least–greatest)" if rounds > 1 else "one round"
+    return (f"{everything['date']}, {it['model']}, {it['cores']} cores, of which other work took "
+            f"{everything['taken_by_others']:.0%} when it began; Linux {it['kernel']}, {versions}; {of_rounds}.")
+
+
+def comparison_page(everything):
+    """All tables, in Markdown."""
+    runs, settings = everything["runs"], everything["settings"]
+    yield from (GENERATED, "# Townhall beside others\n", machine_line(everything) + "\n")
+    yield from (f"- {line}" for line in summary.conclusions(runs))
+    yield from (f"- not measured: {program}: {why}" for program, why in everything["not_measured"].items())
+    for title, text in summary.tables(runs, settings):
+        yield from (f"\n## {title}\n", text)
+
+
+def commands(runs):
+    """The servers', and the hall's and its generator's in each scenario, as a person would type them. The JSON has all."""
+    yield "\n## The commands\n"
+    yield from (f"    {its[-1]['commands'][0]}" for its in runs.get("flat out", {}).values())
+    for scenario, by_name in runs.items():
+        yield from (f"    {command}" for command in by_name[summary.HALL][-1]["commands"][1:])
+
+
+def readme_block(everything):
+    runs, settings = everything["runs"], everything["settings"]
+    busy = everything["taken_by_others"]
+    it = everything["machine"]
+    return "\n".join([
+        GENERATED,
+        f"{it['model']}, {it['cores']} cores{f', {busy:.0%} of them taken by other work' if busy > 0.05 else ''}: the server has "
+        f"one, the generator the other; {settings['connections']:,} clients in one room, {settings['size']} bytes of text; "
+        f"medians of {settings['rounds']} rounds; `make compare`, {everything['date']}.\n",
+        summary.overview(runs, settings), "",
+        "<p>", *(f'<img src="loadtest/results/{name}.svg" width="49%" alt="{alt}">' for name, alt, _ in plots(everything)), "</p>",
+    ])
+
+
+def plots(everything):
+    """Their names, what they show in words, and themselves."""
+    runs, settings = everything["runs"], everything["settings"]
+    many, load = f"{settings['many']:,}", summary.equal_loads(runs)
+    deliveries = f"{load[0][1] * settings['connections']:,} deliveries/s" if load else "the equal load"
+    equal = runs.get(load[0][0], {}) if load else {}
+    carried = {name: its for name, its in equal.items() if not summary.carried(its, settings["connections"])}
+    wanted = [
+        ("deliveries", "Deliveries a second, flat out, one core", short, [("", runs.get("flat out", {}), "deliveries_per_s")]),
+        ("latency", "From due to delivered, p99", milliseconds,
+         [(f"at {deliveries}", carried, "p99_ms"), ("at half of its own maximum", runs.get("half", {}), "p99_ms")]),
+        ("memory", f"Memory of each of {many} idle connections", summary.kib, [("", runs.get("idle", {}), "bytes_a_connection")]),
+        ("resume", f"{many} clients are back after a kill", summary.seconds, [("", runs.get("kill", {}), "all_back_s")]),
+    ]
+    for name, title, form, series in wanted:
+        svg = plot.dots(title, points(runs, series), form, [words for words, _, _ in series], summary.HALL)
+        if svg:
+            yield name, alternative(title, form, series), svg
+
+
+def points(runs, series):
+    return [(name, [range_of(scenario.get(name, []), field) for _, scenario, field in series])
+            for name in summary.servers_of(runs)]
+
+
+def range_of(runs, field):
+    """Least, median, greatest of the runs that count."""
+    runs = summary.valid(runs) if field.endswith("_ms") else runs
+    values = [run[field] for run in runs if run.get(field) is not None]
+    return (min(values), statistics.median(values), max(values)) if values else None
+
+
+def alternative(title, form, series):
+    """The plot in words."""
+    words = []
+    for what, scenario, field in series:
+        values = [(name, median(its, field)) for name, its in scenario.items() if name != summary.TWO_CORES]
+        found = ", ".join(f"{name} {form(value)}" for name, value in values if value is not None)
+        words.append(f"{what}: {found}" if what else found)
+    return f"{title}: {'; '.join(words)}"
+
+
+def short(value):
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def milliseconds(value):
+    return f"{summary.plain(value)} ms"
