@@ -42,16 +42,16 @@ def hear_redis(nodes):
 
 
 def with_nodes(count, clients, rate, seconds, server=servers.TOWNHALL, bystanders=0, beside=contextlib.nullcontext):
-    """The same room, served by so many nodes at once: what all of them and Redis take, and what is delivered. Bystanders are
-    nodes at which nobody is. `beside` is entered with Redis' port once all nodes run, and may load that Redis, too."""
+    """The same room, served by so many nodes at once: what all of them and Redis take, and what is delivered. Rate 0 is flat
+    out, None: somebody else speaks. Bystanders are nodes at which nobody is. `beside` is entered with Redis' port once all
+    nodes run, and may use that Redis, too."""
     with all_of(lambda add: add()) as (redis, stack):
         node = servers.joined(server, redis.url)
         nodes = [stack.enter_context(servers.running(node, machine.ALL)) for _ in range(count + bystanders)]
         hear_redis(nodes)
         stack.enter_context(beside(redis.port))
-        speakers = ["--rate", rate] if rate else ["--rate", 0, "--window", measure.WINDOW, "--until-heard"]
         readers = min(clients, 10 * count)
-        process, command = load(nodes[:count], ["-c", readers, "--listeners", clients - readers, "-p", 10, *speakers,
+        process, command = load(nodes[:count], ["-c", readers, "--listeners", clients - readers, *speakers(rate),
                                                 "--room", ROOM, "--seconds", seconds])
         stack.callback(process.kill)
         everybody = Meter(nodes, redis, clients, process)
@@ -60,12 +60,18 @@ def with_nodes(count, clients, rate, seconds, server=servers.TOWNHALL, bystander
         run = measure.run_of(nodes, command, result)
         deliveries, messages = result.get("deliveries") or 0, result.get("accepted") or 0
         run.update(messages=messages, deliveries=deliveries, watched_s=watched_s, cpu_s=sum(spent[:count]), redis_s=redis_s)
-        if deliveries:
+        if messages:
             run.update(cpu_us=1e6 * run["cpu_s"] / deliveries, redis_us=1e6 * redis_s / messages)
         if bystanders:
             run["bystander_cpu"] = max(spent[count:]) / watched_s
             run["bystander_heard"] = sum(it.counter("townhall_messages_received_total") for it in nodes[count:])
         return run
+
+
+def speakers(rate):
+    if rate is None:
+        return ["-p", 0]
+    return ["-p", 10, "--rate", rate] if rate else ["-p", 10, "--rate", 0, "--window", measure.WINDOW, "--until-heard"]
 
 
 class Meter:
@@ -208,7 +214,7 @@ class Bench:
 
     def both(self, whose, name, count, server):
         """Paced and flat out."""
-        for scenario, rate in (("paced", self.rate), ("flat out", None)):
+        for scenario, rate in (("paced", self.rate), ("flat out", 0)):
             run = with_nodes(count, self.clients, rate, self.seconds, server)
             self.runs[whose + scenario].setdefault(name, []).append(run)
 

@@ -2,11 +2,14 @@
 import os
 import statistics
 
-from . import goals, halls, plot, redis, results, servers, summary, table
-from .comparison import median
+from . import goals, halls, plan, plot, redis, results, scaled, scaling, servers, summary
 
 README = os.path.join(servers.TOP, "README.md")
 LOADTEST = os.path.join(servers.TOP, "loadtest", "README.md")
+SCALING = os.path.join(servers.TOP, "docs", "scaling.md")
+# The worked examples of docs/scaling.md: a room says something every ten seconds, or every second.
+LOADS = [scaling.Load(1_000_000, 100_000, joined=1, rate=rate, history=1000) for rate in (0.1, 1)]
+NODE = scaling.Machine(cores=4, memory_gib=8, network_gbit=10, share=0.5)
 PAGES = {"redis": ("Storing in one Redis", redis.page), "halls": ("Several halls on one Redis, and a failover", halls.page)}
 GENERATED = "<!-- written by a program: see loadtest/README.md -->"
 
@@ -29,6 +32,15 @@ def write_bench(name, everything, directory):
     if is_the_projects(directory):
         write_goals()
     return text
+
+
+def write_scaling(everything, directory):
+    if not is_the_projects(directory):
+        return
+    costs, checks = scaled.read(everything)
+    results.rewrite(SCALING, "costs", f"{machine_line(everything)}\n\n{plan.costs_table(costs)}")
+    results.rewrite(SCALING, "checks", plan.checks_table(checks))
+    results.rewrite(SCALING, "plans", plan.plans(costs, LOADS, NODE))
 
 
 def is_the_projects(directory):
@@ -94,7 +106,7 @@ def plots(everything):
         ("deliveries", "Deliveries a second, flat out, one core", short, [("", runs.get("flat out", {}), "deliveries_per_s")]),
         ("latency", "From due to delivered, p99", milliseconds,
          [(f"at {deliveries}", carried, "p99_ms"), ("at half of its own maximum", runs.get("half", {}), "p99_ms")]),
-        ("memory", f"Memory of each of {many} idle connections", summary.kib, [("", runs.get("idle", {}), "bytes_a_connection")]),
+        ("memory", f"Memory of each of {many} idle connections", kib, [("", in_kib(runs.get("idle", {})), "kib")]),
         ("resume", f"{many} clients are back after a kill", summary.seconds, [("", runs.get("kill", {}), "all_back_s")]),
     ]
     for name, title, form, series in wanted:
@@ -119,10 +131,20 @@ def alternative(title, form, series):
     """The plot in words."""
     words = []
     for what, scenario, field in series:
-        values = [(name, median(its, field)) for name, its in scenario.items() if name != summary.TWO_CORES]
-        found = ", ".join(f"{name} {form(value)}" for name, value in values if value is not None)
+        ranges = [(name, range_of(its, field)) for name, its in scenario.items() if name != summary.TWO_CORES]
+        found = ", ".join(f"{name} {form(its[1])}" for name, its in ranges if its)
         words.append(f"{what}: {found}" if what else found)
     return f"{title}: {'; '.join(words)}"
+
+
+def in_kib(idle):
+    """So that round numbers of KiB are on the axis."""
+    return {name: [{"kib": run["bytes_a_connection"] / 1024} for run in its if "bytes_a_connection" in run]
+            for name, its in idle.items()}
+
+
+def kib(value):
+    return f"{value:.3g} KiB"
 
 
 def short(value):

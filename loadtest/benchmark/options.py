@@ -20,6 +20,11 @@ def programs(options):
                          help="measure the programs that are there, and build nothing (TOWNHALL_BIN_DIR)")
 
 
+def results(options, directory):
+    options.add_argument("--results", metavar="DIR", default=os.environ.get("RESULTS", directory),
+                         help="where the result is kept; with another than that by default no manual is changed (RESULTS)")
+
+
 def sections(options, names):
     options.add_argument("sections", nargs="*", metavar="SECTION", help=f"what to measure, of {', '.join(names)}; all")
 

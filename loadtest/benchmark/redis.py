@@ -100,12 +100,25 @@ end)"""))
 def call(messages):
     """The function's arguments, as the broker gives them, with random numbers where redis-benchmark puts fresh ones into each
     call. An id has 16 bytes; those at one place in a call differ in 31 bits, so that hardly any comes twice."""
-    keys = [f"townhall:{{bench}}:{key}" for key in ("log", "meta", "seen", "seen:old")]
-    settings = ["townhall:0:{bench}", "0123456789abcdef0123456789abcdef", HISTORY, ROOM_TTL_MS, DEDUPE_MS]
     ids = [f"{n:04d}__rand_int__" for n in range(messages)]
-    event = '{"type":"message","id":"00000000-0000-__rand_int____rand_int__","from":{"id":"guest-000000000000000000000000","name":"load"},"text":"'
-    event += "x" * (BYTES - len(event) - 2) + '"}'
-    return list(map(str, ["FCALL", FUNCTION, len(keys), *keys, *settings, *ids, *[event] * messages]))
+    return list(map(str, [*publish("bench"), *ids, *[event("00000000-0000-__rand_int____rand_int__", BYTES)] * messages]))
+
+
+def stored(room, id_):
+    """The same for one message with that id."""
+    return [*publish(room), id_.bytes, event(str(id_), BYTES)]
+
+
+def publish(room):
+    """The call as far as the ids."""
+    keys = [f"townhall:{{{room}}}:{key}" for key in ("log", "meta", "seen", "seen:old")]
+    settings = [f"townhall:0:{{{room}}}", "0123456789abcdef0123456789abcdef", HISTORY, ROOM_TTL_MS, DEDUPE_MS]
+    return ["FCALL", FUNCTION, len(keys), *keys, *settings]
+
+
+def event(id_, size):
+    text = f'{{"type":"message","id":"{id_}","from":{{"id":"guest-000000000000000000000000","name":"load"}},"text":"'
+    return text + "x" * (size - len(text) - 2) + '"}'
 
 
 def bare(messages, total, source=None):

@@ -95,18 +95,24 @@ def ask(port, *words):
     """One command over a connection of its own, quicker than redis-cli; None where it is refused or nothing comes back."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=0.5) as line:
-            parts = [str(word).encode() for word in words]
-            line.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts))
-            return _answer(line.makefile("rb"))
+            line.sendall(request(*words))
+            return answer(line.makefile("rb"))
     except (OSError, ValueError):
         return None
 
 
-def _answer(lines):
+def request(*words):
+    parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+def answer(lines):
     line = lines.readline().rstrip(b"\r\n")
     kind, rest = line[:1], line[1:].decode()
     if kind == b"$":
         return None if rest == "-1" else lines.read(int(rest) + 2)[:-2].decode()
     if kind == b"*":
-        return [_answer(lines) for _ in range(int(rest))]
+        return [answer(lines) for _ in range(int(rest))]
+    if kind == b":":
+        return int(rest)
     return None if kind in (b"-", b"") else rest

@@ -78,12 +78,16 @@ def typed(command):
 
 def build():
     """Builds all of them. Returns which peers could not be, and why: by program."""
-    packages = ["townhall", "townhall-load", "peer-axum-broadcast", "peer-epoll-loop"]
-    chosen = [argument for package in packages for argument in ("-p", package)]
-    subprocess.run(["cargo", "build", "--release", "--bins", "--quiet", *chosen], cwd=TOP, check=True)
+    build_rust()
     whys = {program: build_go(os.path.join(PEERS, directory), program) for program, directory in IN_GO.items()}
     whys.update({program: build_node(os.path.join(PEERS, directory), program) for program, directory in IN_NODE.items()})
     return {program: why for program, why in whys.items() if why}
+
+
+def build_rust():
+    packages = ["townhall", "townhall-load", "peer-axum-broadcast", "peer-epoll-loop"]
+    chosen = [argument for package in packages for argument in ("-p", package)]
+    subprocess.run(["cargo", "build", "--release", "--bins", "--quiet", *chosen], cwd=TOP, check=True)
 
 
 def build_node(directory, program):
