@@ -23,6 +23,14 @@ def median(runs, field):
     return statistics.median(values) if values else None
 
 
+def attempt(measured, *arguments):
+    """A run; one that cannot be is one that failed, so that the others still are."""
+    try:
+        return measured(*arguments)
+    except (OSError, RuntimeError) as error:
+        return {"pass": False, "reasons": [str(error)], "commands": [], "void": None}
+
+
 class Comparison:
     def __init__(self, chosen, peers, tell):
         self.chosen, self.peers, self.tell = chosen, peers, tell
@@ -33,7 +41,7 @@ class Comparison:
         self.results = {}
 
     def measure(self):
-        """All of it. After each round it is known what was lost so far."""
+        """Every section that was chosen."""
         sections = self.chosen.sections
         steps = [step for name, step in (
             ("flat-out", self.flat_out), ("equal", self.equal), ("half", self.half), ("connect", self.connect),
@@ -45,7 +53,8 @@ class Comparison:
         if "idle" in sections:
             self.idle()
 
-    def keep(self, scenario, name, run):
+    def keep(self, scenario, name, measured, *arguments):
+        run = attempt(measured, *arguments)
         self.results.setdefault(scenario, {}).setdefault(name, []).append(run)
         for reason in [] if run["pass"] else run["reasons"]:
             self.tell(f"  {name}: {reason}")
@@ -64,7 +73,7 @@ class Comparison:
     def one_flat_out(self, server, cores=machine.SERVER, name=None):
         self.tell(f"flat out: {name or server.name}")
         c = self.chosen
-        return self.keep("flat out", name or server.name, measure.flat_out(server, cores, c.connections, c.seconds, c.size))
+        return self.keep("flat out", name or server.name, measure.flat_out, server, cores, c.connections, c.seconds, c.size)
 
     def limit_flat_out(self, frames):
         """With as many frames a write as the hall just had."""
@@ -82,10 +91,9 @@ class Comparison:
         turns = [(server, machine.SERVER, server.name) for server in (servers.TOWNHALL, limit, *self.peers)]
         for server, cores, name in [*turns, (servers.TOWNHALL, machine.ALL, TWO_CORES)]:
             self.tell(f"{pace} messages/s: {name}")
-            run = measure.paced(server, cores, c.connections, pace, c.seconds, c.size)
+            run = self.keep(f"equal {pace}", name, measure.paced, server, cores, c.connections, pace, c.seconds, c.size)
             if server.speaks:
                 run["frames_per_write"] = 1
-            self.keep(f"equal {pace}", name, run)
 
     def half(self):
         """Each at half of what it had flat out, by the median of the rounds so far."""
@@ -96,23 +104,22 @@ class Comparison:
                 continue
             rate = most / c.connections / 2
             self.tell(f"half of its maximum, {rate:,.0f} messages/s: {server.name}")
-            self.keep("half", server.name, measure.paced(server, machine.SERVER, c.connections, rate, c.seconds, c.size))
+            self.keep("half", server.name, measure.paced, server, machine.SERVER, c.connections, rate, c.seconds, c.size)
 
     def connect(self):
         for server in self.everybody:
             self.tell(f"{self.chosen.many:,} connect: {server.name}")
-            self.keep("connect", server.name, measure.connect(server, self.chosen.many))
+            self.keep("connect", server.name, measure.connect, server, self.chosen.many)
 
     def kill(self):
         c = self.chosen
         for server in self.everybody:
             self.tell(f"{c.many:,} resume: {server.name}")
-            run = killed.killed(server, c.many, c.kill_rate, c.kill_seconds, c.size)
-            self.keep("kill", server.name, run)
+            self.keep("kill", server.name, killed.killed, server, c.many, c.kill_rate, c.kill_seconds, c.size)
 
     def idle(self):
         c = self.chosen
         limit = servers.bare_loop(c.many, c.idle_seconds + 9, c.size, "--rate", str(1 / (c.idle_seconds + 8)))
         for server in [servers.TOWNHALL, limit, *self.idle_peers]:
             self.tell(f"{c.many:,} idle: {server.name}")
-            self.keep("idle", server.name, measure.idle(server, c.many, c.idle_seconds, c.size))
+            self.keep("idle", server.name, measure.idle, server, c.many, c.idle_seconds, c.size)

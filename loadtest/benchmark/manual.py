@@ -76,9 +76,9 @@ def comparison_page(everything):
 def commands(runs):
     """The servers', and the hall's and its generator's in each scenario, as a person would type them. The JSON has all."""
     yield "\n## The commands\n"
-    yield from (f"    {its[-1]['commands'][0]}" for its in runs.get("flat out", {}).values())
-    for scenario, by_name in runs.items():
-        yield from (f"    {command}" for command in by_name[summary.HALL][-1]["commands"][1:])
+    shown = [its[-1]["commands"][:1] for its in runs.get("flat out", {}).values()]
+    shown += [by_name[summary.HALL][-1]["commands"][1:] for by_name in runs.values() if summary.HALL in by_name]
+    yield from (f"    {command}" for commands_ in shown for command in commands_)
 
 
 def readme_block(everything):

@@ -86,6 +86,13 @@ class WhatIsSaid(unittest.TestCase):
         self.assertEqual(table.notes([run(), failed]), "**failed: 3 lost**")
 
 
+    def test_a_server_that_does_not_start_is_a_run_that_failed(self):
+        def measured(name):
+            raise RuntimeError(f"{name} does not listen")
+
+        self.assertEqual(comparison.attempt(measured, "hall")["reasons"], ["hall does not listen"])
+
+
 class Goals(unittest.TestCase):
     def reached(self, compared_=None, storing=None, several=None):
         found = goals.goals(compared_ and {"runs": compared_}, storing and {"runs": storing}, several and {"runs": several})
