@@ -10,7 +10,7 @@ SCALING = os.path.join(servers.TOP, "docs", "scaling.md")
 # The worked examples of docs/scaling.md: a room says something every ten seconds, or every second.
 LOADS = [scaling.Load(1_000_000, 100_000, joined=1, rate=rate, history=1000) for rate in (0.1, 1)]
 NODE = scaling.Machine(cores=4, memory_gib=8, network_gbit=10, share=0.5)
-PAGES = {"redis": ("Storing in one Redis", redis.page), "halls": ("Several halls on one Redis, and a failover", halls.page)}
+PAGES = {"redis": ("Storing in one Redis", redis), "halls": ("Several halls on one Redis, and a failover", halls)}
 GENERATED = "<!-- written by a program: see loadtest/README.md -->"
 
 
@@ -26,10 +26,12 @@ def write_comparison(everything, directory):
 
 def write_bench(name, everything, directory):
     """Returns the page."""
-    title, page = PAGES[name]
-    text = "\n".join([GENERATED, f"# {title}\n", machine_line(everything) + "\n", *page(everything)])
+    title, section = PAGES[name]
+    text = "\n".join([GENERATED, f"# {title}\n", machine_line(everything) + "\n", *section.page(everything)])
     results.write(results.path(f"{name}.md", directory), text + "\n")
     if is_the_projects(directory):
+        lines = [f"- {line}" for line in section.conclusions(everything["runs"])]
+        results.rewrite(README, name, "\n".join([machine_line(everything) + "\n", *lines]))
         write_goals()
     return text
 

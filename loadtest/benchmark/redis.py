@@ -256,7 +256,15 @@ class Bench:
 
 
 def conclusions(runs):
-    """The ratios that the goals are about, as lines; round by round."""
+    """What it comes to, as lines; ratios are taken round by round."""
+    def figure(scenario, name, field, form):
+        return table.spread(table.of(runs[scenario].get(name, []), field), form)
+
+    for what, name in (("one room", HALL), ("100 rooms", HALL_100)):
+        yield (f"{what}: {figure('flat out', name, 'messages_per_s', table.thousands)} messages/s, each "
+               f"{figure('flat out', name, 'redis_cpu_us', table.microseconds)} of Redis' CPU; accepted at half of that within "
+               f"{figure('paced', name, 'p99_ms', table.milliseconds)} (p99)")
+
     def say(what, ours, theirs, field="messages_per_s"):
         found = table.ratios(runs["flat out"], field, ours, theirs)
         if found:
