@@ -104,7 +104,7 @@ def connect(server, connections):
         options = ["--connections", connections, "--connect-rate", 0, "--window", CONNECTING, "--watch", it.pid]
         command = load_command("connect", [it], options)
         result = verdict(begin(command))
-        cpu, came = result.get("watched_cpu_s"), result.get("connected")
+        cpu, came = result.get("watched_entry_cpu_s"), result.get("connected")
         return run_of([it], command, result, connects_per_s=result.get("connects_per_s"),
                       connect_cpu_us=1e6 * cpu / came if cpu and came else None, **milliseconds(result.get("connect_ms")))
 
