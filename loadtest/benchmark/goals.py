@@ -52,7 +52,7 @@ def half_of_maximum(half):
     ours = median(summary.valid(half.get(HALL, [])), "p99_ms")
     peer = summary.best_peer(half, "p99_ms", min)
     if ours is None or peer is None:
-        return what, goal, UNKNOWN, None, command
+        return what, goal, summary.VOID if half else UNKNOWN, None, command
     theirs = median(summary.valid(half[peer]), "p99_ms")
     return what, goal, f"{ours:.1f} ms; best peer {theirs:.1f} ms ({peer})", ours < theirs, command
 

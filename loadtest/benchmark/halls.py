@@ -174,7 +174,7 @@ def nodes_table(what, paced, flat_out):
             table.spread(table.of(runs, "cpu_us"), table.microseconds),
             table.spread(table.of(runs, "redis_us"), "{:.0f} µs".format),
             table.spread(table.of(runs, "p99_ms"), "{:.1f} ms".format),
-            table.spread(table.of(flat, "deliveries_per_s"), table.millions),
+            table.spread(table.of(flat, "deliveries_per_s"), table.short),
             table.notes([{**run, "void": None} for run in [*runs, *flat]]),
         ])
     header = [what, "deliveries/s, paced", "CPU a delivery, all nodes", "Redis' CPU a message", "p99", "flat out", ""]

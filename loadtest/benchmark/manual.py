@@ -2,7 +2,7 @@
 import os
 import statistics
 
-from . import goals, halls, plan, plot, redis, results, scaled, scaling, servers, summary
+from . import goals, halls, plan, plot, redis, results, scaled, scaling, servers, summary, table
 
 README = os.path.join(servers.TOP, "README.md")
 LOADTEST = os.path.join(servers.TOP, "loadtest", "README.md")
@@ -71,6 +71,7 @@ def comparison_page(everything):
     yield from (GENERATED, "# Townhall beside others\n", machine_line(everything) + "\n")
     yield from (f"- {line}" for line in summary.conclusions(runs))
     yield from (f"- not measured: {program}: {why}" for program, why in everything["not_measured"].items())
+    yield from summary.void_line(runs)
     for title, text in summary.tables(runs, settings):
         yield from (f"\n## {title}\n", text)
 
@@ -92,7 +93,7 @@ def readme_block(everything):
         f"{it['model']}, {it['cores']} cores{f', {busy:.0%} of them taken by other work' if busy > 0.05 else ''}: the server has "
         f"one, the generator the other; {settings['connections']:,} clients in one room, {settings['size']} bytes of text; "
         f"medians of {settings['rounds']} rounds; `make compare`, {everything['date']}.\n",
-        summary.overview(runs, settings), "",
+        summary.overview(runs, settings), "", *summary.void_line(runs),
         "<p>", *(f'<img src="loadtest/results/{name}.svg" width="49%" alt="{alt}">' for name, alt, _ in plots(everything)), "</p>",
     ])
 
@@ -105,7 +106,7 @@ def plots(everything):
     equal = runs.get(load[0][0], {}) if load else {}
     carried = {name: its for name, its in equal.items() if not summary.carried(its, settings["connections"])}
     wanted = [
-        ("deliveries", "Deliveries a second, flat out, one core", short, [("", runs.get("flat out", {}), "deliveries_per_s")]),
+        ("deliveries", "Deliveries a second, flat out, one core", table.short, [("", runs.get("flat out", {}), "deliveries_per_s")]),
         ("latency", "From due to delivered, p99", milliseconds,
          [(f"at {deliveries}", carried, "p99_ms"), ("at half of its own maximum", runs.get("half", {}), "p99_ms")]),
         ("memory", f"Memory of each of {many} idle connections", kib, [("", in_kib(runs.get("idle", {})), "kib")]),
@@ -135,7 +136,8 @@ def alternative(title, form, series):
     for what, scenario, field in series:
         ranges = [(name, range_of(its, field)) for name, its in scenario.items() if name != summary.TWO_CORES]
         found = ", ".join(f"{name} {form(its[1])}" for name, its in ranges if its)
-        words.append(f"{what}: {found}" if what else found)
+        if found:
+            words.append(f"{what}: {found}" if what else found)
     return f"{title}: {'; '.join(words)}"
 
 
@@ -146,14 +148,7 @@ def in_kib(idle):
 
 
 def kib(value):
-    return f"{value:.3g} KiB"
-
-
-def short(value):
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}"
+    return f"{table.three(value)} KiB"
 
 
 def milliseconds(value):

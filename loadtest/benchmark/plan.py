@@ -9,24 +9,20 @@ def rows(costs, load, machine):
     it, why = scaling.nodes_for(costs, load, machine)
     most = scaling.most_messages(costs, load, it.nodes, machine.share)
     masters = scaling.masters_for(costs, load, it.nodes, machine.share)
-    yield "sockets, rooms, members a room", f"{load.sockets:,}, {load.rooms:,}, {plain(load.members)}"
-    yield "messages/s a room, and in all", f"{plain(load.rate)}, {load.messages:,.0f}"
+    yield "sockets, rooms, members a room", f"{load.sockets:,}, {load.rooms:,}, {table.three(load.members)}"
+    yield "messages/s a room, and in all", f"{table.three(load.rate)}, {load.messages:,.0f}"
     yield "deliveries/s", f"{load.deliveries:,.0f}"
-    yield f"**nodes** of {plain(machine.cores)} cores, {plain(machine.memory_gib)} GiB, {plain(machine.network_gbit)} Gbit/s, " \
+    yield f"**nodes** of {table.three(machine.cores)} cores, {table.three(machine.memory_gib)} GiB, {table.three(machine.network_gbit)} Gbit/s, " \
           f"used to {machine.share:.0%}", f"**{it.nodes}**, by {why}"
     yield "of each node: cores, memory, network", \
         f"{it.node_cores:.2f}, {it.node_memory / 2**30:.2f} GiB, {it.node_bits / 1e9:.2f} Gbit/s"
     yield "sockets a node, so open files of at least", f"{math.ceil(load.sockets / it.nodes):,}, {math.ceil(load.sockets / it.nodes / 0.9):,}"
-    yield "nodes at which somebody of a room is", plain(it.carrying)
+    yield "nodes at which somebody of a room is", table.three(it.carrying)
     yield "Redis' work, in cores", f"{it.redis_cores:.2f}"
     yield f"messages/s that one Redis carries, used to {machine.share:.0%}", f"{most:,.0f}"
     yield "**Redis**", "**one server**" if masters == 1 else f"**a cluster of {masters} masters**"
     yield "what Redis hands to nodes", f"{it.redis_bits / 1e9:.2f} Gbit/s"
     yield f"what Redis keeps, with {load.history:,} messages a room", f"{it.redis_memory / 2**30:.0f} GiB"
-
-
-def plain(value):
-    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def plans(costs, loads, machine):

@@ -5,6 +5,7 @@ from .comparison import TWO_CORES, median
 HALL, LIMIT = servers.TOWNHALL.name, table.LIMIT
 # Who delivered less than that of what was due could not carry it.
 CARRIED = 0.95
+VOID = "void"
 
 
 def valid(runs):
@@ -14,10 +15,17 @@ def valid(runs):
 
 def quantiles(runs, prefix=""):
     """p50, p99 and p99.9, each the median over the rounds."""
-    if runs and not valid(runs):
-        return "void: the generator's core was full"
+    judged = [run for run in runs if f"{prefix}p50_ms" in run]
+    if judged and not valid(judged):
+        return VOID
     values = [median(valid(runs), f"{prefix}{name}_ms") for name in ("p50", "p99", "p999")]
     return " / ".join(map(plain, values)) + " ms" if None not in values else "–"
+
+
+def void_line(results):
+    """What that word is, where it is said."""
+    if any(not valid(runs) for scenario in results.values() for runs in scenario.values()):
+        yield "*void*: nothing was left of the generator's core, so that latency would say nothing of the server.\n"
 
 
 def plain(value):
@@ -67,7 +75,7 @@ def overview(results, settings):
 def measures(results, settings):
     """What each row is of, and the cell for a server's runs by scenario."""
     connections, many = settings["connections"], settings["many"]
-    yield "deliveries/s, flat out", figure("flat out", "deliveries_per_s", table.millions)
+    yield "deliveries/s, flat out", figure("flat out", "deliveries_per_s", table.short)
     for scenario, pace in equal_loads(results):
         load = f"at {pace * connections:,} deliveries/s"
         yield f"CPU a delivery {load}", figure(scenario, "cpu_us", table.microseconds, connections)
@@ -122,7 +130,7 @@ def rows_of(scenario, *columns):
 
 
 def flat_out(scenario):
-    rows = rows_of(scenario, ("deliveries_per_s", table.millions), ("cpu_us", table.microseconds),
+    rows = rows_of(scenario, ("deliveries_per_s", table.short), ("cpu_us", table.microseconds),
                    ("frames_per_write", "{:.0f}".format), ("bytes", "{:.0f}".format), ("generator_cpu", table.percent))
     return table.markdown(["", "deliveries/s", "CPU a delivery", "frames a write", "bytes each", "generator's core", ""], rows)
 

@@ -14,8 +14,17 @@ def spread(values, form):
     return median if low == high else f"{median} ({low}–{high})"
 
 
-def millions(value):
-    return f"{value / 1e6:.2f} M"
+def three(value):
+    """Three digits that count, and no exponent."""
+    return f"{float(f'{value:.3g}'):,g}"
+
+
+def short(value):
+    """A number of which only the beginning counts."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{three(value / size)} {unit}"
+    return three(value)
 
 
 def microseconds(value):
