@@ -1,17 +1,16 @@
-//! The command line, checked once: what comes out of [`Cli::parse`] can be run.
+//! The command line. What goes together is checked where a scenario is made a plan of.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::ensure;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::crew;
 use crate::dialect::Dialect;
-use crate::machine;
 use crate::publish::{self, Publish};
 use crate::slow::{self, Slow};
-use crate::speaker::{Pace, Script, Until};
 use crate::threshold::Threshold;
-use crate::wire::Stamp;
 
 /// Puts load on chat servers that speak townhall.v1, and says what every single receiver got.
 #[derive(Debug, Parser)]
@@ -25,24 +24,48 @@ const EXIT_CODES: &str = "Exit codes: 0 every receiver got everything once and i
 swapped or never accepted, nothing was received, or a --threshold does not hold · 2 wrong usage, or no connection at all.\n\
 A run is void when this program was the bottleneck; its latencies then say nothing, its verdict still holds.";
 
+const EXIT_CODES_OF_CONNECT: &str = "Exit codes: 0 everybody got into the room · 1 somebody did not, or a --threshold does \
+not hold · 2 wrong usage, or no connection at all.";
+
 #[derive(Debug, Subcommand)]
 pub enum Scenario {
     /// Many receivers in one room, some of whom speak
     #[command(after_help = EXIT_CODES)]
     Fanout(Fanout),
+    /// Many small rooms, with somebody who speaks in each
+    #[command(after_help = EXIT_CODES)]
+    Rooms(Rooms),
+    /// How fast clients get in; nobody speaks
+    #[command(after_help = EXIT_CODES_OF_CONNECT)]
+    Connect(Connect),
+    /// All lines are cut at once, and everybody comes back for what was missed
+    #[command(after_help = EXIT_CODES)]
+    Storm(Storm),
+    /// One room in which clients leave and come back all the time
+    #[command(after_help = EXIT_CODES)]
+    Churn(Churn),
+    /// A long, quiet run of one room with some churn; with --watch it says whether the server's memory grows
+    #[command(after_help = EXIT_CODES)]
+    Soak(Churn),
+    /// What a day is like: rooms of all sizes (half of all are in the first, a quarter in the second, and so on), a tenth of
+    /// each speaks, and clients leave and come back
+    #[command(after_help = EXIT_CODES)]
+    Mixed(Mixed),
     /// What honest readers of a room notice of others who stop reading
     #[command(after_help = slow::EXIT_CODES)]
     Slow(Slow),
     /// How fast the hall's Redis broker stores messages, without a hall around it
     #[command(after_help = publish::EXIT_CODES)]
     Publish(Publish),
+    /// A part of a run, which this program starts by itself
+    #[command(name = crew::WORKER, hide = true)]
+    Worker,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct Fanout {
-    /// Where to connect: ws://host:port[/base] or http://…; `/ws` is appended. Clients are spread over all, one by one
-    #[arg(required = true, value_name = "URL")]
-    pub urls: Vec<String>,
+    #[command(flatten)]
+    pub way: Way,
     /// How many clients read and judge everything they get
     #[arg(long, short, default_value_t = 1000, value_parser = positive)]
     pub connections: usize,
@@ -52,6 +75,170 @@ pub struct Fanout {
     /// How many of --connections speak; 0 only with --seconds: another process speaks
     #[arg(long, short, default_value_t = 10)]
     pub publishers: u32,
+    /// The room; without it a new one, load-<random>
+    #[arg(long)]
+    pub room: Option<String>,
+    /// Whether clients whose connection ends come back, to the next URL, with their position
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub resume: bool,
+    #[command(flatten)]
+    pub speech: Speech,
+    #[command(flatten)]
+    pub plots: Plots,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Rooms {
+    #[command(flatten)]
+    pub way: Way,
+    /// How many rooms
+    #[arg(long, default_value_t = 100, value_parser = positive)]
+    pub rooms: usize,
+    /// How many clients each has
+    #[arg(long, default_value_t = 10, value_parser = positive)]
+    pub members: usize,
+    /// How many of each room's members speak
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub publishers: u32,
+    #[command(flatten)]
+    pub speech: Speech,
+    #[command(flatten)]
+    pub plots: Plots,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(mut_arg("connect_rate", |arg| arg.help("How many clients connect a second, whatever the server does: each is due at its time. 0: as fast as they are let in")
+    .value_parser(rate)))]
+pub struct Connect {
+    #[command(flatten)]
+    pub way: Way,
+    /// How many clients
+    #[arg(long, short, default_value_t = 1000, value_parser = positive)]
+    pub connections: usize,
+    /// With --connect-rate 0: how many are on their way in at once
+    #[arg(long, default_value_t = 64, value_parser = positive)]
+    pub window: usize,
+    /// For how long all stay when the last one is in
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub stay: Duration,
+    #[command(flatten)]
+    pub plots: Plots,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(mut_arg("seconds", |arg| arg.help("For how long publishers speak; 20 if neither this nor --messages is given")))]
+pub struct Storm {
+    #[command(flatten)]
+    pub way: Way,
+    /// A server that nobody goes to before the storm; can be given several times
+    #[arg(long = "spare", value_name = "URL")]
+    pub spares: Vec<String>,
+    /// How many clients read and judge everything they get
+    #[arg(long, short, default_value_t = 1000, value_parser = positive)]
+    pub connections: usize,
+    /// How many of them speak
+    #[arg(long, short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub publishers: u32,
+    /// When all lines are cut, after the publishers began
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub cut_after: Duration,
+    /// A command for the shell that is run then in place of that, like 'kill -9 4711'
+    #[arg(long, value_name = "COMMAND")]
+    pub instead: Option<String>,
+    #[command(flatten)]
+    pub speech: Speech,
+    #[command(flatten)]
+    pub plots: Plots,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Churn {
+    #[command(flatten)]
+    pub way: Way,
+    /// How many clients read and judge everything they get
+    #[arg(long, short, default_value_t = 1000, value_parser = positive)]
+    pub connections: usize,
+    /// How many of them speak
+    #[arg(long, short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub publishers: u32,
+    #[command(flatten)]
+    pub leaving: Leaving,
+    #[command(flatten)]
+    pub speech: Speech,
+    #[command(flatten)]
+    pub plots: Plots,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Mixed {
+    #[command(flatten)]
+    pub way: Way,
+    /// How many clients read and judge everything they get
+    #[arg(long, short, default_value_t = 1000, value_parser = positive)]
+    pub connections: usize,
+    #[command(flatten)]
+    pub leaving: Leaving,
+    #[command(flatten)]
+    pub speech: Speech,
+    #[command(flatten)]
+    pub plots: Plots,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Who leaves and comes back.
+#[derive(Debug, Clone, Args)]
+pub struct Leaving {
+    /// How many clients leave a second, in turn (those that speak stay); they come back with their position
+    #[arg(long, default_value_t = 10.0, value_parser = above_zero)]
+    pub leave_rate: f64,
+    /// For how long each stays away
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub away: Duration,
+}
+
+/// How clients get to the servers.
+#[derive(Debug, Clone, Args)]
+pub struct Way {
+    /// Where to connect: ws://host:port[/base], wss://…, http://… or https://…, to which `/ws` is appended; plain+ws://… without
+    /// the protocol, as texts; tcp://host:port as lines. Clients are spread over all, one by one
+    #[arg(required = true, value_name = "URL")]
+    pub urls: Vec<String>,
+    /// How many clients connect a second
+    #[arg(long, default_value_t = 500.0, value_parser = above_zero)]
+    pub connect_rate: f64,
+    /// Addresses of this machine that clients connect from, in turn. Without it the system chooses; beyond 20,000 clients on
+    /// loopback 127.0.0.1, 127.0.0.2 and so on
+    #[arg(long = "source", value_name = "IP,…", value_delimiter = ',')]
+    pub sources: Vec<IpAddr>,
+    /// Take every line of a text frame as a message. Without it, several in one frame are a breach of the protocol
+    #[arg(long)]
+    pub lines: bool,
+    /// What the servers speak, if it is not townhall.v1
+    #[arg(long, value_enum, default_value_t, hide_default_value = true)]
+    pub dialect: Dialect,
+    /// The server's process, if it runs here: the result says how much processor time it took meanwhile, and memory
+    #[arg(long, value_name = "PID")]
+    pub watch: Option<u32>,
+    /// Processes that carry the clients that read; as many as there are processors if not given, and as many more as their
+    /// number of open files asks for
+    #[arg(long, value_parser = positive)]
+    pub workers: Option<usize>,
+}
+
+/// What is said.
+#[derive(Debug, Clone, Args)]
+pub struct Speech {
     /// How many messages in all
     #[arg(long, short, conflicts_with = "seconds")]
     pub messages: Option<u64>,
@@ -72,32 +259,9 @@ pub struct Fanout {
     /// Bytes of text of a message, at least 40
     #[arg(long, default_value_t = 120)]
     pub size: usize,
-    /// The room; without it a new one, load-<random>
-    #[arg(long)]
-    pub room: Option<String>,
-    /// How many clients connect a second
-    #[arg(long, default_value_t = 500.0, value_parser = above_zero)]
-    pub connect_rate: f64,
     /// How long to wait at the end for what is still missing
     #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
     pub settle: Duration,
-    /// Whether clients whose connection ends come back, to the next URL, with their position
-    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
-    pub resume: bool,
-    /// Take every line of a text frame as a message. Without it, several in one frame are a breach of the protocol
-    #[arg(long)]
-    pub lines: bool,
-    /// What the servers speak, if it is not townhall.v1
-    #[arg(long, value_enum, default_value_t, hide_default_value = true)]
-    pub dialect: Dialect,
-    /// The server's process, if it runs here: the result says how much processor time it took meanwhile
-    #[arg(long, value_name = "PID")]
-    pub watch: Option<u32>,
-    /// Threads that carry the clients that read; as many as there are processors if not given
-    #[arg(long, value_parser = positive)]
-    pub workers: Option<usize>,
-    #[command(flatten)]
-    pub output: Output,
 }
 
 /// What becomes of the result.
@@ -115,50 +279,12 @@ pub struct Output {
     pub quiet: bool,
 }
 
-impl Fanout {
-    /// Refuses what does not go together.
-    pub fn check(&self) -> anyhow::Result<()> {
-        ensure!(
-            self.publishers as usize <= self.connections,
-            "--publishers {}: they are among the --connections {}",
-            self.publishers,
-            self.connections
-        );
-        ensure!(
-            self.publishers > 0 || self.seconds.is_some(),
-            "--publishers 0: somebody else speaks; say with --seconds how long to listen"
-        );
-        ensure!(self.messages != Some(0), "--messages 0: nothing would be said");
-        ensure!(!self.until_heard || self.rate == 0.0, "--until-heard goes with --rate 0: a schedule waits for nobody");
-        if let Some(pid) = self.watch {
-            ensure!(machine::cpu_time_of(pid).is_some(), "--watch {pid}: there is no such process here");
-        }
-        ensure!(
-            self.size >= Stamp::MAX_BYTES,
-            "--size {}: at least {} bytes, since a text says when it was due",
-            self.size,
-            Stamp::MAX_BYTES
-        );
-        Ok(())
-    }
-
-    /// What the publishers say.
-    pub fn script(&self) -> Script {
-        let until = match (self.messages, self.seconds) {
-            (Some(messages), _) => Until::Messages(messages),
-            (None, seconds) => Until::After(seconds.unwrap_or(Duration::from_secs(10))),
-        };
-        let pace = match self.rate {
-            0.0 => Pace::Window(self.window),
-            rate => Pace::Open(rate),
-        };
-        Script { publishers: self.publishers, pace, until, until_heard: self.until_heard }
-    }
-
-    /// Those who read and those who count.
-    pub fn everybody(&self) -> usize {
-        self.connections.saturating_add(self.listeners)
-    }
+/// And how it looks.
+#[derive(Debug, Clone, Args)]
+pub struct Plots {
+    /// Write the result as a page, too, with plots of latency and throughput over time; it needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 fn positive(text: &str) -> Result<usize, String> {
@@ -198,48 +324,8 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn fanout(arguments: &[&str]) -> anyhow::Result<Fanout> {
-        let all = ["townhall-load", "fanout"].iter().chain(arguments);
-        let Scenario::Fanout(fanout) = Cli::try_parse_from(all)?.scenario else { unreachable!("it says fanout") };
-        fanout.check()?;
-        Ok(fanout)
-    }
-
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn ten_seconds_at_a_hundred_a_second_are_the_default() {
-        let script = fanout(&["ws://a"]).unwrap().script();
-        assert!(matches!(script.until, Until::After(length) if length == Duration::from_secs(10)));
-        assert!(matches!(script.pace, Pace::Open(100.0)));
-        assert!(fanout(&["ws://a"]).unwrap().resume);
-    }
-
-    #[test]
-    fn what_cannot_be_run_is_refused() {
-        for wrong in [
-            &[][..],
-            &["ws://a", "--connections", "0"],
-            &["ws://a", "--connections", "5", "--publishers", "6"],
-            &["ws://a", "--publishers", "0"],
-            &["ws://a", "--publishers", "0", "--messages", "5"],
-            &["ws://a", "--messages", "5", "--seconds", "5"],
-            &["ws://a", "--messages", "0"],
-            &["ws://a", "--rate", "-1"],
-            &["ws://a", "--rate", "nan"],
-            &["ws://a", "--connect-rate", "0"],
-            &["ws://a", "--size", "39"],
-            &["ws://a", "--settle", "soon"],
-            &["ws://a", "--until-heard"],
-            &["ws://a", "--threshold", "lost"],
-            &["ws://a", "--watch", "4294967295"],
-        ] {
-            assert!(fanout(wrong).is_err(), "{wrong:?}");
-        }
-        assert!(fanout(&["ws://a", "--publishers", "0", "--seconds", "1"]).is_ok());
-        assert!(fanout(&["ws://a", "--rate", "0", "--resume", "false"]).is_ok());
     }
 }

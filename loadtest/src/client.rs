@@ -8,14 +8,14 @@
 //!
 //! New messages and those to be sent again go out in `Live` only: what comes with the backlog need not be sent again.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
-use crate::dialect::Dialect;
+use crate::guest::{Gone, Guest, Reaction, Room, Said, View};
+use crate::place::{EpochKey, IdHash, Spot};
+use crate::receiver::{Entrance, Receiver, Sight};
 use crate::speaker::Speaker;
-use crate::verdict::{Entrance, EpochKey, IdHash, Ledger, Receiver, Sight, Spot};
+use crate::standing::Standing;
+use crate::tally::Tally;
 use crate::wire::{Command, Heard, JOIN_REF, Stamp};
 
 /// Where a client is on its way into the room.
@@ -33,148 +33,33 @@ enum Stage {
     Live,
 }
 
-/// What the connection is to do after a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reaction {
-    Stay,
-    /// The server asked for it: go elsewhere at this time, without backoff.
-    MoveAt(Duration),
-    /// The server will never let it in.
-    GiveUp,
-}
-
-/// What the clients of one worker count together.
-#[derive(Debug)]
-pub struct Tally {
-    pub ledger: Ledger,
-    /// From when a message was due to its `accepted`; microseconds, as in the two others.
-    pub accepted_us: Histogram<u64>,
-    /// From when a message was due to its delivery, at every receiver.
-    pub delivered_us: Histogram<u64>,
-    /// How late our own clock made a message.
-    pub lag_us: Histogram<u64>,
-    pub deliveries: u64,
-    /// What those read who only count.
-    pub listeners_bytes: u64,
-    pub first_delivery: Option<Duration>,
-    pub last_delivery: Duration,
-    pub reconnects: u64,
-    /// Joins with a position that were `recovered`.
-    pub resumes: u64,
-    /// Frames that the protocol does not allow.
-    pub breaches: u64,
-    /// Attempts to connect that failed.
-    pub refusals: u64,
-    /// By code.
-    pub errors: BTreeMap<String, u64>,
-    /// By close code, or by what went wrong.
-    pub ends: BTreeMap<String, u64>,
-}
-
-/// How many kinds of errors are told apart; the server makes up their names.
-const MAX_KINDS: usize = 32;
-
-impl Tally {
-    pub fn new() -> Self {
-        // An hour at three digits; what takes longer counts as an hour.
-        let latencies = || Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("these bounds are valid");
-        Tally {
-            ledger: Ledger::default(),
-            accepted_us: latencies(),
-            delivered_us: latencies(),
-            lag_us: latencies(),
-            deliveries: 0,
-            listeners_bytes: 0,
-            first_delivery: None,
-            last_delivery: Duration::ZERO,
-            reconnects: 0,
-            resumes: 0,
-            breaches: 0,
-            refusals: 0,
-            errors: BTreeMap::new(),
-            ends: BTreeMap::new(),
-        }
-    }
-
-    pub fn error(&mut self, code: &str) {
-        count(&mut self.errors, code, 1);
-    }
-
-    pub fn end(&mut self, why: &str) {
-        count(&mut self.ends, why, 1);
-    }
-
-    /// Something was delivered now.
-    pub fn delivered_at(&mut self, now: Duration) {
-        self.first_delivery.get_or_insert(now);
-        self.last_delivery = now;
-    }
-
-    /// Adds what another worker's clients counted.
-    pub fn merge(&mut self, other: Tally) {
-        self.ledger.merge(other.ledger);
-        for (ours, theirs) in [
-            (&mut self.accepted_us, &other.accepted_us),
-            (&mut self.delivered_us, &other.delivered_us),
-            (&mut self.lag_us, &other.lag_us),
-        ] {
-            ours.add(theirs).expect("all have the same bounds");
-        }
-        self.deliveries += other.deliveries;
-        self.listeners_bytes += other.listeners_bytes;
-        self.first_delivery = [self.first_delivery, other.first_delivery].into_iter().flatten().min();
-        self.last_delivery = self.last_delivery.max(other.last_delivery);
-        self.reconnects += other.reconnects;
-        self.resumes += other.resumes;
-        self.breaches += other.breaches;
-        self.refusals += other.refusals;
-        for (code, times) in &other.errors {
-            count(&mut self.errors, code, *times);
-        }
-        for (why, times) in &other.ends {
-            count(&mut self.ends, why, *times);
-        }
-    }
-}
-
-fn count(kinds: &mut BTreeMap<String, u64>, kind: &str, times: u64) {
-    if let Some(so_far) = kinds.get_mut(kind) {
-        *so_far += times;
-    } else if kinds.len() < MAX_KINDS {
-        kinds.insert(kind.to_owned(), times);
-    } else {
-        *kinds.entry("others".to_owned()).or_default() += times;
-    }
-}
-
-fn record(histogram: &mut Histogram<u64>, time: Duration) {
-    histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1));
-}
-
-/// What all clients of a run have in common.
-#[derive(Debug)]
-pub struct Room {
-    pub name: String,
-    /// Marks this run's messages.
-    pub run: u32,
-    /// Bytes of text.
-    pub size: usize,
-    pub dialect: Dialect,
-}
-
-/// One simulated client.
+/// One client of `townhall.v1`, or of what is told in its words.
 #[derive(Debug)]
 pub struct Client {
-    pub number: usize,
+    number: usize,
     stage: Stage,
-    pub receiver: Receiver,
-    pub speaker: Option<Speaker>,
+    /// When it was to enter, or lost its line: until it has everything that it was promised.
+    awaited: Awaited,
+    /// It was away because it wanted to, until then.
+    absent_until: Duration,
+    receiver: Receiver,
+    speaker: Option<Speaker>,
     /// How often the server shows that it is there; `None`: never.
     beat: Option<Duration>,
     /// For how long the server knows an id.
     dedupe: Option<Duration>,
     /// When something was heard last.
     heard_at: Duration,
+}
+
+/// What a client's being live ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    Nothing,
+    /// Its first entering, which was due then.
+    Entering(Duration),
+    /// Its coming back, since its line was lost then.
+    Back(Duration),
 }
 
 impl Client {
@@ -189,115 +74,14 @@ impl Client {
         Client {
             number,
             stage: Stage::Away,
+            awaited: Awaited::Nothing,
+            absent_until: Duration::ZERO,
             receiver: Receiver::default(),
             speaker,
             beat: None,
             dedupe: None,
             heard_at: Duration::ZERO,
         }
-    }
-
-    /// Whether it ever was in the room.
-    pub fn has_joined(&self) -> bool {
-        self.receiver.place().is_some()
-    }
-
-    /// Whether it is in the room, with everything that was promised at the door.
-    pub fn is_live(&self) -> bool {
-        self.stage == Stage::Live
-    }
-
-    /// The speaking began.
-    pub fn begin(&mut self, from: Duration) {
-        if let Some(speaker) = &mut self.speaker {
-            speaker.start(from);
-        }
-    }
-
-    /// A connection is there.
-    pub fn connected(&mut self, now: Duration) {
-        self.stage = Stage::Greeting;
-        self.beat = None;
-        self.heard_at = now;
-    }
-
-    /// The connection is gone.
-    pub fn cut(&mut self) {
-        self.stage = Stage::Away;
-        if let Some(speaker) = &mut self.speaker {
-            speaker.cut();
-        }
-    }
-
-    /// The next frame to send, if one may be sent now.
-    pub fn next_command(&mut self, room: &Room, now: Duration, tally: &mut Tally) -> Option<String> {
-        match &mut self.stage {
-            Stage::Joining { asked, at } if !*asked && *at <= now => {
-                *asked = true;
-                let join =
-                    Command::Join { room: &room.name, reference: JOIN_REF, after: self.receiver.place(), last: 0 };
-                Some(room.dialect.write(&join))
-            }
-            Stage::Live => {
-                let speaker = self.speaker.as_mut()?;
-                let (say, lag) = speaker.next(now, self.dedupe)?;
-                if let Some(lag) = lag {
-                    record(&mut tally.lag_us, lag);
-                }
-                let stamp = Stamp { run: room.run, publisher: speaker.publisher(), scheduled: say.scheduled };
-                let say = Command::Say { room: &room.name, id: say.id, text: &stamp.write(room.size) };
-                Some(room.dialect.write(&say))
-            }
-            _ => None,
-        }
-    }
-
-    /// When to ask [`Client::next_command`] again, unless something is heard before.
-    pub fn wake(&self, now: Duration) -> Option<Duration> {
-        match self.stage {
-            Stage::Joining { asked: false, at } => Some(at),
-            Stage::Live => self.speaker.as_ref()?.wake(now),
-            _ => None,
-        }
-    }
-
-    /// The socket takes nothing for now.
-    pub fn stalled(&mut self) {
-        if let Some(speaker) = &mut self.speaker {
-            speaker.stalled();
-        }
-    }
-
-    /// When the line would be dead if nothing more were heard.
-    pub fn dead_at(&self) -> Option<Duration> {
-        let patience = match self.stage {
-            Stage::Greeting | Stage::Joining { asked: true, .. } => Self::ANSWER,
-            _ => self.beat? * Self::PATIENCE,
-        };
-        Some(self.heard_at + patience)
-    }
-
-    /// Takes a frame in; `None`: one that is not of the protocol.
-    pub fn heard(&mut self, heard: Option<Heard>, room: &Room, now: Duration, tally: &mut Tally) -> Reaction {
-        self.heard_at = now;
-        let Some(heard) = heard.filter(Self::is_credible) else {
-            tally.breaches += 1;
-            return Reaction::Stay;
-        };
-        let ours = heard.room == room.name;
-        let fits = match &*heard.kind {
-            "welcome" => self.welcomed(&heard, now),
-            "joined" => ours && self.joined(&heard, now, tally),
-            "gap" => ours && self.gap(&heard, tally),
-            "accepted" => ours && self.accepted(&heard, now, tally),
-            "error" => return self.refused(&heard, now, tally),
-            "reconnect" => return Reaction::MoveAt(now + heard.reconnect_after()),
-            _ if heard.offset.is_some() && heard.at.is_some() => ours && self.event(&heard, room, now, tally),
-            kind => kind != "message",
-        };
-        tally.breaches += u64::from(!fits);
-        self.look_around();
-        Reaction::Stay
     }
 
     fn is_credible(heard: &Heard) -> bool {
@@ -307,11 +91,16 @@ impl Client {
     }
 
     /// Whoever waited for its backlog may have it now.
-    fn look_around(&mut self) {
+    fn look_around(&mut self, now: Duration, tally: &mut Tally) {
         if let Stage::CatchingUp(until) = self.stage
             && self.receiver.place().is_some_and(|place| place.offset >= until)
         {
             self.stage = Stage::Live;
+            match std::mem::replace(&mut self.awaited, Awaited::Nothing) {
+                Awaited::Nothing => {}
+                Awaited::Entering(due) => tally.has_entered(due, now),
+                Awaited::Back(lost) => tally.is_back(lost, now),
+            }
         }
     }
 
@@ -325,7 +114,7 @@ impl Client {
         first
     }
 
-    fn joined(&mut self, heard: &Heard, now: Duration, tally: &mut Tally) -> bool {
+    fn joined(&mut self, heard: &Heard, room: &Room, now: Duration, tally: &mut Tally) -> bool {
         let (Some(offset), Some(backlog)) = (heard.offset, heard.backlog) else {
             return false;
         };
@@ -336,28 +125,28 @@ impl Client {
         let epoch = EpochKey::of(&heard.epoch);
         let entrance = self.receiver.joined(&heard.epoch, offset, backlog, heard.recovered);
         if let Entrance::Continued { old, at } = entrance {
-            tally.ledger.share(old, epoch, at);
+            tally.ledgers[room.number].share(old, epoch, at);
             tally.resumes += u64::from(asked);
         }
-        tally.ledger.reach(Spot { epoch, offset }, now);
+        tally.ledgers[room.number].reach(Spot { epoch, offset }, now);
         self.stage = Stage::CatchingUp(offset);
         self.stalled();
         backlog <= offset
     }
 
-    fn gap(&mut self, heard: &Heard, tally: &mut Tally) -> bool {
+    fn gap(&mut self, heard: &Heard, room: &Room, tally: &mut Tally) -> bool {
         let (Some(from), Some(to)) = (heard.first_lost(), heard.to) else {
             return false;
         };
         let said = self.receiver.gap(from, to);
         if said {
             let epoch = EpochKey::of(&heard.epoch);
-            tally.ledger.announce(from, Spot { epoch, offset: to });
+            tally.ledgers[room.number].announce(from, Spot { epoch, offset: to });
         }
         said
     }
 
-    fn accepted(&mut self, heard: &Heard, now: Duration, tally: &mut Tally) -> bool {
+    fn accepted(&mut self, heard: &Heard, room: &Room, now: Duration, tally: &mut Tally) -> bool {
         let (Some(offset), Some(speaker)) = (heard.offset, self.speaker.as_mut()) else {
             return false;
         };
@@ -366,9 +155,9 @@ impl Client {
         let Ok(latency) = speaker.accepted(&heard.id, spot, now) else {
             return false;
         };
-        tally.ledger.reach(spot, now);
+        tally.ledgers[room.number].reach(spot, now);
         if let Some(latency) = latency {
-            record(&mut tally.accepted_us, latency);
+            tally.accepted.record(latency);
         }
         true
     }
@@ -385,10 +174,10 @@ impl Client {
             "" => IdHash::of(&format!("{} {}", heard.kind, spot.offset)),
             id => IdHash::of(id),
         };
-        tally.ledger.see(spot, id, now);
+        tally.ledgers[room.number].see(spot, id, now);
         if let Some(stamp) = Stamp::read(&heard.text).filter(|stamp| stamp.run == room.run) {
             if sight != Sight::Doubled {
-                record(&mut tally.delivered_us, now.saturating_sub(stamp.scheduled));
+                tally.delivered_after(now.saturating_sub(stamp.scheduled.max(self.absent_until)));
             }
             if let Some(speaker) = &mut self.speaker
                 && speaker.publisher() == stamp.publisher
@@ -421,11 +210,159 @@ impl Client {
 
     /// For a retryable error that does not say when.
     const PAUSE: Duration = Duration::from_millis(500);
+
+    /// One frame of `townhall.v1`; `None`: one that is not of the protocol.
+    fn take(&mut self, heard: Option<Heard>, room: &Room, now: Duration, tally: &mut Tally) -> Reaction {
+        self.heard_at = now;
+        let Some(heard) = heard.filter(Self::is_credible) else {
+            tally.breaches += 1;
+            return Reaction::Stay;
+        };
+        let ours = heard.room == room.name;
+        let fits = match &*heard.kind {
+            "welcome" => self.welcomed(&heard, now),
+            "joined" => ours && self.joined(&heard, room, now, tally),
+            "gap" => ours && self.gap(&heard, room, tally),
+            "accepted" => ours && self.accepted(&heard, room, now, tally),
+            "error" => return self.refused(&heard, now, tally),
+            "reconnect" => return Reaction::MoveAt(now + heard.reconnect_after()),
+            _ if heard.offset.is_some() && heard.at.is_some() => ours && self.event(&heard, room, now, tally),
+            kind => kind != "message",
+        };
+        tally.breaches += u64::from(!fits);
+        self.look_around(now, tally);
+        Reaction::Stay
+    }
+}
+
+impl Guest for Client {
+    fn number(&self) -> usize {
+        self.number
+    }
+
+    fn begin(&mut self, from: Duration) {
+        if let Some(speaker) = &mut self.speaker {
+            speaker.start(from);
+        }
+    }
+
+    fn due(&mut self, at: Duration) {
+        self.awaited = Awaited::Entering(at);
+    }
+
+    fn due_back(&mut self, at: Duration) {
+        self.awaited = Awaited::Back(at);
+        self.absent_until = at;
+    }
+
+    fn connected(&mut self, now: Duration, _tally: &mut Tally) {
+        self.stage = Stage::Greeting;
+        self.beat = None;
+        self.heard_at = now;
+    }
+
+    fn cut(&mut self, now: Duration) {
+        if self.awaited == Awaited::Nothing && self.has_joined() {
+            self.awaited = Awaited::Back(now);
+        }
+        self.stage = Stage::Away;
+        if let Some(speaker) = &mut self.speaker {
+            speaker.cut();
+        }
+    }
+
+    fn next_command(&mut self, room: &Room, now: Duration, tally: &mut Tally) -> Option<String> {
+        match &mut self.stage {
+            Stage::Joining { asked, at } if !*asked && *at <= now => {
+                *asked = true;
+                let join =
+                    Command::Join { room: &room.name, reference: JOIN_REF, after: self.receiver.place(), last: 0 };
+                Some(room.dialect.write(&join))
+            }
+            Stage::Live => {
+                let speaker = self.speaker.as_mut()?;
+                let (say, lag) = speaker.next(now, self.dedupe)?;
+                if let Some(lag) = lag {
+                    tally.lag.record(lag);
+                }
+                let text = say.stamp(room.run, speaker.publisher()).write(room.size);
+                Some(room.dialect.write(&Command::Say { room: &room.name, id: say.id, text: &text }))
+            }
+            _ => None,
+        }
+    }
+
+    fn wake(&self, now: Duration) -> Option<Duration> {
+        match self.stage {
+            Stage::Joining { asked: false, at } => Some(at),
+            Stage::Live => self.speaker.as_ref()?.wake(now),
+            _ => None,
+        }
+    }
+
+    fn stalled(&mut self) {
+        if let Some(speaker) = &mut self.speaker {
+            speaker.stalled();
+        }
+    }
+
+    fn dead_at(&self) -> Option<Duration> {
+        let patience = match self.stage {
+            Stage::Greeting | Stage::Joining { asked: true, .. } => Self::ANSWER,
+            _ => self.beat? * Self::PATIENCE,
+        };
+        Some(self.heard_at + patience)
+    }
+
+    fn hear(
+        &mut self,
+        text: &str,
+        room: &Room,
+        now: Duration,
+        tally: &mut Tally,
+        answers: &mut Vec<&'static str>,
+    ) -> Reaction {
+        let mut reaction = Reaction::Stay;
+        answers.extend(room.dialect.read(text, &room.name, |heard| {
+            let next = self.take(heard, room, now, tally);
+            if reaction == Reaction::Stay {
+                reaction = next;
+            }
+        }));
+        reaction
+    }
+
+    fn has_joined(&self) -> bool {
+        self.receiver.place().is_some()
+    }
+
+    fn is_live(&self) -> bool {
+        self.stage == Stage::Live
+    }
+
+    fn stand(&self, now: Duration, standing: &mut Standing, by_room: Option<usize>) {
+        standing.add_guest(self, self.speaker.as_ref(), now);
+        if let Some(room) = by_room {
+            standing.rooms[room].lower(self.receiver.spot());
+        }
+    }
+
+    fn end(self: Box<Self>, room: usize, until: Duration) -> Gone {
+        Gone {
+            number: self.number,
+            room,
+            has_joined: self.has_joined(),
+            is_live: self.is_live(),
+            said: self.speaker.map(|speaker| Said::of(speaker, until)),
+            view: View::Log(self.receiver),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::Dialect;
     use crate::speaker::{Pace, Script, Until};
 
     const NOW: Duration = Duration::from_millis(1);
@@ -444,8 +381,8 @@ mod tests {
             speaker.start(NOW);
             Bench {
                 client: Client::new(0, Some(speaker)),
-                room: Room { name: "r".into(), run: 1, size: 60, dialect: Dialect::Townhall },
-                tally: Tally::new(),
+                room: Room { number: 0, name: "r".into(), run: 1, size: 60, dialect: Dialect::Townhall },
+                tally: Tally::new(1),
             }
         }
 
@@ -459,17 +396,17 @@ mod tests {
         }
 
         fn greets(&mut self) {
-            self.client.connected(NOW);
+            self.client.connected(NOW, &mut self.tally);
             self.hears(r#"{"type":"welcome","beat":25,"limits":{"dedupe_s":600}}"#);
         }
 
         fn hears(&mut self, text: &str) -> Reaction {
-            self.client.heard(Heard::read(text), &self.room, NOW, &mut self.tally)
+            self.client.hear(text, &self.room, NOW, &mut self.tally, &mut Vec::new())
         }
 
         fn hears_message(&mut self, offset: u64, id: &str) {
             self.hears(&format!(
-                r#"{{"type":"message","room":"r","offset":{offset},"id":"{id}","from":{{"id":"u","name":"n"}},"at":5,"text":"1 0 0 .."}}"#
+                r#"{{"type":"message","room":"r","offset":{offset},"id":"{id}","from":{{"id":"u","name":"n"}},"at":5,"text":"1 0 0 0 .."}}"#
             ));
         }
 
@@ -487,7 +424,7 @@ mod tests {
     #[test]
     fn it_joins_after_the_welcome_and_speaks_after_the_joined() {
         let mut bench = Bench::new();
-        bench.client.connected(NOW);
+        bench.client.connected(NOW, &mut bench.tally);
         assert!(bench.commands(NOW).is_empty());
         bench.greets();
         let join = bench.commands(NOW);
@@ -522,7 +459,7 @@ mod tests {
         let mut bench = Bench::live();
         let said = bench.commands(NOW);
         let ids: Vec<&str> = said.iter().map(|say| say["id"].as_str().unwrap()).collect();
-        bench.client.cut();
+        bench.client.cut(NOW);
         bench.greets();
         let join = bench.commands(NOW);
         assert_eq!(join[0]["after"], serde_json::json!({"epoch": "e", "offset": 0}));
@@ -589,19 +526,44 @@ mod tests {
     #[test]
     fn a_line_without_a_beat_or_an_answer_is_dead() {
         let mut bench = Bench::new();
-        bench.client.connected(NOW);
+        bench.client.connected(NOW, &mut bench.tally);
         assert_eq!(bench.client.dead_at(), Some(NOW + Client::ANSWER));
         let bench = Bench::live();
         assert_eq!(bench.client.dead_at(), Some(NOW + Duration::from_secs(75)));
     }
 
     #[test]
-    fn a_server_cannot_make_up_kinds_of_errors_without_end() {
-        let mut tally = Tally::new();
-        for code in 0..1000 {
-            tally.error(&code.to_string());
-        }
-        assert_eq!(tally.errors.len(), MAX_KINDS + 1);
-        assert_eq!(tally.errors.values().sum::<u64>(), 1000);
+    fn what_was_said_while_it_stayed_away_is_late_only_since_it_wanted_to_be_back() {
+        let ms = Duration::from_millis;
+        let mut bench = Bench::live();
+        bench.hears_message(1, "a");
+        bench.client.cut(ms(0));
+        bench.client.due_back(ms(1));
+        bench.greets();
+        bench.commands(NOW);
+        bench.hears(r#"{"type":"joined","room":"r","epoch":"e","offset":2,"backlog":1,"recovered":true}"#);
+        bench.hears_message(2, "b"); // both were due at 0, and now it is 1 ms
+        let delivered = bench.tally.delivered().summary();
+        assert_eq!((delivered.count, delivered.max, delivered.p50), (2, 1.0, 0.001));
+    }
+
+    #[test]
+    fn entering_is_measured_from_when_it_was_due_and_coming_back_from_the_loss_of_the_line() {
+        let ms = Duration::from_millis;
+        let mut bench = Bench::new();
+        bench.client.due(ms(0));
+        bench.greets();
+        bench.commands(NOW);
+        bench.hears(r#"{"type":"joined","room":"r","epoch":"e","offset":0,"backlog":0}"#);
+        assert_eq!((bench.tally.entered.count(), bench.tally.back.count()), (1, 0));
+        bench.client.cut(ms(0));
+        bench.client.cut(ms(1)); // a failed attempt: it is away since the first
+        bench.greets();
+        bench.commands(NOW);
+        bench.hears(r#"{"type":"joined","room":"r","epoch":"e","offset":1,"backlog":1,"recovered":true}"#);
+        assert_eq!(bench.tally.back.count(), 0, "its backlog has not come");
+        bench.hears_message(1, "a");
+        assert_eq!((bench.tally.entered.count(), bench.tally.back.count()), (1, 1));
+        assert!(bench.tally.back.at_quantile(1.0) >= ms(1));
     }
 }

@@ -1,71 +1,26 @@
 //! A client's life on the network: it connects, talks, loses its connection and comes back.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures::{Sink, Stream};
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep_until, timeout};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Error, Message};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tokio_tungstenite::tungstenite::Error;
 use uuid::Uuid;
 
-use crate::client::{Client, Reaction, Room, Tally};
-use crate::machine::Sources;
-use crate::target::Target;
+use crate::guest::{Guest, Reaction, Room};
+use crate::line::{Came, Line, in_short};
+use crate::run::Run;
+use crate::tally::Tally;
+use crate::worker::Phase;
 
 /// From the first packet to the upgrade.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a polite goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
-
-/// What the whole run does now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Clients come in.
-    Gathering,
-    /// Publishers follow their script, which began then.
-    Speaking(Duration),
-    Over,
-}
-
-/// What every client of a run knows.
-#[derive(Debug)]
-pub struct Run {
-    pub room: Room,
-    pub targets: Vec<Target>,
-    pub sources: Sources,
-    /// Connections a second while clients come in.
-    pub connect_rate: f64,
-    /// Whether a client whose connection ends comes back.
-    pub resume: bool,
-    /// Whether every line of a text frame is a message.
-    pub lines: bool,
-    /// Clients that read what they get; behind them listeners are numbered.
-    pub readers: usize,
-    /// All times are since then.
-    pub began: Instant,
-}
-
-impl Run {
-    pub fn now(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    fn instant(&self, time: Duration) -> tokio::time::Instant {
-        (self.began + time).into()
-    }
-}
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -74,6 +29,8 @@ enum End {
     Over,
     /// The server asked the client to go elsewhere.
     Moved,
+    /// It leaves for a while, as planned.
+    Left,
     /// There is no way back in.
     Final(String),
     /// It may come back.
@@ -95,39 +52,61 @@ impl End {
     }
 }
 
-/// A few words that are the same for the same kind of error, so that they can be counted.
-fn in_short(error: &Error) -> String {
-    match error {
-        Error::Io(error) => error.kind().to_string(),
-        Error::Http(response) => format!("HTTP {}", response.status().as_u16()),
-        other => other.to_string(),
-    }
-}
-
 /// One client and its surroundings.
 pub struct Life {
-    pub client: Rc<RefCell<Client>>,
+    pub guest: Rc<RefCell<Box<dyn Guest>>>,
+    /// Its room's place among the rooms of the run.
+    pub room: usize,
     pub tally: Rc<RefCell<Tally>>,
     pub run: Arc<Run>,
     pub phase: watch::Receiver<Phase>,
+    /// Whether it is among those that leave and come back, where there is churn.
+    pub may_leave: bool,
+    /// How many may be on their way in at once; `None`: whose turn it is goes in.
+    pub entrances: Option<Arc<Semaphore>>,
+}
+
+/// What a client does by the clock of the run.
+#[derive(Debug, Default)]
+struct Agenda {
+    /// The server asked it to go elsewhere by then.
+    move_at: Option<Duration>,
+    /// It leaves then for a while.
+    leave_at: Option<Duration>,
+    /// Its line is cut then.
+    cut_at: Option<Duration>,
+}
+
+impl Agenda {
+    fn next(&self) -> Option<Duration> {
+        [self.move_at, self.leave_at, self.cut_at].into_iter().flatten().min()
+    }
+
+    /// What is due.
+    fn due(&self, now: Duration) -> Option<End> {
+        let is_due = |time: Option<Duration>| time.is_some_and(|time| time <= now);
+        if is_due(self.cut_at) {
+            Some(End::Lost("cut by the generator".to_owned()))
+        } else if is_due(self.leave_at) {
+            Some(End::Left)
+        } else {
+            is_due(self.move_at).then_some(End::Moved)
+        }
+    }
 }
 
 impl Life {
     /// From the first connection to the end of the run, or until the client may not come back.
     pub async fn live(mut self) {
-        let number = self.client.borrow().number;
         let key = Uuid::new_v4(); // the same person after a reconnect, or resent messages would be another's
-        let turn = Duration::from_secs_f64(number as f64 / self.run.connect_rate);
-        if self.is_over_before(turn).await {
-            return;
-        }
-        let mut target = number;
+        let Some(mut entrance) = self.wait_for_its_turn().await else { return };
         let mut failures = 0;
-        loop {
-            let end = match self.connect(target, number, key).await {
-                Ok(wire) => {
-                    let end = self.talk(wire).await;
-                    if self.client.borrow().is_live() {
+        let mut absences = 0;
+        for attempt in 0.. {
+            let end = match self.connect(attempt, key).await {
+                Ok(line) => {
+                    let end = self.talk(line, &mut entrance, absences).await;
+                    if self.guest.borrow().is_live() {
                         failures = 0;
                     }
                     end
@@ -137,27 +116,55 @@ impl Life {
             let pause = match &end {
                 End::Over => return,
                 End::Moved => Duration::ZERO,
+                End::Left => self.run.plan.churn.map_or(Duration::ZERO, |churn| churn.away),
                 End::Final(_) | End::Lost(_) => backoff(failures, rand::random()),
             };
-            self.client.borrow_mut().cut();
+            absences += u32::from(matches!(end, End::Left));
+            self.guest.borrow_mut().cut(self.run.now());
             let stays_away = matches!(end, End::Final(_)) || self.left_for_good();
+            let pause_ends = self.run.now() + pause;
+            if matches!(end, End::Left) {
+                self.guest.borrow_mut().due_back(pause_ends);
+            }
             self.note(end);
-            if stays_away || self.is_over_before(self.run.now() + pause).await {
+            if stays_away || self.is_over_before(pause_ends).await {
                 return;
             }
             failures += 1;
-            target += 1;
         }
     }
 
+    /// `None`: the run was over before.
+    async fn wait_for_its_turn(&mut self) -> Option<Option<OwnedSemaphorePermit>> {
+        let gathering = self.phase.wait_for(|phase| *phase != Phase::Waiting).await.ok().map(|phase| *phase)?;
+        let Phase::Gathering(from) = gathering else { return None };
+        let number = self.guest.borrow().number();
+        let due = from + self.run.plan.turn(number);
+        if self.is_over_before(due).await {
+            return None;
+        }
+        let Some(entrances) = self.entrances.clone() else {
+            self.tally.borrow_mut().lag.record(self.run.now().saturating_sub(due));
+            self.guest.borrow_mut().due(due);
+            return Some(None);
+        };
+        let permit = tokio::select! {
+            permit = entrances.acquire_owned() => permit.ok(),
+            () = self.over() => None,
+        }?;
+        self.guest.borrow_mut().due(self.run.now());
+        Some(Some(permit))
+    }
+
     fn left_for_good(&self) -> bool {
-        !self.run.resume && self.client.borrow().has_joined()
+        !self.run.plan.resume && self.guest.borrow().has_joined()
     }
 
     fn note(&self, end: End) {
         let why = match end {
             End::Final(why) | End::Lost(why) => why,
             End::Moved => "asked to reconnect".to_owned(),
+            End::Left => "left, as planned".to_owned(),
             End::Over => return,
         };
         self.tally.borrow_mut().end(&why);
@@ -174,22 +181,23 @@ impl Life {
 
     async fn over(&mut self) {
         // An error means that whoever led the run is gone, which is an end as well.
-        let _ = self.phase.wait_for(|phase| *phase == Phase::Over).await;
+        let _ = self.phase.wait_for(|phase| phase.is_over()).await;
     }
 
-    async fn connect(&mut self, target: usize, number: usize, key: Uuid) -> Result<Wire, End> {
+    async fn connect(&mut self, attempt: usize, key: Uuid) -> Result<Line, End> {
         let run = self.run.clone();
+        let number = self.guest.borrow().number();
         let opened = tokio::select! {
-            opened = timeout(CONNECT_TIMEOUT, open(&run, target, number, key)) => opened,
+            opened = timeout(CONNECT_TIMEOUT, Line::open(&run, attempt, number, key)) => opened,
             () = self.over() => return Err(End::Over),
         };
         let mut tally = self.tally.borrow_mut();
         match opened {
-            Ok(Ok(wire)) => {
-                let mut client = self.client.borrow_mut();
-                tally.reconnects += u64::from(client.has_joined());
-                client.connected(self.run.now());
-                Ok(wire)
+            Ok(Ok(line)) => {
+                let mut guest = self.guest.borrow_mut();
+                tally.reconnects += u64::from(guest.has_joined());
+                guest.connected(self.run.now(), &mut tally);
+                Ok(line)
             }
             Ok(Err(error)) => {
                 tally.refusals += 1;
@@ -203,55 +211,61 @@ impl Life {
     }
 
     /// One connection from its first frame to its end. Waits for a frame (and for the socket to take what is left of
-    /// ours), for the run's phase, and for one timer: the next message, a dead line, the time to move.
-    async fn talk(&mut self, mut wire: Wire) -> End {
+    /// ours), for the run's phase, and for one timer: the next message, a dead line, the time to go. Once it is in, it gives
+    /// its `entrance` to the next.
+    async fn talk(&mut self, mut line: Line, entrance: &mut Option<OwnedSemaphorePermit>, absences: u32) -> End {
         let mut timer = pin!(sleep_until(self.run.instant(self.run.now())));
-        let mut move_at: Option<Duration> = None;
+        let mut agenda = Agenda::default();
         self.phase.mark_changed(); // a new connection has to see the phase, too
         loop {
-            if self.is_over_now() {
-                wire.goodbye().await;
+            if self.is_over_now(&mut agenda, absences) {
+                line.goodbye().await;
                 return End::Over;
             }
             let now = self.run.now();
-            if move_at.is_some_and(|time| time <= now) {
-                wire.goodbye().await;
-                return End::Moved;
+            if let Some(end) = agenda.due(now) {
+                if !matches!(end, End::Lost(_)) {
+                    line.goodbye().await;
+                }
+                return end;
             }
-            if let Err(error) = self.speak(&mut wire, now).await {
+            if let Err(error) = self.speak(&mut line, now).await {
                 return End::failed(&error);
             }
-            if let Some(wake) = self.wake(&wire, move_at, now) {
+            if let Some(wake) = self.wake(&line, &agenda, now) {
                 let wake = self.run.instant(wake);
                 if timer.is_elapsed() || wake < timer.deadline() {
                     timer.as_mut().reset(wake); // one that is early does no harm, and a reset for each frame would cost
                 }
             }
-            let frame = tokio::select! {
+            let came = tokio::select! {
                 biased;
-                frame = wire.next() => frame,
+                came = line.next() => came,
                 _ = self.phase.changed() => { self.phase.mark_changed(); continue },
                 () = &mut timer, if !timer.is_elapsed() => {
                     // Only here, where no frame is left unread: being slow ourselves is no fault of the line.
-                    if self.client.borrow().dead_at().is_some_and(|time| time <= self.run.now()) {
+                    if self.guest.borrow().dead_at().is_some_and(|time| time <= self.run.now()) {
                         return End::Lost("no sign of life".to_owned());
                     }
                     continue;
                 }
             };
-            match self.take(frame, &mut wire.answers) {
+            match self.take(came, &mut line.answers) {
                 Ok(Reaction::Stay) => {}
-                Ok(Reaction::MoveAt(time)) => move_at = Some(time),
+                Ok(Reaction::MoveAt(time)) => agenda.move_at = Some(time),
                 Ok(Reaction::GiveUp) => return End::Final("the room was refused".to_owned()),
                 Err(end) => return end,
             }
-            if let Err(error) = wire.answer().await {
+            if entrance.is_some() && self.guest.borrow().is_live() {
+                *entrance = None;
+            }
+            if let Err(error) = line.answer().await {
                 return End::failed(&error);
             }
         }
     }
 
-    fn is_over_now(&mut self) -> bool {
+    fn is_over_now(&mut self, agenda: &mut Agenda, absences: u32) -> bool {
         match self.phase.has_changed() {
             Ok(true) => {}
             Ok(false) => return false,
@@ -259,63 +273,64 @@ impl Life {
         }
         let phase = *self.phase.borrow_and_update();
         if let Phase::Speaking(from) = phase {
-            self.client.borrow_mut().begin(from);
+            let (number, plan) = (self.guest.borrow().number(), &self.run.plan);
+            self.guest.borrow_mut().begin(from);
+            let leaves = self.may_leave.then(|| plan.leaves(number, absences)).flatten();
+            agenda.leave_at = leaves.map(|after| from + after);
+            agenda.cut_at = plan.cut_after.map(|after| from + after).filter(|time| *time > self.run.now());
         }
-        phase == Phase::Over
+        phase.is_over()
+    }
+
+    fn room(&self) -> &Room {
+        &self.run.rooms[self.room]
     }
 
     /// Sends what is to be said now, as long as the socket takes it.
-    async fn speak(&mut self, wire: &mut Wire, now: Duration) -> Result<(), Error> {
-        while !wire.is_busy {
-            let next = self.client.borrow_mut().next_command(&self.run.room, now, &mut self.tally.borrow_mut());
+    async fn speak(&mut self, line: &mut Line, now: Duration) -> Result<(), Error> {
+        while !line.is_busy {
+            let next = self.guest.borrow_mut().next_command(self.room(), now, &mut self.tally.borrow_mut());
             let Some(command) = next else {
                 return Ok(());
             };
-            wire.send(command).await?;
+            line.send(command).await?;
         }
-        self.client.borrow_mut().stalled();
+        self.guest.borrow_mut().stalled();
         Ok(())
     }
 
-    fn wake(&self, wire: &Wire, move_at: Option<Duration>, now: Duration) -> Option<Duration> {
-        let client = self.client.borrow();
-        let speak = if wire.is_busy { None } else { client.wake(now) };
-        [speak, client.dead_at(), move_at].into_iter().flatten().min()
+    fn wake(&self, line: &Line, agenda: &Agenda, now: Duration) -> Option<Duration> {
+        let guest = self.guest.borrow();
+        let speak = if line.is_busy { None } else { guest.wake(now) };
+        [speak, guest.dead_at(), agenda.next()].into_iter().flatten().min()
     }
 
     /// `answers`: what has to be answered at once is added to them.
-    fn take(&self, frame: Option<Result<Message, Error>>, answers: &mut Vec<&'static str>) -> Result<Reaction, End> {
+    fn take(&self, came: Came, answers: &mut Vec<&'static str>) -> Result<Reaction, End> {
         let mut tally = self.tally.borrow_mut();
-        match frame {
-            Some(Ok(Message::Text(text))) => {
-                let (now, room) = (self.run.now(), &self.run.room);
-                let mut client = self.client.borrow_mut();
+        match came {
+            Came::Text(text) => {
+                let (now, room) = (self.run.now(), self.room());
+                let mut guest = self.guest.borrow_mut();
+                if !self.run.plan.lines {
+                    return Ok(guest.hear(&text, room, now, &mut tally, answers));
+                }
                 let mut reaction = Reaction::Stay;
-                let mut read = |text| {
-                    answers.extend(room.dialect.read(text, &room.name, |heard| {
-                        let next = client.heard(heard, room, now, &mut tally);
-                        if reaction == Reaction::Stay {
-                            reaction = next;
-                        }
-                    }));
-                };
-                if self.run.lines {
-                    text.split('\n').for_each(read);
-                } else {
-                    read(&text);
+                for line in text.split('\n') {
+                    let next = guest.hear(line, room, now, &mut tally, answers);
+                    if reaction == Reaction::Stay {
+                        reaction = next;
+                    }
                 }
                 Ok(reaction)
             }
-            Some(Ok(Message::Binary(_))) => {
+            Came::Strange => {
                 tally.breaches += 1;
                 Ok(Reaction::Stay)
             }
-            Some(Ok(Message::Close(frame))) => {
-                Err(End::closed(frame.map_or(CloseCode::Status.into(), |frame| frame.code.into())))
-            }
-            Some(Ok(_)) => Ok(Reaction::Stay),
-            Some(Err(error)) => Err(End::failed(&error)),
-            None => Err(End::Lost("ended without a close frame".to_owned())),
+            Came::Nothing => Ok(Reaction::Stay),
+            Came::Closed(code) => Err(End::closed(code)),
+            Came::Ended(why) => Err(End::Lost(why)),
         }
     }
 }
@@ -324,83 +339,6 @@ impl Life {
 fn backoff(failures: u32, dice: f64) -> Duration {
     let longest = SHORTEST_BACKOFF.saturating_mul(1 << failures.min(16)).min(LONGEST_BACKOFF);
     SHORTEST_BACKOFF + (longest - SHORTEST_BACKOFF).mul_f64(dice)
-}
-
-async fn open(run: &Run, target: usize, number: usize, key: Uuid) -> Result<Wire, Error> {
-    let target = &run.targets[target % run.targets.len()];
-    let socket = match target.address {
-        std::net::SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        std::net::SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    if !run.sources.is_empty() {
-        socket.bind((run.sources[number % run.sources.len()], 0).into())?;
-    }
-    let stream = socket.connect(target.address).await?;
-    stream.set_nodelay(true)?;
-    let mut request = ClientRequestBuilder::new(target.uri_for(number, key));
-    if let Some(subprotocol) = run.room.dialect.subprotocol() {
-        request = request.with_sub_protocol(subprotocol);
-    }
-    // Thousands of these: a small buffer each, and every frame goes out at once.
-    let config = WebSocketConfig::default()
-        .read_buffer_size(4 * 1024)
-        .write_buffer_size(0)
-        .max_write_buffer_size(256 * 1024)
-        .max_message_size(Some(4 << 20));
-    let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
-    let mut wire = Wire { socket, is_busy: false, answers: run.room.dialect.opening().into_iter().collect() };
-    wire.answer().await?;
-    Ok(wire)
-}
-
-/// A WebSocket that reads while it writes: a server that is slow to take our frames may be waiting for us to take its own.
-struct Wire {
-    socket: WebSocketStream<TcpStream>,
-    /// Some of what we sent is still here.
-    is_busy: bool,
-    /// What has to be said before anything else.
-    answers: Vec<&'static str>,
-}
-
-impl Wire {
-    /// Hands a frame over and sends what the socket takes at once; the rest goes out with [`Wire::next`].
-    async fn send(&mut self, text: String) -> Result<(), Error> {
-        Pin::new(&mut self.socket).start_send(Message::text(text))?;
-        poll_fn(|cx| match Pin::new(&mut self.socket).poll_flush(cx) {
-            Poll::Ready(flushed) => Poll::Ready(flushed),
-            Poll::Pending => {
-                self.is_busy = true;
-                Poll::Ready(Ok(()))
-            }
-        })
-        .await
-    }
-
-    async fn answer(&mut self) -> Result<(), Error> {
-        while let Some(answer) = self.answers.pop() {
-            self.send(answer.to_owned()).await?;
-        }
-        Ok(())
-    }
-
-    /// The next frame. Returns nothing new, but in time, when the socket can be written to again.
-    async fn next(&mut self) -> Option<Result<Message, Error>> {
-        poll_fn(|cx| {
-            if self.is_busy
-                && let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx)
-            {
-                self.is_busy = false;
-                return Poll::Ready(Some(flushed.map(|()| Message::Pong(Default::default()))));
-            }
-            Pin::new(&mut self.socket).poll_next(cx)
-        })
-        .await
-    }
-
-    async fn goodbye(&mut self) {
-        // The run, or this connection, is over: what becomes of the close frame changes nothing.
-        let _ = timeout(GOODBYE, self.socket.close(None)).await;
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,15 +12,18 @@ use anyhow::Context;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::client::{Room, Tally};
-use crate::connection::{Phase, Run};
+use crate::guest::Room;
 use crate::listener::{Frame, Listener, Malformed, Walker, Word};
-use crate::standing::{Standing, TICK};
+use crate::run::Run;
+use crate::standing::{RoomStanding, Standing, TICK};
+use crate::tally::Tally;
 use crate::wire::{Command, JOIN_REF};
+use crate::worker::Phase;
 
 /// Shared by all: what one socket has goes through here before the next is looked at.
 const BUFFER: usize = 256 * 1024;
@@ -35,6 +37,9 @@ const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
+
+/// All listeners are in the run's first room.
+const THE_ROOM: usize = 0;
 
 /// Where a listener is on its way into the room.
 #[derive(Debug)]
@@ -58,31 +63,39 @@ struct Seat {
 /// A connection's end, in a few words that are the same for the same kind.
 type End = String;
 
-/// The thread's work: the crowd comes in, listens, and is gone when the run is over.
+/// The thread's work: every `of`th of the run's listeners from `first` comes in, listens, and is gone when the run is over.
 pub fn work(
-    listeners: usize,
-    run: &Arc<Run>,
+    first: usize,
+    of: usize,
+    run: &Run,
     phase: &watch::Receiver<Phase>,
-    report: &watch::Sender<Standing>,
+    report: &mut impl FnMut(Standing) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Tally, Vec<Listener>)> {
+    let numbers: Vec<usize> = (first..run.plan.listeners).step_by(of).collect();
     let mut crowd = Crowd {
         poll: Poll::new().context("cannot start a poller")?,
-        seats: Vec::with_capacity(listeners),
-        expected: listeners,
+        seats: Vec::with_capacity(numbers.len()),
+        numbers,
         gone: 0,
-        tally: Tally::new(),
+        tally: Tally::new(run.rooms.len()),
         run,
     };
     let mut events = Events::with_capacity(EVENTS);
     let mut buffer = vec![0; BUFFER];
     let mut reported = Instant::now();
+    let mut gathering = None;
     loop {
         let now = *phase.borrow();
-        if now == Phase::Over || phase.has_changed().is_err() {
+        if now.is_over() || phase.has_changed().is_err() {
             break;
         }
         let looked = Instant::now();
-        crowd.let_in()?;
+        if let Phase::Gathering(from) = now {
+            gathering = Some(from);
+        }
+        if let Some(from) = gathering {
+            crowd.let_in(from)?;
+        }
         match crowd.poll.poll(&mut events, Some(crowd.patience())) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error).context("cannot poll"),
             _ => {}
@@ -91,7 +104,7 @@ pub fn work(
             crowd.serve(event, &mut buffer);
         }
         if reported.elapsed() >= TICK {
-            report.send_replace(crowd.standing());
+            report(crowd.standing(now == Phase::Settling))?;
             reported = Instant::now();
         }
         if let Phase::Speaking(_) = now {
@@ -104,24 +117,27 @@ pub fn work(
 struct Crowd<'a> {
     poll: Poll,
     seats: Vec<Seat>,
-    expected: usize,
+    /// Of all that come, among the run's listeners.
+    numbers: Vec<usize>,
     gone: usize,
     tally: Tally,
     run: &'a Run,
 }
 
 impl Crowd<'_> {
-    /// Connects whoever's turn it is, at the rate of the run.
-    fn let_in(&mut self) -> anyhow::Result<()> {
-        let turns = self.run.now().as_secs_f64() * self.run.connect_rate;
-        while self.seats.len() < self.expected.min(turns as usize + 1) {
-            let number = self.seats.len();
+    /// Connects whoever's turn it is since the gathering began. Listeners come in beside the clients that read, at the same
+    /// rate.
+    fn let_in(&mut self, from: Duration) -> anyhow::Result<()> {
+        while let Some(&number) = self.numbers.get(self.seats.len())
+            && self.run.now() >= from + self.run.plan.turn(number)
+        {
+            let place = self.seats.len();
             let mut socket = connect(self.run, number).context("cannot connect a listener")?;
             let both = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut socket, Token(number), both).context("cannot poll a socket")?;
+            self.poll.registry().register(&mut socket, Token(place), both).context("cannot poll a socket")?;
             let outgoing = upgrade(self.run, number);
             let stage = Stage::Upgrading(Vec::new());
-            let walker = Walker::new(self.run.lines, self.run.room.dialect);
+            let walker = Walker::new(self.run.plan.lines, self.run.plan.dialect);
             self.seats.push(Seat { socket, stage, walker, listener: Listener::new(number), outgoing });
         }
         Ok(())
@@ -129,8 +145,7 @@ impl Crowd<'_> {
 
     /// How long to wait for something to happen.
     fn patience(&self) -> Duration {
-        let next = Duration::from_secs_f64(1.0 / self.run.connect_rate);
-        if self.seats.len() < self.expected { next.min(TICK) } else { TICK }
+        if self.seats.len() < self.numbers.len() { NAP } else { TICK }
     }
 
     fn serve(&mut self, event: &Event, buffer: &mut [u8]) {
@@ -150,15 +165,18 @@ impl Crowd<'_> {
         }
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self, settling: bool) -> Standing {
         let mut standing = Standing {
             gone: self.gone,
             refusals: self.tally.refusals,
             deliveries: self.tally.deliveries,
             ..Standing::default()
         };
+        let room = settling.then_some(THE_ROOM);
+        standing.rooms.resize_with(usize::from(settling), RoomStanding::default);
         for seat in &self.seats {
-            standing.add_listener(&seat.listener, matches!(seat.stage, Stage::Inside) && seat.walker.counts);
+            let is_live = matches!(seat.stage, Stage::Inside) && seat.walker.counts;
+            standing.add_listener(&seat.listener, is_live, room);
         }
         standing
     }
@@ -217,7 +235,7 @@ impl Seat {
             return Err(format!("HTTP {}", String::from_utf8_lossy(status)));
         }
         self.stage = Stage::Inside;
-        if let Some(opening) = run.room.dialect.opening() {
+        if let Some(opening) = run.plan.dialect.opening() {
             self.send(TEXT, opening.as_bytes())?;
         }
         self.walk(&answer[end + 4..], run, tally)
@@ -243,7 +261,7 @@ impl Seat {
 
     fn hear(&mut self, frame: &Frame, run: &Run, tally: &mut Tally) -> Result<(), End> {
         match frame.opcode {
-            TEXT if run.lines => {
+            TEXT if run.plan.lines => {
                 frame.payload.split(|&byte| byte == b'\n').try_for_each(|line| self.hear_text(line, run, tally))
             }
             TEXT => self.hear_text(&frame.payload, run, tally),
@@ -266,7 +284,7 @@ impl Seat {
             return Ok(());
         };
         let before = self.listener.spot();
-        let (room, mut words) = (&run.room, Vec::new());
+        let (room, mut words) = (&run.rooms[THE_ROOM], Vec::new());
         let answer = room.dialect.read(text, &room.name, |heard| words.push(self.listener.hear(heard, &room.name)));
         if let Some(answer) = answer {
             self.send(TEXT, answer.as_bytes())?;
@@ -326,29 +344,32 @@ impl Seat {
 
 /// Listeners are numbered behind the clients that read, for names, targets and sources alike.
 fn connect(run: &Run, number: usize) -> std::io::Result<TcpStream> {
-    let number = run.readers + number;
-    let address = run.targets[number % run.targets.len()].address;
-    if run.sources.is_empty() {
+    let number = run.plan.readers() + number;
+    let address = run.plan.target(number, 0).address;
+    let Some(source) = run.plan.source(number) else {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         return Ok(socket);
-    }
-    // Only on loopback, where to connect is done at once.
+    };
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_tcp_nodelay(true)?;
-    socket.bind(&SocketAddr::new(run.sources[number % run.sources.len()], 0).into())?;
-    socket.connect(&address.into())?;
     socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    match socket.connect(&address.into()) {
+        // Under way; the poller says when it is done, or failed.
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => return Err(error),
+        _ => {}
+    }
     Ok(TcpStream::from_std(socket.into()))
 }
 
 /// The handshake's request.
 fn upgrade(run: &Run, number: usize) -> Vec<u8> {
-    let number = run.readers + number;
-    let uri = run.targets[number % run.targets.len()].uri_for(number, Uuid::new_v4());
+    let number = run.plan.readers() + number;
+    let uri = run.plan.target(number, 0).uri_for(number, Uuid::new_v4(), "");
     let host = uri.authority().map_or("", |authority| authority.as_str());
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let subprotocol = run.room.dialect.subprotocol();
+    let subprotocol = run.plan.dialect.subprotocol();
     let subprotocol = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
     // Any 16 bytes will do as a key; that the answer to it is right is for the clients that read.
     format!(

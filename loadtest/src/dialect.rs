@@ -9,13 +9,13 @@
 use std::borrow::Cow;
 
 use clap::ValueEnum;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::wire::{Command, Heard, SUBPROTOCOL};
 
 /// What a server speaks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Dialect {
     /// townhall.v1
     #[default]
@@ -262,7 +262,7 @@ impl Dialect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::Place;
+    use crate::place::Place;
     use uuid::Uuid;
 
     /// What is heard, in short, and what is answered.

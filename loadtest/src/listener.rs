@@ -5,9 +5,11 @@
 //! message too few is `lost`, one too many `doubled`; order, contents and latency are for the clients that read.
 
 use memchr::memchr_iter;
+use serde::{Deserialize, Serialize};
 
 use crate::dialect::Dialect;
-use crate::verdict::{EpochKey, Spot, Verdict};
+use crate::place::{EpochKey, Spot};
+use crate::verdict::Verdict;
 use crate::wire::Heard;
 
 /// Opcodes: what begins a text message, and what goes on with it.
@@ -239,7 +241,7 @@ pub enum Word {
 }
 
 /// One listener's view of the room.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Listener {
     pub number: usize,
     /// Where it must be, by what it was told and what it counted.

@@ -1,12 +1,10 @@
 //! What this machine allows and what we take of it.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde::Serialize;
 
 /// Files besides the clients' sockets: pollers, pipes, the terminal.
@@ -18,35 +16,55 @@ const CLIENTS_PER_SOURCE: usize = 20_000;
 /// The addresses that clients come from; empty: whatever the system chooses.
 pub type Sources = Vec<IpAddr>;
 
-/// Raises `nofile` to the hard limit, and refuses what it does not hold.
-pub fn make_room_for(connections: usize) -> anyhow::Result<()> {
+/// Raises `nofile` to the hard limit: how many clients that holds in a process.
+pub fn clients_a_process() -> anyhow::Result<usize> {
     let allowed = rlimit::increase_nofile_limit(u64::MAX).context("cannot raise nofile")?;
     let holds = allowed.saturating_sub(OTHER_FILES);
-    ensure!(
-        connections as u64 <= holds,
-        "{connections} clients: this process may open {allowed} files (nofile's hard limit), which holds {holds}"
-    );
+    ensure!(holds > 0, "a process may open {allowed} files (nofile's hard limit), which holds no clients");
+    Ok(usize::try_from(holds).unwrap_or(usize::MAX))
+}
+
+/// Refuses more clients than one process holds.
+pub fn make_room_for(connections: usize) -> anyhow::Result<()> {
+    let holds = clients_a_process()?;
+    let more = "than nofile's hard limit has room for in a process";
+    ensure!(connections <= holds, "{connections} clients: more {more}, which is {holds}");
     Ok(())
 }
 
-/// Where to connect from, or why there are not ports enough. `targets`: the addresses that are connected to.
-pub fn sources(connections: usize, targets: &[IpAddr], ports: usize) -> anyhow::Result<Sources> {
+/// Processors that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Where to connect from, or why there are not ports enough. `given`: by the user; `targets`: the addresses that are
+/// connected to.
+pub fn sources(clients: usize, given: &[IpAddr], targets: &[IpAddr], ports: usize) -> anyhow::Result<Sources> {
+    if !given.is_empty() {
+        let each = clients.div_ceil(given.len());
+        ensure!(each <= ports, "{clients} clients: {each} from each --source, {}", these_ports(ports));
+        for source in given {
+            let there = std::net::UdpSocket::bind((*source, 0));
+            there.with_context(|| format!("--source {source}: no address of this machine"))?;
+        }
+        return Ok(given.to_vec());
+    }
     let all_loopback = targets.iter().all(|target| match target {
         IpAddr::V4(address) => address.is_loopback(),
         IpAddr::V6(_) => false,
     });
-    if all_loopback && connections > CLIENTS_PER_SOURCE {
-        let count = connections.div_ceil(CLIENTS_PER_SOURCE.min(ports));
-        ensure!(count <= 250, "{connections} clients: more than 127.0.0.1 to 127.0.0.250 have ports for");
+    if all_loopback && clients > CLIENTS_PER_SOURCE {
+        let count = clients.div_ceil(CLIENTS_PER_SOURCE.min(ports));
+        ensure!(count <= 250, "{clients} clients: more than 127.0.0.1 to 127.0.0.250 have ports for");
         return Ok((1..=count as u8).map(loopback).collect());
     }
-    let each = connections.div_ceil(targets.len().max(1));
-    if each > ports {
-        bail!(
-            "{connections} clients: {each} to one address, and there are {ports} local ports for it (net.ipv4.ip_local_port_range)"
-        );
-    }
+    let each = clients.div_ceil(targets.len().max(1));
+    ensure!(each <= ports, "{clients} clients: {each} to one address, {}; give more with --source", these_ports(ports));
     Ok(Vec::new())
+}
+
+fn these_ports(ports: usize) -> String {
+    format!("and there are {ports} local ports for it (net.ipv4.ip_local_port_range)")
 }
 
 fn loopback(last: u8) -> IpAddr {
@@ -66,42 +84,62 @@ pub fn ephemeral_ports() -> usize {
         .unwrap_or(28_232)
 }
 
-/// What this process took of its processors while messages came.
+/// The processor's name.
+pub fn processor() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or("unknown".to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// The kernel's version.
+pub fn kernel() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// What the processes of a run took of their processors while there was something to do.
 #[derive(Debug)]
 pub struct Load {
-    /// Of all processors that it may use, 0 to 1.
+    /// Of all processors that they may use, 0 to 1.
     pub own: f64,
-    pub busiest: Thread,
+    pub busiest: Worker,
     /// What anything at all took of the same processors; `None` where the system does not say.
     pub cores_busy: Option<f64>,
 }
 
-/// A thread of this process.
-#[derive(Debug, Serialize)]
-pub struct Thread {
+/// A process of the run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Worker {
     pub name: String,
     /// Of one processor, 0 to 1.
     pub share: f64,
 }
 
-/// Measures from the last look before deliveries began to the last one that saw more of them: a generator that has nothing
-/// to do before and after is not therefore at leisure.
+/// Measures from the last look before something came of it to the last one that saw more: a generator that has nothing to do
+/// before and after is not therefore at leisure.
 #[derive(Debug, Default)]
 pub struct LoadMeter {
-    deliveries: u64,
+    processes: Vec<(u32, String)>,
+    done: u64,
     from: Option<Reading>,
     to: Option<Reading>,
 }
 
 impl LoadMeter {
-    /// To be called now and then, with how many deliveries there were so far.
-    pub fn look(&mut self, deliveries: u64) {
-        self.note(deliveries, Reading::now);
+    /// Of these processes, which may use the same processors as this one.
+    pub fn of(processes: Vec<(u32, String)>) -> Self {
+        LoadMeter { processes, ..LoadMeter::default() }
     }
 
-    fn note(&mut self, deliveries: u64, read: impl FnOnce() -> Option<Reading>) {
-        let more = deliveries > self.deliveries && self.from.is_some();
-        self.deliveries = deliveries;
+    /// To be called now and then, with how many messages were delivered so far, or clients let in.
+    pub fn look(&mut self, done: u64) {
+        let processes = std::mem::take(&mut self.processes);
+        self.note(done, || Reading::now(&processes));
+        self.processes = processes;
+    }
+
+    fn note(&mut self, done: u64, read: impl FnOnce() -> Option<Reading>) {
+        let more = done > self.done && self.from.is_some();
+        self.done = done;
         if more {
             self.to = read();
         } else if self.to.is_none() {
@@ -109,17 +147,16 @@ impl LoadMeter {
         }
     }
 
-    /// `None`: nothing was delivered, or the system does not say.
+    /// `None`: nothing came, or the system does not say.
     pub fn load(&self) -> Option<Load> {
         let (from, to) = (self.from.as_ref()?, self.to.as_ref()?);
         let seconds = (to.at - from.at).as_secs_f64();
-        let busiest = to.threads.iter().map(|(id, (name, used))| {
-            let before = from.threads.get(id).map_or(Duration::ZERO, |(_, used)| *used);
-            Thread { name: name.clone(), share: (*used - before).as_secs_f64() / seconds }
-        });
+        let used: Vec<f64> =
+            to.used.iter().zip(&from.used).map(|(to, from)| to.saturating_sub(*from).as_secs_f64()).collect();
+        let busiest = used.iter().zip(&self.processes).max_by(|a, b| a.0.total_cmp(b.0))?;
         Some(Load {
-            own: (to.own - from.own).as_secs_f64() / seconds / to.cores as f64,
-            busiest: busiest.max_by(|a, b| a.share.total_cmp(&b.share))?,
+            own: used.iter().sum::<f64>() / seconds / to.cores as f64,
+            busiest: Worker { name: busiest.1.1.clone(), share: busiest.0 / seconds },
             cores_busy: busy_share(from.all?, to.all?),
         })
     }
@@ -129,22 +166,20 @@ impl LoadMeter {
 #[derive(Debug)]
 struct Reading {
     at: Instant,
-    own: Duration,
-    /// By the system's number for it.
-    threads: BTreeMap<OsString, (String, Duration)>,
-    /// How many processors this process may use.
+    /// Of each process.
+    used: Vec<Duration>,
+    /// How many processors they may use.
     cores: usize,
     /// What these processors spent, in ticks: busy, and in all.
     all: Option<(u64, u64)>,
 }
 
 impl Reading {
-    fn now() -> Option<Self> {
+    fn now(processes: &[(u32, String)]) -> Option<Self> {
         let cores = allowed_cores()?;
         Some(Reading {
             at: Instant::now(),
-            own: cpu_time_of(std::process::id())?,
-            threads: threads(),
+            used: processes.iter().map(|(pid, _)| cpu_time_of(*pid).unwrap_or_default()).collect(),
             cores: cores.len().max(1),
             all: fs::read_to_string("/proc/stat").ok().map(|stat| spent(&stat, &cores)),
         })
@@ -160,14 +195,11 @@ fn cpu_time(stat: &str) -> Option<Duration> {
     ticks(stat).map(|ticks| Duration::from_millis(10 * ticks))
 }
 
-fn threads() -> BTreeMap<OsString, (String, Duration)> {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let thread = |task: fs::DirEntry| {
-        let name = fs::read_to_string(task.path().join("comm")).ok()?;
-        let used = cpu_time(&fs::read_to_string(task.path().join("stat")).ok()?)?;
-        Some((task.file_name(), (name.trim().to_owned(), used)))
-    };
-    tasks.filter_map(thread).collect()
+/// Memory of its own, in bytes: no pages of the program, none of the kernel's for sockets.
+pub fn memory_of(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| 1024 * kib)
 }
 
 fn allowed_cores() -> Option<Vec<usize>> {
@@ -227,18 +259,28 @@ mod tests {
     #[test]
     fn a_crowd_on_loopback_comes_from_many_addresses() {
         let targets = addresses(&["127.0.0.1"]);
-        assert_eq!(sources(20_000, &targets, 28_232).unwrap(), Sources::new());
-        let two = sources(20_001, &targets, 28_232).unwrap();
+        assert_eq!(sources(20_000, &[], &targets, 28_232).unwrap(), Sources::new());
+        let two = sources(20_001, &[], &targets, 28_232).unwrap();
         assert_eq!(two, addresses(&["127.0.0.1", "127.0.0.2"]));
-        assert!(sources(9_000_000, &targets, 28_232).is_err());
+        assert!(sources(9_000_000, &[], &targets, 28_232).is_err());
     }
 
     #[test]
     fn more_than_the_ports_of_one_address_is_refused() {
         let far = addresses(&["10.0.0.1"]);
-        let refusal = sources(30_000, &far, 28_232).unwrap_err().to_string();
+        let refusal = sources(30_000, &[], &far, 28_232).unwrap_err().to_string();
         assert!(refusal.contains("28232 local ports"), "{refusal}");
-        assert!(sources(30_000, &addresses(&["10.0.0.1", "10.0.0.2"]), 28_232).is_ok());
+        assert!(sources(30_000, &[], &addresses(&["10.0.0.1", "10.0.0.2"]), 28_232).is_ok());
+    }
+
+    #[test]
+    fn given_addresses_are_used_if_they_are_ours_and_have_the_ports() {
+        let (ours, target) = (addresses(&["127.0.0.7", "127.0.0.8"]), addresses(&["127.0.0.1"]));
+        assert_eq!(sources(50_000, &ours, &target, 28_232).unwrap(), ours);
+        let few = sources(60_000, &ours, &target, 28_232).unwrap_err().to_string();
+        assert!(few.contains("30000 from each --source"), "{few}");
+        let foreign = sources(5, &addresses(&["192.0.2.1"]), &target, 28_232).unwrap_err().to_string();
+        assert!(foreign.contains("192.0.2.1: no address of this machine"), "{foreign}");
     }
 
     #[test]
@@ -248,14 +290,11 @@ mod tests {
         assert!(refusal.contains("nofile"), "{refusal}");
     }
 
-    /// After so many seconds, of which the crowd's thread worked so many, on two processors that others kept half busy.
+    /// After so many seconds, of which the crowd worked so many, on two processors that others kept half busy.
     fn reading(began: Instant, seconds: u64, worked: u64) -> Option<Reading> {
-        let worked = Duration::from_secs(worked);
-        let threads = [("1", "main", Duration::ZERO), ("2", "crowd", worked)];
         Some(Reading {
             at: began + Duration::from_secs(seconds),
-            own: worked,
-            threads: threads.into_iter().map(|(id, name, used)| (id.into(), (name.to_owned(), used))).collect(),
+            used: vec![Duration::ZERO, Duration::from_secs(worked)],
             cores: 2,
             all: Some((100 * seconds, 200 * seconds)),
         })
@@ -264,7 +303,7 @@ mod tests {
     #[test]
     fn only_the_time_in_which_messages_came_counts() {
         let began = Instant::now();
-        let mut meter = LoadMeter::default();
+        let mut meter = LoadMeter::of(vec![(1, "leader".into()), (2, "crowd".into())]);
         meter.note(5, || reading(began, 0, 0)); // of an earlier time
         meter.note(5, || reading(began, 10, 1));
         assert!(meter.load().is_none());
@@ -278,11 +317,13 @@ mod tests {
     }
 
     #[test]
-    fn the_system_says_what_threads_and_processors_do() {
-        let reading = Reading::now().unwrap();
-        assert!(reading.threads.len() > 1 && reading.cores > 0, "{reading:?}");
+    fn the_system_says_what_processes_and_processors_do() {
+        let own = std::process::id();
+        let reading = Reading::now(&[(own, "this".into())]).unwrap();
+        assert!(reading.used.len() == 1 && reading.cores > 0, "{reading:?}");
         assert!(reading.all.is_some_and(|(busy, all)| 0 < busy && busy <= all), "{reading:?}");
-        assert!(cpu_time_of(u32::MAX).is_none());
+        assert!(cpu_time_of(u32::MAX).is_none() && memory_of(u32::MAX).is_none());
+        assert!(memory_of(own).is_some_and(|bytes| bytes > 0));
     }
 
     #[test]

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use clap::Args;
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
@@ -27,14 +26,12 @@ use townhall::redis_url::RedisUrl;
 use uuid::Uuid;
 
 use crate::cli::{Output, above_zero};
+use crate::latency::{Latencies, Recorded};
 use crate::machine;
-use crate::report::Latencies;
 use crate::threshold::{Figure, Figures};
 
 /// Shorter events would have no text.
 const LEAST_BYTES: usize = 160;
-/// Later than that is that late; the broker's deadline comes long before.
-const MOST_US: u64 = 60_000_000;
 /// How often the schedule is looked at. A timer of the runtime's would be late by up to a millisecond.
 const TICK: Duration = Duration::from_micros(250);
 
@@ -117,6 +114,10 @@ impl crate::Outcome for Report {
     fn verdict(&mut self) -> (&mut bool, &mut Vec<String>) {
         (&mut self.pass, &mut self.reasons)
     }
+
+    fn has_passed(&self) -> bool {
+        self.pass
+    }
 }
 
 impl Figures for Report {
@@ -171,7 +172,7 @@ async fn measure(speaker: Rc<Speaker>, options: &Publish) -> anyhow::Result<Repo
     let used = Cpu::now(options.watch);
     let stored = speaker.stored().await?;
     let tally = speaker.tally.borrow();
-    let accepted = tally.accepted_us.len();
+    let accepted = tally.accepted.count();
     let a_message = |used: Duration| used.as_secs_f64() * 1e6 / accepted.max(1) as f64;
     let faults = [
         (accepted == 0, "nothing was accepted"),
@@ -188,7 +189,7 @@ async fn measure(speaker: Rc<Speaker>, options: &Publish) -> anyhow::Result<Repo
         refusal: tally.refusal.as_ref().map(ToString::to_string),
         stored,
         accepted_per_s: accepted as f64 / seconds,
-        accepted_ms: Latencies::of(&tally.accepted_us),
+        accepted_ms: tally.accepted.summary(),
         own_cpu_us: a_message(used.own.saturating_sub(cpu.own)),
         watched_cpu_us: used.watched.zip(cpu.watched).map(|(after, before)| a_message(after.saturating_sub(before))),
     })
@@ -251,7 +252,7 @@ struct Speaker {
 }
 
 struct Tally {
-    accepted_us: Histogram<u64>,
+    accepted: Recorded,
     refused: u64,
     refusal: Option<BrokerError>,
 }
@@ -267,11 +268,7 @@ impl Speaker {
             rooms: (0..options.rooms).map(name).collect::<anyhow::Result<_>>()?,
             user: UserId::new("guest-000000000000000000000000".to_owned()),
             rest: format!("{from}{text}\"}}"),
-            tally: RefCell::new(Tally {
-                accepted_us: Histogram::new_with_bounds(1, MOST_US, 3)?,
-                refused: 0,
-                refusal: None,
-            }),
+            tally: RefCell::new(Tally { accepted: Recorded::new(), refused: 0, refusal: None }),
         })
     }
 
@@ -288,10 +285,10 @@ impl Speaker {
 
     async fn say_measured(&self, room: &RoomName, due: Instant) {
         let answer = self.say(room).await;
-        let took_us = due.elapsed().as_micros() as u64;
+        let took = due.elapsed();
         let mut tally = self.tally.borrow_mut();
         match answer {
-            Ok(_) => tally.accepted_us.saturating_record(took_us.max(1)),
+            Ok(_) => tally.accepted.record(took),
             Err(error) => {
                 tally.refused += 1;
                 tally.refusal = Some(error);

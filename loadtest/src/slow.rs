@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, ensure};
 use clap::Args;
 use futures::{SinkExt, StreamExt};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,8 +27,8 @@ use uuid::Uuid;
 
 use crate::cli::Output;
 use crate::dialect::Dialect;
+use crate::latency::{Latencies, Recorded};
 use crate::machine;
-use crate::report::Latencies;
 use crate::target::Target;
 use crate::threshold::{Figure, Figures};
 use crate::wire::{Command, Heard, JOIN_REF, SUBPROTOCOL, Stamp};
@@ -40,8 +39,6 @@ const NARROW_BYTES: u32 = 4 * 1024;
 const FILL_BYTES: usize = 1024 * 1024;
 /// Messages that fill are said so fast: they are not measured.
 const FILL_RATE: f64 = 200.0;
-/// Later than that is that late.
-const MOST_LATE_US: u64 = 600_000_000;
 /// A latency that nobody feels does not double for being small.
 const FLOOR_MS: f64 = 5.0;
 /// This thread and that of the slow readers.
@@ -150,6 +147,10 @@ impl crate::Outcome for Report {
     fn verdict(&mut self) -> (&mut bool, &mut Vec<String>) {
         (&mut self.pass, &mut self.reasons)
     }
+
+    fn has_passed(&self) -> bool {
+        self.pass
+    }
 }
 
 impl Figures for Report {
@@ -175,8 +176,8 @@ struct Door {
 
 /// What honest readers got.
 struct Tally {
-    alone: Histogram<u64>,
-    beside_slow: Histogram<u64>,
+    alone: Recorded,
+    beside_slow: Recorded,
     /// Messages of this run.
     heard: u64,
     misplaced: u64,
@@ -242,8 +243,8 @@ fn report(options: &Slow, crowd: &Crowd<'_>, fates: Fates, cpu_share: Option<f64
         said: crowd.said,
         lost: (crowd.said * u64::from(options.connections)).saturating_sub(tally.heard),
         misplaced: tally.misplaced + fates.misplaced,
-        alone_ms: Latencies::of(&tally.alone),
-        beside_slow_ms: Latencies::of(&tally.beside_slow),
+        alone_ms: tally.alone.summary(),
+        beside_slow_ms: tally.beside_slow.summary(),
         caught_up: fates.caught_up,
         ended: fates.ended,
         cpu_share,
@@ -272,12 +273,7 @@ struct Crowd<'a> {
 
 impl<'a> Crowd<'a> {
     async fn gather(door: Door, options: &'a Slow) -> anyhow::Result<Self> {
-        let tally = Tally {
-            alone: Histogram::new_with_max(MOST_LATE_US, 3)?,
-            beside_slow: Histogram::new_with_max(MOST_LATE_US, 3)?,
-            heard: 0,
-            misplaced: 0,
-        };
+        let tally = Tally { alone: Recorded::new(), beside_slow: Recorded::new(), heard: 0, misplaced: 0 };
         let reader = Rc::new(Reader { door, began: Instant::now(), tally: RefCell::new(tally) });
         let mut crowd = Crowd { options, reader, speakers: Vec::new(), honest: Vec::new(), said: 0 };
         for number in 0..options.connections {
@@ -297,7 +293,7 @@ impl<'a> Crowd<'a> {
         for number in 0..messages {
             let due = Duration::from_secs_f64(number as f64 / rate);
             sleep_until(start + due).await;
-            let stamp = Stamp { run: door.id, publisher: part as u32, scheduled: from + due };
+            let stamp = Stamp { run: door.id, publisher: part as u32, number, scheduled: from + due };
             let text = stamp.write(self.options.size);
             let say = Command::Say { room: &door.room, id: Uuid::from_u128(rand::random()), text: &text };
             let speaker = &self.speakers[self.said as usize % self.speakers.len()];
@@ -361,11 +357,11 @@ impl Reader {
             return;
         }
         tally.heard += 1;
-        let late_us = now.saturating_sub(stamp.scheduled).as_micros() as u64;
+        let late = now.saturating_sub(stamp.scheduled);
         if stamp.publisher == Part::Alone as u32 {
-            tally.alone.saturating_record(late_us);
+            tally.alone.record(late);
         } else if stamp.publisher == Part::BesideSlow as u32 {
-            tally.beside_slow.saturating_record(late_us);
+            tally.beside_slow.record(late);
         }
     }
 }
@@ -378,7 +374,7 @@ impl Door {
             tcp.set_recv_buffer_size(NARROW_BYTES)?;
         }
         let mut request =
-            self.target.uri_for(number as usize, Uuid::from_u128(rand::random())).into_client_request()?;
+            self.target.uri_for(number as usize, Uuid::from_u128(rand::random()), "").into_client_request()?;
         request.headers_mut().insert("Sec-WebSocket-Protocol", SUBPROTOCOL.parse()?);
         let stream = tcp.connect(self.target.address).await.context("cannot connect")?;
         stream.set_nodelay(true)?;

@@ -6,12 +6,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::verdict::{Acceptance, IdHash, Spot};
+use crate::place::{IdHash, Spot};
+use crate::verdict::Acceptance;
+use crate::wire::Stamp;
 
 /// What all publishers together say.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Script {
     pub publishers: u32,
     pub pace: Pace,
@@ -21,7 +24,7 @@ pub struct Script {
 }
 
 /// How messages follow one another.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Pace {
     /// Messages a second of all publishers together, whatever the server does.
     Open(f64),
@@ -30,7 +33,7 @@ pub enum Pace {
 }
 
 /// When the last message is due.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Until {
     /// So many of all publishers together.
     Messages(u64),
@@ -77,7 +80,16 @@ impl Script {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Say {
     pub id: Uuid,
+    /// Of its publisher's messages, from 0.
+    pub number: u64,
     pub scheduled: Duration,
+}
+
+impl Say {
+    /// What its text begins with.
+    pub fn stamp(&self, run: u32, publisher: u32) -> Stamp {
+        Stamp { run, publisher, number: self.number, scheduled: self.scheduled }
+    }
 }
 
 #[derive(Debug)]
@@ -109,6 +121,10 @@ pub struct Speaker {
     /// Since when nothing but our own clock decides when a message is sent; `None` while something else does.
     free_since: Option<Duration>,
     pub accepted: Vec<Acceptance>,
+    /// Accepted by coming back, where nothing else says so.
+    pub by_ear: u64,
+    /// Said when the line broke, where nothing is said again.
+    pub in_doubt: u64,
     pub sent: u64,
     pub resent: u64,
     /// Given up: refused for good, or too old to be sent again.
@@ -129,6 +145,8 @@ impl Speaker {
             hold_until: Duration::ZERO,
             free_since: None,
             accepted: Vec::new(),
+            by_ear: 0,
+            in_doubt: 0,
             sent: 0,
             resent: 0,
             failed: 0,
@@ -198,7 +216,7 @@ impl Speaker {
             return None;
         }
         let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
-        let say = Say { id, scheduled };
+        let say = Say { id, number: self.next, scheduled };
         self.pending.push_back(Pending { say, first_sent: now, under_way: true, seen: None });
         self.next += 1;
         self.sent += 1;
@@ -298,6 +316,27 @@ impl Speaker {
         true
     }
 
+    /// A message came back at a door where that is all that tells: how long that took since it was due.
+    pub fn came_back(&mut self, number: u64, now: Duration) -> Option<Duration> {
+        let place = self.pending.iter().position(|pending| pending.say.number == number)?;
+        let pending = self.take(place)?;
+        self.by_ear += 1;
+        Some(now.saturating_sub(pending.say.scheduled))
+    }
+
+    /// The connection ended at such a door: nobody would know again what was said.
+    pub fn leave_in_doubt(&mut self) {
+        self.in_doubt += self.pending.len() as u64;
+        self.pending.clear();
+        self.waiting = 0;
+        self.stalled();
+    }
+
+    /// Messages that were accepted, in whatever way.
+    pub fn accepted_count(&self) -> u64 {
+        self.accepted.len() as u64 + self.by_ear
+    }
+
     /// The connection ended: what was not answered is to be sent again, unless it was seen.
     pub fn cut(&mut self) {
         while let Some(place) = self.pending.iter().position(|one| one.seen.is_some()) {
@@ -350,7 +389,7 @@ impl Speaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::EpochKey;
+    use crate::place::EpochKey;
 
     const DEDUPE: Option<Duration> = Some(Duration::from_secs(600));
 

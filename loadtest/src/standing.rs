@@ -1,16 +1,19 @@
-//! Where the clients of a thread stand, as it says ten times a second: by that the run is led.
+//! Where the clients of a worker stand, as it says ten times a second: by that the run is led.
 
 use std::time::Duration;
 
-use crate::client::Client;
+use serde::{Deserialize, Serialize};
+
+use crate::guest::Guest;
 use crate::listener::Listener;
-use crate::verdict::Spot;
+use crate::place::Spot;
+use crate::speaker::Speaker;
 
 /// How often that is said, and how often it is looked at.
 pub const TICK: Duration = Duration::from_millis(100);
 
 /// Where the clients of a worker stand.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Standing {
     pub clients: usize,
     pub joined: usize,
@@ -24,6 +27,13 @@ pub struct Standing {
     pub deliveries: u64,
     /// Publishers that have something to say or to be answered.
     pub speaking: usize,
+    /// By room; only while the run settles.
+    pub rooms: Vec<RoomStanding>,
+}
+
+/// Where they stand in one room.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct RoomStanding {
     /// When the epoch that was met last was met, and its head.
     pub head: Option<(Duration, Spot)>,
     /// The last client's place, if all are in one epoch.
@@ -33,33 +43,25 @@ pub struct Standing {
 }
 
 impl Standing {
-    pub fn add_client(&mut self, client: &Client, now: Duration) {
+    pub fn add_guest(&mut self, guest: &dyn Guest, speaker: Option<&Speaker>, now: Duration) {
         self.clients += 1;
-        self.joined += usize::from(client.has_joined());
-        self.live += usize::from(client.is_live());
-        if let Some(speaker) = &client.speaker {
+        self.joined += usize::from(guest.has_joined());
+        self.live += usize::from(guest.is_live());
+        if let Some(speaker) = speaker {
             self.sent += speaker.sent;
-            self.accepted += speaker.accepted.len() as u64;
+            self.accepted += speaker.accepted_count();
             self.speaking += usize::from(!speaker.is_done(now));
         }
-        self.lower(client.receiver.spot());
     }
 
-    pub fn add_listener(&mut self, listener: &Listener, is_live: bool) {
+    /// `room`: the one that all listeners are in, if it counts.
+    pub fn add_listener(&mut self, listener: &Listener, is_live: bool, room: Option<usize>) {
         self.clients += 1;
         self.joined += usize::from(listener.spot().is_some());
         self.live += usize::from(is_live);
-        self.lower(listener.spot());
-    }
-
-    fn lower(&mut self, spot: Option<Spot>) {
-        if let (Some(a), Some(b)) = (self.lowest, spot) {
-            self.torn |= a.epoch != b.epoch;
+        if let Some(room) = room {
+            self.rooms[room].lower(listener.spot());
         }
-        self.lowest = match (self.lowest, spot) {
-            (Some(a), Some(b)) => Some(if a.offset <= b.offset { a } else { b }),
-            (a, b) => a.or(b),
-        };
     }
 
     pub fn add(&mut self, other: &Standing) {
@@ -72,29 +74,52 @@ impl Standing {
         self.accepted += other.accepted;
         self.deliveries += other.deliveries;
         self.speaking += other.speaking;
-        self.head = self.head.max(other.head);
-        self.torn |= other.torn;
-        self.lower(other.lowest);
-    }
-
-    /// Whether every client that is in the room has everything up to `goal`.
-    pub fn reached(&self, goal: Option<Spot>) -> bool {
-        match (goal, self.lowest) {
-            (Some(goal), Some(lowest)) => !self.torn && lowest.epoch == goal.epoch && lowest.offset >= goal.offset,
-            _ => false,
+        self.rooms.resize_with(self.rooms.len().max(other.rooms.len()), RoomStanding::default);
+        for (ours, theirs) in self.rooms.iter_mut().zip(&other.rooms) {
+            ours.add(theirs);
         }
     }
 }
 
-/// Joined heads of one epoch: the furthest; of two epochs: that of the later one.
-pub fn head_of(standings: &[Standing]) -> Option<Spot> {
-    let latest = standings.iter().filter_map(|one| one.head).max()?.1.epoch;
-    standings.iter().filter_map(|one| one.head).map(|(_, spot)| spot).filter(|spot| spot.epoch == latest).max()
+impl RoomStanding {
+    /// Somebody is there.
+    pub fn lower(&mut self, spot: Option<Spot>) {
+        if let (Some(a), Some(b)) = (self.lowest, spot) {
+            self.torn |= a.epoch != b.epoch;
+        }
+        self.lowest = match (self.lowest, spot) {
+            (Some(a), Some(b)) => Some(if a.offset <= b.offset { a } else { b }),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// Of one epoch, the furthest head; of two, that of the later one.
+    fn add(&mut self, other: &RoomStanding) {
+        self.head = match (self.head, other.head) {
+            (Some(a), Some(b)) if a.1.epoch == b.1.epoch => Some((a.0.max(b.0), a.1.max(b.1))),
+            (a, b) => a.max(b),
+        };
+        self.torn |= other.torn;
+        self.lower(other.lowest);
+    }
+
+    pub fn head(&self) -> Option<Spot> {
+        self.head.map(|(_, spot)| spot)
+    }
+
+    /// Whether every client that is in the room has everything up to `goal`; who is in no room has.
+    pub fn reached(&self, goal: Option<Spot>) -> bool {
+        match (goal, self.lowest) {
+            (Some(goal), Some(lowest)) => !self.torn && lowest.epoch == goal.epoch && lowest.offset >= goal.offset,
+            (_, None) => true,
+            (None, Some(_)) => false,
+        }
+    }
 }
 
-/// The head of the log that everybody has to reach. It is fixed once everything is accepted (and nothing more came for
+/// The head of a room's log that everybody has to reach. It is fixed once everything is accepted (and nothing more came for
 /// `silence`), since others may go on speaking in the room; a new epoch moves it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Goal {
     pub spot: Option<Spot>,
     pub is_fixed: bool,
@@ -124,23 +149,27 @@ impl Goal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::EpochKey;
+    use crate::place::EpochKey;
 
     fn spot(epoch: &str, offset: u64) -> Spot {
         Spot { epoch: EpochKey::of(epoch), offset }
     }
 
-    fn standing(head: Spot, since: u64, lowest: Spot) -> Standing {
-        Standing { head: Some((Duration::from_secs(since), head)), lowest: Some(lowest), ..Standing::default() }
+    fn standing(head: Spot, since: u64, lowest: Spot) -> RoomStanding {
+        RoomStanding { head: Some((Duration::from_secs(since), head)), lowest: Some(lowest), torn: false }
     }
 
     #[test]
     fn the_goal_is_the_furthest_head_of_the_latest_epoch() {
         let old = standing(spot("a", 90), 1, spot("a", 90));
         let new = standing(spot("b", 20), 2, spot("b", 20));
-        let further = standing(spot("b", 25), 1, spot("b", 20));
-        assert_eq!(head_of(&[old, new, further]), Some(spot("b", 25)));
-        assert_eq!(head_of(&[]), None);
+        let further = standing(spot("b", 25), 3, spot("b", 20));
+        for order in [[old, new, further], [further, old, new], [new, further, old]] {
+            let mut all = RoomStanding::default();
+            order.iter().for_each(|one| all.add(one));
+            assert_eq!(all.head(), Some(spot("b", 25)));
+        }
+        assert_eq!(RoomStanding::default().head(), None);
     }
 
     fn ms(ms: u64) -> Duration {
@@ -179,6 +208,6 @@ mod tests {
         assert!(!all.reached(Some(spot("a", 9))));
         all.add(&standing(spot("b", 9), 2, spot("b", 9)));
         assert!(!all.reached(Some(spot("a", 8))));
-        assert!(!Standing::default().reached(None));
+        assert!(RoomStanding::default().reached(None), "nobody is in that room");
     }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::bail;
 
-use crate::report::Latencies;
+use crate::latency::Latencies;
 
 /// A figure of a result, by the name that thresholds have for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,11 @@ impl Figure {
 
     pub fn count(name: &str, value: u64) -> Self {
         Figure::number(name, value as f64)
+    }
+
+    /// A time in seconds.
+    pub fn seconds(name: &str, value: Option<f64>) -> Self {
+        Figure { name: name.into(), unit: Unit::Milliseconds, value: value.map(|seconds| 1000.0 * seconds) }
     }
 
     /// `NAME.p50` and so on.

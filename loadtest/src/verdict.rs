@@ -1,442 +1,16 @@
 //! The verdict: what the server promised, held against what every single receiver got.
 //!
-//! A [`Receiver`] is one client's view of the room: which offsets it saw, in which order, and what it was told it would never
-//! see. It keeps no list of what it saw, since offsets are dense: the newest one and the holes below it say it all. A
-//! [`Ledger`] is what all receivers of one worker saw, once: an id's hash per (epoch, offset). Workers keep a ledger each, so
-//! that a delivery takes no lock, and the ledgers are merged at the end. [`judge`] puts both together.
-//!
+//! A [`Receiver`] is one client's view of the room, a [`Ledger`] what all of them saw in it; [`judge`] puts both together.
 //! Silence is the fault. What a server admits (`gap`, `recovered:false`) is counted apart, as told.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
+use serde::{Deserialize, Serialize};
 
-use serde::Serialize;
-
-/// An epoch and an offset, as a client sends them to resume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Place {
-    pub epoch: String,
-    pub offset: u64,
-}
-
-/// An epoch's name, hashed: names are long, and only ever compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EpochKey(u64);
-
-impl EpochKey {
-    pub fn of(epoch: &str) -> Self {
-        EpochKey(hash(epoch))
-    }
-}
-
-/// A message's id, hashed. Never 0, which stands for "not seen".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IdHash(u64);
-
-impl IdHash {
-    pub fn of(id: &str) -> Self {
-        IdHash(hash(id).max(1))
-    }
-}
-
-/// The same in every worker, since the keys are fixed.
-fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// A place in the log, small enough to be kept a million times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Spot {
-    pub epoch: EpochKey,
-    pub offset: u64,
-}
-
-/// What a receiver made of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
-    /// Newer than all before it.
-    New,
-    /// Older than one before it, and not seen yet.
-    Swapped,
-    /// Seen before.
-    Doubled,
-}
-
-/// What a receiver made of `joined`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entrance {
-    /// The first one: its view begins here.
-    First,
-    /// It goes on where it was: `at` is shared by both epochs.
-    Continued { old: EpochKey, at: u64 },
-    /// It was told that what it missed is not to be had; its view begins anew.
-    Broken,
-}
-
-/// A part of a view that was read under one epoch: what comes after `after`, up to where the next span begins.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    epoch: EpochKey,
-    after: u64,
-}
-
-/// One client's view of the room.
-#[derive(Debug, Default)]
-pub struct Receiver {
-    /// Where it would resume: the protocol's position, moved by the protocol's rules.
-    place: Option<Place>,
-    /// Since its view began.
-    spans: Vec<Span>,
-    /// The greatest offset of its view that it saw or was told of.
-    last: u64,
-    /// Missing below `last`: first and last offset, ascending.
-    holes: Vec<(u64, u64)>,
-    /// Missing in views that ended, and in holes that were too many to keep.
-    lost_before: u64,
-    pub doubled: u64,
-    pub swapped: u64,
-    /// Offsets that it was told it would not see.
-    pub told: u64,
-    /// How often it was told that its view ended.
-    pub breaks: u64,
-}
-
-impl Receiver {
-    /// More holes than that are not kept apart: the oldest counts as lost, even should it be filled later.
-    const MAX_HOLES: usize = 4096;
-
-    /// Where to resume; `None` before the first `joined`.
-    pub fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
-    }
-
-    /// The greatest offset it got to, and under which epoch.
-    pub fn spot(&self) -> Option<Spot> {
-        self.spans.last().map(|span| Spot { epoch: span.epoch, offset: self.last })
-    }
-
-    /// `joined`, asked for or not: the position moves at once to where the backlog begins. Without a word about recovery
-    /// it claims what `recovered:true` says aloud: that nothing is missing.
-    pub fn joined(&mut self, epoch: &str, offset: u64, backlog: u64, recovered: Option<bool>) -> Entrance {
-        let start = offset.saturating_sub(backlog);
-        let key = EpochKey::of(epoch);
-        self.place = Some(Place { epoch: epoch.to_owned(), offset: start });
-        let Some(current) = self.spans.last().copied() else {
-            self.begin(key, start);
-            return Entrance::First;
-        };
-        if recovered == Some(false) {
-            self.breaks += 1;
-            self.told += start.saturating_sub(self.last);
-            self.lost_before += self.missing();
-            self.holes.clear();
-            self.begin(key, start);
-            return Entrance::Broken;
-        }
-        self.advance(start, start);
-        let at = start.min(self.last);
-        if current.epoch != key {
-            self.spans.push(Span { epoch: key, after: at });
-        }
-        Entrance::Continued { old: current.epoch, at }
-    }
-
-    fn begin(&mut self, epoch: EpochKey, after: u64) {
-        self.spans.clear();
-        self.spans.push(Span { epoch, after });
-        self.last = after;
-    }
-
-    /// An event of the log; `None` before the first `joined`, when there is no view that it could be part of.
-    pub fn event(&mut self, offset: u64) -> Option<(Spot, Sight)> {
-        let place = self.place.as_mut()?;
-        place.offset = place.offset.max(offset); // a swapped event must not be asked for twice
-        let epoch = self.spans.last()?.epoch;
-        let sight = if offset > self.last {
-            self.advance(offset - 1, offset);
-            Sight::New
-        } else if self.fill(offset, offset) > 0 || offset <= self.spans[0].after {
-            self.swapped += 1;
-            Sight::Swapped
-        } else {
-            self.doubled += 1;
-            Sight::Doubled
-        };
-        Some((Spot { epoch, offset }, sight))
-    }
-
-    /// `gap`: these offsets are lost for good, and that was said. `false` where it says nothing.
-    pub fn gap(&mut self, from: u64, to: u64) -> bool {
-        let Some(place) = self.place.as_mut() else {
-            return false;
-        };
-        if from == 0 || from > to {
-            return false;
-        }
-        place.offset = place.offset.max(to);
-        self.told += self.fill(from, to);
-        if to > self.last {
-            self.told += to - self.last.max(from - 1);
-            self.advance(from - 1, to);
-        }
-        true
-    }
-
-    /// Moves to `last`, with everything up to `missing_to` that was not there yet as a hole.
-    fn advance(&mut self, missing_to: u64, last: u64) {
-        if missing_to > self.last {
-            if self.holes.len() == Self::MAX_HOLES {
-                let (from, to) = self.holes.remove(0);
-                self.lost_before += to - from + 1;
-            }
-            self.holes.push((self.last + 1, missing_to));
-        }
-        self.last = self.last.max(last);
-    }
-
-    /// Takes `from..=to` out of the holes; how many of these offsets were in one.
-    fn fill(&mut self, from: u64, to: u64) -> u64 {
-        let first = self.holes.partition_point(|hole| hole.1 < from);
-        let end = self.holes.partition_point(|hole| hole.0 <= to);
-        if first >= end {
-            return 0;
-        }
-        let mut filled = 0;
-        let mut rest = Vec::new();
-        for &(hole_from, hole_to) in &self.holes[first..end] {
-            filled += hole_to.min(to) - hole_from.max(from) + 1;
-            if hole_from < from {
-                rest.push((hole_from, from - 1));
-            }
-            if hole_to > to {
-                rest.push((to + 1, hole_to));
-            }
-        }
-        self.holes.splice(first..end, rest);
-        filled
-    }
-
-    fn missing(&self) -> u64 {
-        self.holes.iter().map(|(from, to)| to - from + 1).sum()
-    }
-
-    fn misses(&self, offset: u64) -> bool {
-        let hole = self.holes.partition_point(|hole| hole.1 < offset);
-        offset > self.last || self.holes.get(hole).is_some_and(|&(from, _)| from <= offset)
-    }
-
-    /// Under which epoch it read an offset.
-    fn epoch_at(&self, offset: u64) -> Option<EpochKey> {
-        self.spans.iter().rev().find(|span| span.after < offset).map(|span| span.epoch)
-    }
-
-    /// What it did not get and was not told of, of all up to `goal`.
-    fn lost(&self, ledger: &Ledger, goal: Option<Spot>) -> u64 {
-        let within = self.lost_before + self.missing();
-        let (Some(goal), Some(spot)) = (goal, self.spot()) else {
-            return within;
-        };
-        let tail = goal.offset.saturating_sub(spot.offset);
-        if spot.epoch == goal.epoch {
-            return within + tail;
-        }
-        // It was left behind in an epoch that ended: only the ids tell what it has of the one that followed.
-        let unseen = ledger
-            .events(goal.epoch)
-            .filter(|(offset, _)| (self.spans[0].after + 1..=goal.offset).contains(offset))
-            .filter(|&(offset, id)| {
-                let seen = self.epoch_at(offset).and_then(|epoch| ledger.id(Spot { epoch, offset }));
-                seen != Some(id) || self.misses(offset)
-            })
-            .count() as u64;
-        self.lost_before + unseen.max(self.missing() + tail)
-    }
-}
-
-/// An epoch, as the receivers of a worker met it.
-#[derive(Debug, Clone, Copy)]
-struct EpochNote {
-    first_seen: Duration,
-    head: u64,
-}
-
-/// What all receivers of a worker saw: an id per place.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    pages: Vec<Box<[u64]>>,
-    /// By epoch and the number of the page.
-    index: HashMap<(EpochKey, u64), usize>,
-    /// The page that was used last: receivers are all at about the same place.
-    recent: Option<((EpochKey, u64), usize)>,
-    epochs: HashMap<EpochKey, EpochNote>,
-    /// Places under which two ids were seen.
-    mismatched: BTreeSet<Spot>,
-    /// What some receiver was told is lost: the last place, and the first offset.
-    announced: BTreeSet<(Spot, u64)>,
-    /// Up to which offset the first epoch is the beginning of the second, as receivers were told that resumed.
-    shared: HashMap<(EpochKey, EpochKey), u64>,
-}
-
-impl Ledger {
-    const PAGE: u64 = 1024;
-    /// Announcements beyond that are not kept: a server that loses so much has long failed.
-    const MAX_ANNOUNCED: usize = 10_000;
-
-    /// A receiver saw this id in this place.
-    pub fn see(&mut self, spot: Spot, id: IdHash, now: Duration) {
-        let slot = self.slot(spot);
-        if *slot == id.0 {
-            return;
-        }
-        if *slot == 0 {
-            *slot = id.0;
-            self.reach(spot, now);
-        } else {
-            self.mismatched.insert(spot);
-        }
-    }
-
-    fn slot(&mut self, spot: Spot) -> &mut u64 {
-        let key = (spot.epoch, spot.offset / Self::PAGE);
-        let page = match self.recent {
-            Some((recent, page)) if recent == key => page,
-            _ => self.page(key),
-        };
-        self.recent = Some((key, page));
-        &mut self.pages[page][(spot.offset % Self::PAGE) as usize]
-    }
-
-    fn page(&mut self, key: (EpochKey, u64)) -> usize {
-        *self.index.entry(key).or_insert_with(|| {
-            self.pages.push(vec![0; Self::PAGE as usize].into_boxed_slice());
-            self.pages.len() - 1
-        })
-    }
-
-    /// Somebody was told that the log reaches to here.
-    pub fn reach(&mut self, spot: Spot, now: Duration) {
-        let note = self.epochs.entry(spot.epoch).or_insert(EpochNote { first_seen: now, head: spot.offset });
-        note.head = note.head.max(spot.offset);
-    }
-
-    /// Somebody was told that these offsets are lost.
-    pub fn announce(&mut self, from: u64, to: Spot) {
-        if self.announced.len() < Self::MAX_ANNOUNCED {
-            self.announced.insert((to, from));
-        }
-    }
-
-    /// Somebody went on from one epoch to the other at this offset.
-    pub fn share(&mut self, old: EpochKey, new: EpochKey, at: u64) {
-        let until = self.shared.entry((old, new)).or_insert(at);
-        *until = (*until).max(at);
-    }
-
-    /// The head of the epoch that was met last, and when that was.
-    pub fn head(&self) -> Option<(Duration, Spot)> {
-        self.epochs
-            .iter()
-            .map(|(&epoch, note)| {
-                let offset = note.head;
-                (note.first_seen, Spot { epoch, offset })
-            })
-            .max()
-    }
-
-    fn id(&self, spot: Spot) -> Option<IdHash> {
-        let page = self.index.get(&(spot.epoch, spot.offset / Self::PAGE))?;
-        let id = self.pages[*page][(spot.offset % Self::PAGE) as usize];
-        (id != 0).then_some(IdHash(id))
-    }
-
-    /// What was seen under an epoch, in no order.
-    fn events(&self, epoch: EpochKey) -> impl Iterator<Item = (u64, IdHash)> {
-        self.all().filter(move |(spot, _)| spot.epoch == epoch).map(|(spot, id)| (spot.offset, id))
-    }
-
-    fn all(&self) -> impl Iterator<Item = (Spot, IdHash)> {
-        self.index.iter().flat_map(|(&(epoch, number), &page)| {
-            let spot = move |within: usize| Spot { epoch, offset: number * Self::PAGE + within as u64 };
-            self.pages[page]
-                .iter()
-                .enumerate()
-                .filter(|(_, id)| **id != 0)
-                .map(move |(within, id)| (spot(within), IdHash(*id)))
-        })
-    }
-
-    /// Adds what another worker's receivers saw.
-    pub fn merge(&mut self, other: Ledger) {
-        for (spot, id) in other.all() {
-            self.see(spot, id, Duration::MAX);
-        }
-        for (epoch, note) in other.epochs {
-            match self.epochs.entry(epoch) {
-                Entry::Vacant(free) => {
-                    free.insert(note);
-                }
-                Entry::Occupied(mut ours) => {
-                    let ours = ours.get_mut();
-                    ours.first_seen = ours.first_seen.min(note.first_seen);
-                    ours.head = ours.head.max(note.head);
-                }
-            }
-        }
-        self.mismatched.extend(other.mismatched);
-        self.announced.extend(other.announced);
-        for ((old, new), at) in other.shared {
-            self.share(old, new, at);
-        }
-    }
-
-    /// Whether an event was seen in this place, or under another epoch that has it in common.
-    fn saw(&self, spot: Spot, id: IdHash) -> bool {
-        self.epochs.keys().any(|&epoch| {
-            let spot = Spot { epoch, ..spot };
-            self.id(spot) == Some(id)
-        })
-    }
-
-    fn was_announced(&self, spot: Spot) -> bool {
-        self.announced
-            .range((spot, 0)..)
-            .take_while(|(to, _)| to.epoch == spot.epoch)
-            .any(|(_, from)| *from <= spot.offset)
-    }
-
-    /// Whether both places are in one lineage, so that one receiver gets both.
-    fn related(&self, a: Spot, b: Spot) -> bool {
-        let leads =
-            |old: Spot, new: Spot| self.shared.get(&(old.epoch, new.epoch)).is_some_and(|until| old.offset <= *until);
-        a.epoch == b.epoch || leads(a, b) || leads(b, a)
-    }
-
-    /// Places of messages that have an earlier place in the same lineage: stored twice.
-    fn stored_twice(&self) -> Vec<Spot> {
-        let mut all: Vec<(IdHash, u64, EpochKey)> =
-            self.all().map(|(spot, id)| (id, spot.offset, spot.epoch)).collect();
-        all.sort_unstable();
-        let spot = |&(_, offset, epoch): &(IdHash, u64, EpochKey)| Spot { epoch, offset };
-        all.chunk_by(|a, b| a.0 == b.0)
-            .flat_map(|places| {
-                let again = |(n, place): (usize, &(IdHash, u64, EpochKey))| {
-                    places[..n]
-                        .iter()
-                        .any(|earlier| earlier.1 != place.1 && self.related(spot(earlier), spot(place)))
-                        .then(|| spot(place))
-                };
-                places.iter().enumerate().filter_map(again)
-            })
-            .collect()
-    }
-}
+use crate::ledger::Ledger;
+use crate::place::{IdHash, Spot};
+use crate::receiver::Receiver;
 
 /// What a publisher was told about a message of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptance {
     pub spot: Spot,
     pub id: IdHash,
@@ -473,25 +47,33 @@ impl Verdict {
     }
 }
 
-/// Holds every receiver against `goal`, the head of the log when the run ended, and every acceptance against what was seen.
-pub fn judge(receivers: &[&Receiver], acceptances: &[Acceptance], ledger: &Ledger, goal: Option<Spot>) -> Verdict {
-    let mut verdict = Verdict::default();
-    for (number, receiver) in receivers.iter().enumerate() {
+/// Holds every receiver of a room, with its client's number, against `goal`, the head of the log when the run ended, and every
+/// acceptance against what was seen. Several rooms are judged one after another, and added up.
+pub fn judge(
+    receivers: &[(usize, &Receiver)],
+    acceptances: &[Acceptance],
+    ledger: &Ledger,
+    goal: Option<Spot>,
+    verdict: &mut Verdict,
+) {
+    let breaks_before = verdict.breaks;
+    for (number, receiver) in receivers {
         verdict.told += receiver.told;
         verdict.breaks += receiver.breaks;
-        add_faults(&mut verdict, number, receiver, receiver.lost(ledger, goal));
+        add_faults(verdict, *number, receiver, receiver.lost(ledger, goal));
     }
+    let began_anew = verdict.breaks > breaks_before;
     let mut mismatched = ledger.mismatched.clone();
     for acceptance in acceptances {
         let spot = acceptance.spot;
         if ledger.id(spot).is_some_and(|id| id != acceptance.id) {
             mismatched.insert(spot);
-        } else if !ledger.saw(spot, acceptance.id) && !excused(&verdict, ledger, goal, spot) {
+        } else if !ledger.saw(spot, acceptance.id) && !excused(began_anew, ledger, goal, spot) {
             verdict.accepted_unseen += 1;
             verdict.example(|| format!("offset {} was accepted and never seen", spot.offset));
         }
     }
-    verdict.mismatched = mismatched.len() as u64;
+    verdict.mismatched += mismatched.len() as u64;
     for spot in mismatched.iter().take(Verdict::MAX_EXAMPLES) {
         verdict.example(|| format!("offset {} was given to different messages", spot.offset));
     }
@@ -500,7 +82,6 @@ pub fn judge(receivers: &[&Receiver], acceptances: &[Acceptance], ledger: &Ledge
     for spot in twice.iter().take(Verdict::MAX_EXAMPLES) {
         verdict.example(|| format!("offset {} is a message that has an earlier one", spot.offset));
     }
-    verdict
 }
 
 fn add_faults(verdict: &mut Verdict, number: usize, receiver: &Receiver, lost: u64) {
@@ -523,14 +104,18 @@ fn add_faults(verdict: &mut Verdict, number: usize, receiver: &Receiver, lost: u
 }
 
 /// Whether it was said that an accepted event is gone: by `gap`, or by telling receivers to begin anew in a later epoch.
-fn excused(verdict: &Verdict, ledger: &Ledger, goal: Option<Spot>, spot: Spot) -> bool {
+fn excused(began_anew: bool, ledger: &Ledger, goal: Option<Spot>, spot: Spot) -> bool {
     let epoch_ended = goal.is_some_and(|goal| goal.epoch != spot.epoch);
-    ledger.was_announced(spot) || (epoch_ended && verdict.breaks > 0)
+    ledger.was_announced(spot) || (epoch_ended && began_anew)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::place::EpochKey;
+    use crate::receiver::Entrance;
 
     const NOW: Duration = Duration::ZERO;
 
@@ -587,8 +172,10 @@ mod tests {
 
         fn judged(&self) -> Verdict {
             let goal = self.ledger.head().map(|(_, spot)| spot);
-            let receivers: Vec<&Receiver> = self.receivers.iter().collect();
-            judge(&receivers, &self.acceptances, &self.ledger, goal)
+            let receivers: Vec<_> = self.receivers.iter().enumerate().collect();
+            let mut verdict = Verdict::default();
+            judge(&receivers, &self.acceptances, &self.ledger, goal, &mut verdict);
+            verdict
         }
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::verdict::Place;
+use crate::place::Place;
 
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "townhall.v1";
@@ -135,25 +135,29 @@ pub struct Stamp {
     /// Which run of the generator spoke; other runs may share the room.
     pub run: u32,
     pub publisher: u32,
+    /// Of the publisher's messages, from 0.
+    pub number: u64,
     /// When it should have been sent, since the run began.
     pub scheduled: Duration,
 }
 
 impl Stamp {
-    /// The longest stamp, and so the smallest text.
+    /// The longest stamp with numbers below a hundred million, and so the smallest text.
     pub const MAX_BYTES: usize = 40;
 
     /// A text of `size` bytes that begins with the stamp.
     pub fn write(&self, size: usize) -> String {
-        let head = format!("{:x} {:x} {:x} ", self.run, self.publisher, self.scheduled.as_micros());
+        let Stamp { run, publisher, number, scheduled } = self;
+        let head = format!("{run:x} {publisher:x} {number:x} {:x} ", scheduled.as_micros());
         format!("{head:.<size$}")
     }
 
     pub fn read(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(4, ' ');
+        let mut parts = text.splitn(5, ' ');
         Some(Stamp {
             run: u32::from_str_radix(parts.next()?, 16).ok()?,
             publisher: u32::from_str_radix(parts.next()?, 16).ok()?,
+            number: u64::from_str_radix(parts.next()?, 16).ok()?,
             scheduled: Duration::from_micros(u64::from_str_radix(parts.next()?, 16).ok()?),
         })
     }
@@ -206,7 +210,12 @@ mod tests {
 
     #[test]
     fn stamps_survive_the_way_and_fill_the_text() {
-        let stamp = Stamp { run: u32::MAX, publisher: u32::MAX, scheduled: Duration::from_secs(10 * 365 * 86_400) };
+        let stamp = Stamp {
+            run: u32::MAX,
+            publisher: u32::MAX,
+            number: 0x0fff_ffff,
+            scheduled: Duration::from_secs(365 * 86_400),
+        };
         assert_eq!(stamp.write(Stamp::MAX_BYTES).len(), Stamp::MAX_BYTES);
         assert_eq!(stamp.write(120).len(), 120);
         assert_eq!(Stamp::read(&stamp.write(120)), Some(stamp));

@@ -303,7 +303,7 @@ fn the_time_that_the_server_took_is_told() {
     let run = Run::with(Faults::default(), &["--messages", "100", "--rate", "500", "--watch", &pid]);
     run.passed();
     assert!(run.result["watched_cpu_s"].as_f64().is_some(), "{}", run.result);
-    assert!(run.result["busiest_thread"]["name"].is_string(), "{}", run.result);
+    assert!(run.result["busiest_worker"]["name"].is_string(), "{}", run.result);
 }
 
 #[test]
@@ -327,8 +327,9 @@ fn a_server_that_is_not_there_or_lets_nobody_in_is_exit_code_2() {
 fn wrong_usage_is_exit_code_2_and_one_clear_line() {
     for (options, url, expected) in [
         (&["--publishers", "2", "--connections", "1"][..], "ws://127.0.0.1:1", "--publishers 2"),
-        (&["--connections", "99999999"], "ws://127.0.0.1:1", "nofile"),
-        (&[], "wss://127.0.0.1:1", "no TLS"),
+        (&["--connections", "99999999"], "ws://127.0.0.1:1", "have ports for"),
+        (&[], "ftp://127.0.0.1:1", "wss://"),
+        (&["--listeners", "5"], "wss://127.0.0.1:1", "--listeners"),
         (&["--size", "1"], "ws://127.0.0.1:1", "--size 1"),
     ] {
         let output = fanout(options, &[url.to_owned()]);

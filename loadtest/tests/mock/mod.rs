@@ -74,6 +74,8 @@ struct Room {
     fork: Option<(u64, u64)>,
     /// Of guests by name: who comes back has to be the same.
     keys: HashMap<String, String>,
+    /// Up to where each was served, by name.
+    served: HashMap<String, u64>,
     limited: bool,
     has_cut: bool,
 }
@@ -321,6 +323,7 @@ impl Door {
         let id = command["id"].as_str().ok_or("id")?;
         let text = command["text"].as_str().ok_or("text")?;
         let event = Event { id: id.to_owned(), name: self.name.clone(), text: text.to_owned() };
+        self.until_all_are_ahead_of_the_fork().await?;
         let stored = self.hall.room().store(event, &self.key, &self.hall.faults);
         self.hall.bell.send_replace(());
         match stored {
@@ -348,6 +351,24 @@ impl Door {
         }
     }
 
+    /// What is dropped at a fork was seen by everybody, or the fork would be nothing to them.
+    async fn until_all_are_ahead_of_the_fork(&mut self) -> Result<(), Failed> {
+        let mut bell = self.hall.bell.subscribe();
+        loop {
+            self.deliver().await?;
+            let (forks, all_are_here) = {
+                let room = self.hall.room();
+                let head = room.head();
+                let served = |name: &String| room.served.get(name).is_some_and(|served| *served >= head);
+                (room.epoch == 1 && self.hall.faults.forks == Some(head + 1), room.keys.keys().all(served))
+            };
+            if !forks || all_are_here {
+                return Ok(());
+            }
+            bell.changed().await?;
+        }
+    }
+
     /// Sends what this connection has not seen.
     async fn deliver(&mut self) -> Result<(), Failed> {
         while let Some((epoch, offset)) = self.cursor {
@@ -361,6 +382,10 @@ impl Door {
             };
             self.cursor = Some((epoch, offset + 1));
             self.deliver_one(offset + 1, event).await?;
+            if self.hall.faults.forks.is_some() {
+                self.hall.room().served.insert(self.name.clone(), offset + 1);
+                self.hall.bell.send_replace(());
+            }
         }
         Ok(())
     }

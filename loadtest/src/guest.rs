@@ -1,0 +1,127 @@
+//! A simulated client of any kind, without its socket, and what all of them have in common.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dialect::Dialect;
+use crate::receiver::Receiver;
+use crate::speaker::Speaker;
+use crate::stamps::Stamps;
+use crate::standing::Standing;
+use crate::tally::Tally;
+use crate::verdict::Acceptance;
+
+/// A room of the run.
+#[derive(Debug)]
+pub struct Room {
+    /// Its place among the rooms of the run.
+    pub number: usize,
+    pub name: String,
+    /// Marks this run's messages.
+    pub run: u32,
+    /// Bytes of text.
+    pub size: usize,
+    pub dialect: Dialect,
+}
+
+/// What the connection is to do after a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaction {
+    Stay,
+    /// The server asked for it: go elsewhere at this time, without backoff.
+    MoveAt(Duration),
+    /// The server will never let it in.
+    GiveUp,
+}
+
+/// A client, as its connection sees it. All times are since the run began.
+pub trait Guest {
+    fn number(&self) -> usize;
+    /// The speaking began.
+    fn begin(&mut self, from: Duration);
+    /// It should be in the room by now: from here its entering is measured.
+    fn due(&mut self, at: Duration);
+    /// It is away because it wanted to, until then: from here its coming back is measured.
+    fn due_back(&mut self, at: Duration);
+    /// A connection is there.
+    fn connected(&mut self, now: Duration, tally: &mut Tally);
+    /// The connection is gone.
+    fn cut(&mut self, now: Duration);
+    /// The next frame to send, if one may be sent now.
+    fn next_command(&mut self, room: &Room, now: Duration, tally: &mut Tally) -> Option<String>;
+    /// When to ask for that again, unless something is heard before.
+    fn wake(&self, now: Duration) -> Option<Duration>;
+    /// The socket takes nothing for now.
+    fn stalled(&mut self);
+    /// When the line would be dead if nothing more were heard.
+    fn dead_at(&self) -> Option<Duration>;
+    /// Takes a frame in, or a line of one. `answers`: what has to be answered at once is added to them.
+    fn hear(
+        &mut self,
+        text: &str,
+        room: &Room,
+        now: Duration,
+        tally: &mut Tally,
+        answers: &mut Vec<&'static str>,
+    ) -> Reaction;
+    /// Whether it ever was in the room.
+    fn has_joined(&self) -> bool;
+    /// Whether it is in the room, with everything that was promised at the door.
+    fn is_live(&self) -> bool;
+    /// Adds itself to where all stand; `by_room`: in its room, too.
+    fn stand(&self, now: Duration, standing: &mut Standing, by_room: Option<usize>);
+    /// What is left of it at the end of the run, which came at `until`.
+    fn end(self: Box<Self>, room: usize, until: Duration) -> Gone;
+}
+
+/// What is left of a client.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Gone {
+    pub number: usize,
+    pub room: usize,
+    pub has_joined: bool,
+    pub is_live: bool,
+    pub view: View,
+    pub said: Option<Said>,
+}
+
+/// What it saw of the room.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum View {
+    /// By the offsets of the log.
+    Log(Receiver),
+    /// By the stamps of this run's messages, where there are no offsets.
+    Stamps(Stamps),
+}
+
+/// What a publisher said.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Said {
+    pub publisher: u32,
+    pub sent: u64,
+    pub resent: u64,
+    pub accepted: Vec<Acceptance>,
+    /// Accepted by coming back, where nothing else says so.
+    pub by_ear: u64,
+    /// Said when the line broke, where nothing is said again.
+    pub in_doubt: u64,
+    /// Due, and not accepted.
+    pub unaccepted: u64,
+    pub accepted_twice_differently: u64,
+}
+
+impl Said {
+    pub fn of(speaker: Speaker, until: Duration) -> Self {
+        Said {
+            publisher: speaker.publisher(),
+            sent: speaker.sent,
+            by_ear: speaker.by_ear,
+            in_doubt: speaker.in_doubt,
+            resent: speaker.resent,
+            unaccepted: speaker.unaccepted(until),
+            accepted_twice_differently: speaker.accepted_twice_differently,
+            accepted: speaker.accepted,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What each scenario is: its options, made a plan of, and what of its run is a fault.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{bail, ensure};
+
+use crate::cli::{self, Connect, Fanout, Leaving, Mixed, Rooms, Speech, Storm, Way};
+use crate::environment::Environment;
+use crate::leader::{self, Lead};
+use crate::machine;
+use crate::plan::{Churn, Entry, Plan, RoomPlan};
+use crate::report::Report;
+use crate::speaker::{Pace, Script, Until};
+use crate::target::{Manner, Target};
+use crate::wire::Stamp;
+
+/// For how long publishers speak, unless that is said.
+const SOME_SECONDS: Duration = Duration::from_secs(10);
+const BEFORE_AND_AFTER_THE_STORM: Duration = Duration::from_secs(20);
+const A_SOAK: Duration = Duration::from_hours(1);
+/// One of so many members of a mixed room speaks.
+const SPEAKS_IN_A_CROWD: usize = 10;
+/// A mixed room with fewer than that is the last one, with all who are left.
+const LEAST_ROOM: usize = 4;
+
+/// What of a run is a fault.
+#[derive(Debug, Clone, Copy)]
+pub struct Promise {
+    pub scenario: &'static str,
+    /// All receivers get a room's messages in one order.
+    pub is_ordered: bool,
+    /// Something has to be heard.
+    pub is_heard: bool,
+    /// Somebody has to lose a line.
+    pub is_cut: bool,
+    /// Nobody may be away at the end.
+    pub all_are_back: bool,
+}
+
+/// What is told of a scenario, before its servers are looked up.
+#[derive(Debug)]
+struct Draft<'a> {
+    name: &'static str,
+    way: &'a Way,
+    /// Members and publishers, by room.
+    rooms: Vec<(usize, u32)>,
+    listeners: usize,
+    /// What the only room is called.
+    room: Option<&'a str>,
+    resume: bool,
+    entry: Entry,
+    script: Script,
+    size: usize,
+    settle: Duration,
+    leaving: Option<&'a Leaving>,
+    storm: Option<&'a Storm>,
+    quiet: bool,
+}
+
+pub async fn fanout(options: &Fanout) -> anyhow::Result<Report> {
+    let Fanout { way, connections, listeners, publishers, room, resume, speech, output, .. } = options;
+    check_publishers(*publishers, *connections)?;
+    ensure!(
+        *publishers > 0 || speech.seconds.is_some(),
+        "--publishers 0: somebody else speaks; say with --seconds how long to listen"
+    );
+    let draft = Draft {
+        listeners: *listeners,
+        room: room.as_deref(),
+        resume: *resume,
+        ..Draft::of("fanout", way, vec![(*connections, *publishers)], speech, SOME_SECONDS, output.quiet)?
+    };
+    draft.run().await
+}
+
+pub async fn rooms(options: &Rooms) -> anyhow::Result<Report> {
+    let Rooms { way, rooms, members, publishers, speech, output, .. } = options;
+    check_publishers(*publishers, *members)?;
+    let rooms = vec![(*members, *publishers); *rooms];
+    Draft::of("rooms", way, rooms, speech, SOME_SECONDS, output.quiet)?.run().await
+}
+
+pub async fn connect(options: &Connect) -> anyhow::Result<Report> {
+    let Connect { way, connections, window, stay, output, .. } = options;
+    let script = Script { publishers: 0, pace: Pace::Open(1.0), until: Until::After(*stay), until_heard: false };
+    let draft = Draft {
+        name: "connect",
+        way,
+        rooms: vec![(*connections, 0)],
+        listeners: 0,
+        room: None,
+        resume: true,
+        entry: if way.connect_rate > 0.0 { Entry::Open(way.connect_rate) } else { Entry::Window(*window) },
+        script,
+        size: Stamp::MAX_BYTES,
+        settle: Duration::ZERO,
+        leaving: None,
+        storm: None,
+        quiet: output.quiet,
+    };
+    draft.run().await
+}
+
+pub async fn storm(options: &Storm) -> anyhow::Result<Report> {
+    let Storm { way, connections, publishers, speech, output, cut_after, .. } = options;
+    check_publishers(*publishers, *connections)?;
+    let rooms = vec![(*connections, *publishers)];
+    let draft = Draft::of("storm", way, rooms, speech, BEFORE_AND_AFTER_THE_STORM, output.quiet)?;
+    if let Some(length) = draft.script.length() {
+        ensure!(*cut_after < length, "--cut-after {cut_after:?}: by then everything is said; give more --seconds");
+    }
+    Draft { storm: Some(options), ..draft }.run().await
+}
+
+pub async fn churn(options: &cli::Churn) -> anyhow::Result<Report> {
+    coming_and_going("churn", options, SOME_SECONDS).await
+}
+
+pub async fn soak(options: &cli::Churn) -> anyhow::Result<Report> {
+    coming_and_going("soak", options, A_SOAK).await
+}
+
+async fn coming_and_going(name: &'static str, options: &cli::Churn, length: Duration) -> anyhow::Result<Report> {
+    let cli::Churn { way, connections, publishers, leaving, speech, output, .. } = options;
+    check_publishers(*publishers, *connections)?;
+    let draft = Draft::of(name, way, vec![(*connections, *publishers)], speech, length, output.quiet)?;
+    Draft { leaving: Some(leaving), ..draft }.run().await
+}
+
+pub async fn mixed(options: &Mixed) -> anyhow::Result<Report> {
+    let Mixed { way, connections, leaving, speech, output, .. } = options;
+    let draft = Draft::of("mixed", way, halves(*connections), speech, SOME_SECONDS, output.quiet)?;
+    Draft { leaving: Some(leaving), ..draft }.run().await
+}
+
+fn check_publishers(publishers: u32, members: usize) -> anyhow::Result<()> {
+    ensure!(
+        publishers as usize <= members,
+        "--publishers {publishers}: they are among the {members} clients of a room"
+    );
+    Ok(())
+}
+
+/// Half of all in the first room, half of the rest in the second, and so on; members and publishers.
+fn halves(mut clients: usize) -> Vec<(usize, u32)> {
+    let mut rooms = Vec::new();
+    while clients > 0 {
+        let members = if clients < 2 * LEAST_ROOM { clients } else { clients / 2 };
+        rooms.push((members, members.div_ceil(SPEAKS_IN_A_CROWD) as u32));
+        clients -= members;
+    }
+    rooms
+}
+
+impl<'a> Draft<'a> {
+    /// Of rooms in which is spoken.
+    fn of(
+        name: &'static str,
+        way: &'a Way,
+        rooms: Vec<(usize, u32)>,
+        speech: &Speech,
+        length: Duration,
+        quiet: bool,
+    ) -> anyhow::Result<Self> {
+        let publishers = rooms.iter().map(|(_, publishers)| publishers).sum();
+        Ok(Draft {
+            name,
+            way,
+            rooms,
+            listeners: 0,
+            room: None,
+            resume: true,
+            entry: Entry::Open(way.connect_rate),
+            script: script(speech, publishers, length)?,
+            size: speech.size,
+            settle: speech.settle,
+            leaving: None,
+            storm: None,
+            quiet,
+        })
+    }
+
+    async fn run(self) -> anyhow::Result<Report> {
+        let (plan, lead) = (self.plan().await?, self.lead());
+        let promise = self.promise();
+        let outcome = leader::run(plan, &lead).await?;
+        let environment = Environment::of(&outcome.plan, outcome.workers);
+        Ok(Report::of(outcome, &promise, environment))
+    }
+
+    fn promise(&self) -> Promise {
+        Promise {
+            scenario: self.name,
+            is_ordered: self.way.dialect.keeps_order(self.way.urls.len()),
+            is_heard: self.name != "connect",
+            is_cut: self.storm.is_some(),
+            all_are_back: self.storm.is_some() || self.leaving.is_some(),
+        }
+    }
+
+    fn lead(&self) -> Lead {
+        let command = |storm: &Storm| Some((storm.cut_after, storm.instead.clone()?));
+        Lead {
+            workers: self.way.workers,
+            watch: self.way.watch,
+            settle: self.settle,
+            measures_entry: self.name == "connect",
+            instead: self.storm.and_then(command),
+            quiet: self.quiet,
+        }
+    }
+
+    async fn plan(&self) -> anyhow::Result<Plan> {
+        if let Some(pid) = self.way.watch {
+            ensure!(machine::cpu_time_of(pid).is_some(), "--watch {pid}: there is no such process here");
+        }
+        let spares = self.storm.map_or(&[][..], |storm| &storm.spares);
+        let mut targets = Vec::new();
+        for url in self.way.urls.iter().chain(spares) {
+            targets.push(Target::resolve(url, self.way.dialect).await?);
+        }
+        let counts = |target: &Target| target.manner == Manner::Protocol && target.tls_host().is_none();
+        ensure!(
+            self.listeners == 0 || targets.iter().all(counts),
+            "--listeners count frames at ws:// or http:// alone"
+        );
+        let run: u32 = rand::random();
+        let everybody = self.listeners + self.rooms.iter().map(|(members, _)| members).sum::<usize>();
+        Ok(Plan {
+            run,
+            began: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
+            rooms: self.rooms.iter().enumerate().map(|(n, room)| self.room(run, n, room)).collect(),
+            size: self.size,
+            dialect: self.way.dialect,
+            lines: self.way.lines || self.way.dialect.has_lines(),
+            spares: spares.len(),
+            sources: self.sources(everybody, &targets)?,
+            targets,
+            entry: self.entry,
+            listeners: self.listeners,
+            resume: self.resume,
+            script: self.script.clone(),
+            churn: self.leaving.map(|leaving| Churn { rate: leaving.leave_rate, away: leaving.away }),
+            cut_after: self.storm.filter(|storm| storm.instead.is_none()).map(|storm| storm.cut_after),
+        })
+    }
+
+    fn room(&self, run: u32, number: usize, &(members, publishers): &(usize, u32)) -> RoomPlan {
+        let name = match self.room {
+            Some(name) => name.to_owned(),
+            None if self.rooms.len() == 1 => format!("load-{run:08x}"),
+            None => format!("load-{run:08x}-{number}"),
+        };
+        RoomPlan { name, members, publishers }
+    }
+
+    fn sources(&self, clients: usize, targets: &[Target]) -> anyhow::Result<Vec<IpAddr>> {
+        let mut addresses: Vec<_> = targets.iter().map(|target| target.address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.ip()).collect();
+        machine::sources(clients, &self.way.sources, &addresses, machine::ephemeral_ports())
+    }
+}
+
+/// What the publishers say.
+fn script(speech: &Speech, publishers: u32, length: Duration) -> anyhow::Result<Script> {
+    let Speech { messages, seconds, rate, window, until_heard, size, .. } = *speech;
+    ensure!(messages != Some(0), "--messages 0: nothing would be said");
+    ensure!(!until_heard || rate == 0.0, "--until-heard goes with --rate 0: a schedule waits for nobody");
+    if size < Stamp::MAX_BYTES {
+        bail!("--size {size}: at least {} bytes, since a text says when it was due", Stamp::MAX_BYTES);
+    }
+    let until = match messages {
+        Some(messages) => Until::Messages(messages),
+        None => Until::After(seconds.unwrap_or(length)),
+    };
+    let pace = if rate > 0.0 { Pace::Open(rate) } else { Pace::Window(window) };
+    Ok(Script { publishers, pace, until, until_heard })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Scenario};
+    use clap::Parser;
+
+    /// What comes of a command line before anything is connected to; the servers are never reached.
+    async fn planned(arguments: &[&str]) -> anyhow::Result<()> {
+        let all = ["townhall-load"].iter().chain(arguments).chain(&["-q", "--connect-rate", "1000"]);
+        match Cli::try_parse_from(all)?.scenario {
+            Scenario::Fanout(options) => fanout(&options).await.map(drop),
+            Scenario::Rooms(options) => rooms(&options).await.map(drop),
+            Scenario::Storm(options) => storm(&options).await.map(drop),
+            _ => unreachable!("none of those"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_run_is_refused_by_what_is_wrong() {
+        for (wrong, why) in [
+            (&["fanout"][..], "URL"),
+            (&["fanout", "ws://a", "--connections", "0"], "above 0"),
+            (&["fanout", "ws://a", "--connections", "5", "--publishers", "6"], "--publishers 6"),
+            (&["fanout", "ws://a", "--publishers", "0"], "--seconds"),
+            (&["fanout", "ws://a", "--publishers", "0", "--messages", "5"], "--seconds"),
+            (&["fanout", "ws://a", "--messages", "5", "--seconds", "5"], "cannot be used with"),
+            (&["fanout", "ws://a", "--messages", "0"], "nothing would be said"),
+            (&["fanout", "ws://a", "--rate", "-1"], "-1"),
+            (&["fanout", "ws://a", "--rate", "nan"], "nan"),
+            (&["fanout", "ws://a", "--rate", "1e-300"], "at least 0.001"),
+            (&["fanout", "ws://a", "--connect-rate", "0"], "at least 0.001"),
+            (&["fanout", "ws://a", "--size", "39"], "at least 40"),
+            (&["fanout", "ws://a", "--until-heard"], "--rate 0"),
+            (&["fanout", "ws://a", "--watch", "4294967295"], "no such process"),
+            (&["fanout", "ws://a", "--source", "nowhere"], "nowhere"),
+            (&["rooms", "ws://a", "--members", "2", "--publishers", "3"], "--publishers 3"),
+            (&["storm", "ws://a", "--seconds", "5", "--cut-after", "6s"], "--cut-after 6s"),
+        ] {
+            let error = format!("{:#}", planned(wrong).await.unwrap_err());
+            assert!(error.contains(why), "{wrong:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn mixed_rooms_have_half_of_the_rest_each() {
+        assert_eq!(halves(40), [(20, 2), (10, 1), (5, 1), (5, 1)]);
+        assert_eq!(halves(1), [(1, 1)]);
+        assert_eq!(halves(1000).iter().map(|(members, _)| members).sum::<usize>(), 1000);
+    }
+}
