@@ -71,9 +71,9 @@ class Comparison:
             self.paces.append(max(1, self.chosen.pace // LOWER))
 
     def one_flat_out(self, server, cores=machine.SERVER, name=None):
-        self.tell(f"flat out: {name or server.name}")
-        c = self.chosen
-        return self.keep("flat out", name or server.name, measure.flat_out, server, cores, c.connections, c.seconds, c.size)
+        c, name = self.chosen, name or server.name
+        self.tell(f"flat out: {name}")
+        return self.keep("flat out", name, measure.flat_out, server, cores, c.connections, c.seconds, c.size)
 
     def limit_flat_out(self, frames):
         """With as many frames a write as the hall just had."""
@@ -104,7 +104,8 @@ class Comparison:
                 continue
             rate = most / c.connections / 2
             self.tell(f"half of its maximum, {rate:,.0f} messages/s: {server.name}")
-            self.keep("half", server.name, measure.paced, server, machine.SERVER, c.connections, rate, c.seconds, c.size)
+            load = (server, machine.SERVER, c.connections, rate, c.seconds, c.size)
+            self.keep("half", server.name, measure.paced, *load)
 
     def connect(self):
         for server in self.everybody:

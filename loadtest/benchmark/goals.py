@@ -33,7 +33,8 @@ def fan_out(flat_out):
     yield ratio("deliveries/s flat out, against the limit with as many frames a write", "≥ 0.8×",
                 summary.against_limit(flat_out, "deliveries_per_s"), lambda value: value >= 0.8, command)
     peer, values = summary.against_best_peer(flat_out, "deliveries_per_s", max)
-    yield ratio("deliveries/s flat out, against the fastest peer", "≥ 8×", values, lambda value: value >= 8, command, peer)
+    yield ratio("deliveries/s flat out, against the fastest peer", "≥ 8×", values,
+                lambda value: value >= 8, command, peer)
 
 
 def equal_load(results):
@@ -44,7 +45,8 @@ def equal_load(results):
     yield ratio(f"CPU a delivery at {load}, a frame a write, against the limit", "≤ 1.25×",
                 summary.against_limit(scenario, "cpu_us"), lambda value: value <= 1.25, command)
     peer, values = summary.against_best_peer(scenario, "cpu_us", min)
-    yield ratio(f"CPU a delivery at {load}, against the cheapest peer", "< 1×", values, lambda value: value < 1, command, peer)
+    yield ratio(f"CPU a delivery at {load}, against the cheapest peer", "< 1×", values,
+                lambda value: value < 1, command, peer)
 
 
 def half_of_maximum(half):
@@ -60,7 +62,9 @@ def half_of_maximum(half):
 def memory(runs):
     what, goal, command = "memory of an idle connection, all in one room", "≤ 3 KiB", "loadtest/compare idle"
     value = median(runs, "bytes_a_connection")
-    return what, goal, UNKNOWN if value is None else summary.kib(value), None if value is None else value <= 3 * 1024, command
+    if value is None:
+        return what, goal, UNKNOWN, None, command
+    return what, goal, summary.kib(value), value <= 3 * 1024, command
 
 
 def after_a_kill(runs):
@@ -84,7 +88,8 @@ def publishing(flat_out):
     yield ratio(f"{what} `redis-benchmark` with the same function", "≥ 0.8×",
                 table.ratios(flat_out, "messages_per_s", redis.HALL, redis.BARE), lambda value: value >= 0.8, command)
     yield ratio(f"{what} the centrifuge library", "≥ 2×",
-                table.ratios(flat_out, "messages_per_s", redis.HALL, redis.CENTRIFUGE), lambda value: value >= 2, command)
+                table.ratios(flat_out, "messages_per_s", redis.HALL, redis.CENTRIFUGE),
+                lambda value: value >= 2, command)
 
 
 def bystander(runs):

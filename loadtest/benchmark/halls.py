@@ -59,7 +59,8 @@ def with_nodes(count, clients, rate, seconds, server=servers.TOWNHALL, bystander
         spent, redis_s, watched_s = everybody.spent()
         run = measure.run_of(nodes, command, result)
         deliveries, messages = result.get("deliveries") or 0, result.get("accepted") or 0
-        run.update(messages=messages, deliveries=deliveries, watched_s=watched_s, cpu_s=sum(spent[:count]), redis_s=redis_s)
+        run.update(messages=messages, deliveries=deliveries)
+        run.update(watched_s=watched_s, cpu_s=sum(spent[:count]), redis_s=redis_s)
         if messages:
             run.update(cpu_us=1e6 * run["cpu_s"] / deliveries, redis_us=1e6 * redis_s / messages)
         if bystanders:
@@ -198,7 +199,8 @@ class Bench:
     def __init__(self, clients, rate, seconds, peers):
         self.clients, self.rate, self.seconds, self.peers = clients, rate, seconds, peers
         # By number of halls; of peers by name, two nodes each.
-        self.runs = {"paced": {}, "flat out": {}, "peers paced": {}, "peers flat out": {}, "failovers": [], "bystander": []}
+        self.runs = {"paced": {}, "flat out": {}, "peers paced": {}, "peers flat out": {},
+                     "failovers": [], "bystander": []}
 
     def round(self, tell):
         for count in (1, 2, 3):
@@ -229,10 +231,12 @@ class Bench:
 
 def conclusions(runs):
     """What it comes to, as lines."""
-    after = {name: table.spread(table.of(runs["failovers"], f"{name}_s"), "{:.2f} s".format) for name in ("bare", "accepted", "delivered")}
-    yield (f"a Sentinel set's master is killed under load: a bare client that asks a Sentinel and writes is back after {after['bare']} "
-           f"({DOWN_AFTER_MS / 1000:g} s of that is `down-after-milliseconds`), the hall accepts after {after['accepted']}, and everybody "
-           f"has everything after {after['delivered']}")
+    def after(name):
+        return table.spread(table.of(runs["failovers"], f"{name}_s"), "{:.2f} s".format)
+
+    yield (f"a Sentinel set's master is killed under load: a bare client that asks a Sentinel and writes is back after "
+           f"{after('bare')} ({DOWN_AFTER_MS / 1000:g} s of that is `down-after-milliseconds`), the hall accepts after "
+           f"{after('accepted')}, and everybody has everything after {after('delivered')}")
     dearer = table.ratios(runs["paced"], "cpu_us", "3", "1")
     if dearer:
         yield f"paced, CPU a delivery of three halls to that of one: {table.spread(dearer, table.times)}"
@@ -246,8 +250,9 @@ def page(everything):
     runs, settings = everything["runs"], everything["settings"]
     both = {"townhall": runs["paced"].get("2", [])}, {"townhall": runs["flat out"].get("2", [])}
     yield from (f"- {line}" for line in conclusions(runs))
-    yield (f"\n{settings['clients']} clients of one room, spread over the halls, {settings['rate']} messages/s or flat out, "
-           f"{settings['seconds']} s a run; halls, Redis and generator share two cores, which is what limits them\n")
+    yield (f"\n{settings['clients']} clients of one room, spread over the halls, {settings['rate']} messages/s or flat "
+           f"out, {settings['seconds']} s a run; halls, Redis and generator share two cores, which is what limits "
+           "them\n")
     yield nodes_table("halls", runs["paced"], runs["flat out"])
     yield "\nTwo nodes of each, the same load; which of them promise what is in loadtest/README.md\n"
     yield nodes_table("two nodes", {**both[0], **runs["peers paced"]}, {**both[1], **runs["peers flat out"]})
@@ -260,5 +265,6 @@ def page(everything):
 def bystander_table(runs):
     share = "{:.2%}".format
     row = [table.spread(table.of(runs, "bystander_cpu"), share), table.spread(table.of(runs, "quiet_cpu"), share),
-           table.spread(table.of(runs, "bystander_heard"), table.thousands), table.notes([{**run, "void": None} for run in runs])]
+           table.spread(table.of(runs, "bystander_heard"), table.thousands),
+           table.notes([{**run, "void": None} for run in runs])]
     return table.markdown(["CPU beside a busy hall", "beside a quiet one", "messages it heard", ""], [row])

@@ -8,6 +8,8 @@ from .redis_server import Redis, eventually
 
 # Speaking goes on so long before the kill; what is said after it shows whether everybody is really back.
 KILL_AFTER_S = 5
+# What the generator says of it, and is kept.
+VERDICT = ("all_back_s", "lost", "told", "doubled", "swapped", "resumes", "away", "connected")
 
 
 def killed(server, connections, rate, seconds, size):
@@ -28,7 +30,7 @@ def killed(server, connections, rate, seconds, size):
         result = measure.verdict(load)
         came = result.get("connected")
         run = measure.run_of(nodes, command, result, history_reads=came and redis.stream_reads() - reads)
-        run.update({name: result.get(name) for name in ("all_back_s", "lost", "told", "doubled", "swapped", "resumes", "away", "connected")})
+        run.update({name: result.get(name) for name in VERDICT})
         run.update({f"back_{name}": value for name, value in measure.milliseconds(result.get("back_ms")).items()})
         if came and first.process.poll() != -signal.SIGKILL:
             run.update({"pass": False, "reasons": [*run["reasons"], "the first node was not killed"]})

@@ -86,15 +86,16 @@ def commands(runs):
 
 def readme_block(everything):
     runs, settings = everything["runs"], everything["settings"]
-    busy = everything["taken_by_others"]
-    it = everything["machine"]
+    it, busy = everything["machine"], everything["taken_by_others"]
+    others = f", {busy:.0%} of them taken by other work" if busy > 0.05 else ""
+    images = [f'<img src="loadtest/results/{name}.svg" width="49%" alt="{alt}">' for name, alt, _ in plots(everything)]
     return "\n".join([
         GENERATED,
-        f"{it['model']}, {it['cores']} cores{f', {busy:.0%} of them taken by other work' if busy > 0.05 else ''}: the server has "
-        f"one, the generator the other; {settings['connections']:,} clients in one room, {settings['size']} bytes of text; "
-        f"medians of {settings['rounds']} rounds; `make compare`, {everything['date']}.\n",
+        f"{it['model']}, {it['cores']} cores{others}: the server has one, the generator the other; "
+        f"{settings['connections']:,} clients in one room, {settings['size']} bytes of text; medians of "
+        f"{settings['rounds']} rounds; `make compare`, {everything['date']}.\n",
         summary.overview(runs, settings), "", *summary.void_line(runs),
-        "<p>", *(f'<img src="loadtest/results/{name}.svg" width="49%" alt="{alt}">' for name, alt, _ in plots(everything)), "</p>",
+        "<p>", *images, "</p>",
     ])
 
 
@@ -106,11 +107,13 @@ def plots(everything):
     equal = runs.get(load[0][0], {}) if load else {}
     carried = {name: its for name, its in equal.items() if not summary.carried(its, settings["connections"])}
     wanted = [
-        ("deliveries", "Deliveries a second, flat out, one core", table.short, [("", runs.get("flat out", {}), "deliveries_per_s")]),
+        ("deliveries", "Deliveries a second, flat out, one core", table.short,
+         [("", runs.get("flat out", {}), "deliveries_per_s")]),
         ("latency", "From due to delivered, p99", milliseconds,
          [(f"at {deliveries}", carried, "p99_ms"), ("at half of its own maximum", runs.get("half", {}), "p99_ms")]),
         ("memory", f"Memory of each of {many} idle connections", kib, [("", in_kib(runs.get("idle", {})), "kib")]),
-        ("resume", f"{many} clients are back after a kill", summary.seconds, [("", runs.get("kill", {}), "all_back_s")]),
+        ("resume", f"{many} clients are back after a kill", summary.seconds,
+         [("", runs.get("kill", {}), "all_back_s")]),
     ]
     for name, title, form, series in wanted:
         svg = plot.dots(title, points(runs, series), form, [words for words, _, _ in series], summary.HALL)

@@ -18,8 +18,8 @@ CONNECTING = 64
 
 def load_command(scenario, nodes, options, cores=machine.GENERATOR):
     """The generator's, for nodes that run, which are of one kind."""
-    urls = [node.url for node in nodes]
-    return pinned(cores, ["townhall-load", scenario, *urls, "--json", "--quiet", *nodes[0].server.load_options, *map(str, options)])
+    urls, its_options = [node.url for node in nodes], nodes[0].server.load_options
+    return pinned(cores, ["townhall-load", scenario, *urls, "--json", "--quiet", *its_options, *map(str, options)])
 
 
 def begin(command):
@@ -32,7 +32,8 @@ def verdict(load):
     try:
         return json.loads(output)
     except ValueError:
-        return {"pass": False, "reasons": [(errors.strip().splitlines() or [f"the generator ended with {load.returncode}"])[0]]}
+        why = errors.strip().splitlines() or [f"the generator ended with {load.returncode}"]
+        return {"pass": False, "reasons": why[:1]}
 
 
 def flat_out(server, cores, connections, seconds, size):
@@ -50,8 +51,8 @@ def deliveries(server, cores, connections, speakers, seconds, size):
     if server.speaks:
         speakers = ["--publishers", 0, "--seconds", seconds + 3]  # it pauses a second before it begins
     with running(server, cores) as it:
-        options = ["--connect-rate", CONNECT_RATE, "--connections", READERS, "--listeners", connections - READERS, *speakers,
-                   "--size", size, "--watch", it.pid]
+        options = ["--connect-rate", CONNECT_RATE, "--connections", READERS, "--listeners", connections - READERS,
+                   *speakers, "--size", size, "--watch", it.pid]
         command = load_command("fanout", [it], options)
         load = begin(command)
         try:
@@ -105,8 +106,9 @@ def connect(server, connections):
         command = load_command("connect", [it], options)
         result = verdict(begin(command))
         cpu, came = result.get("watched_entry_cpu_s"), result.get("connected")
-        return run_of([it], command, result, connects_per_s=result.get("connects_per_s"),
-                      connect_cpu_us=1e6 * cpu / came if cpu and came else None, **milliseconds(result.get("connect_ms")))
+        each = 1e6 * cpu / came if cpu and came else None
+        return run_of([it], command, result, connects_per_s=result.get("connects_per_s"), connect_cpu_us=each,
+                      **milliseconds(result.get("connect_ms")))
 
 
 def idle(server, connections, seconds, size):
@@ -118,8 +120,8 @@ def idle(server, connections, seconds, size):
         speakers = ["--publishers", 0, "--seconds", apart + 4]
     with running(server, machine.SERVER) as it:
         before, files = machine.anonymous_bytes(it.pid), machine.open_files(it.pid)
-        options = ["--connect-rate", CONNECT_RATE, "--connections", 1, "--listeners", connections - 1, *speakers, "--size", size,
-                   "--watch", it.pid]
+        options = ["--connect-rate", CONNECT_RATE, "--connections", 1, "--listeners", connections - 1, *speakers,
+                   "--size", size, "--watch", it.pid]
         command = load_command("fanout", [it], options)
         load = begin(command)
         try:

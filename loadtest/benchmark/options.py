@@ -22,7 +22,7 @@ def programs(options):
 
 def results(options, directory):
     options.add_argument("--results", metavar="DIR", default=os.environ.get("RESULTS", directory),
-                         help="where the result is kept; with another than that by default no manual is changed (RESULTS)")
+                         help="where the result is kept; elsewhere than by default no manual is changed (RESULTS)")
 
 
 def sections(options, names):

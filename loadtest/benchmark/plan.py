@@ -3,6 +3,9 @@ import math
 
 from . import scaling, table
 
+# Of the files that a hall may open, those that it has for connections: the default of --max-connections.
+CONNECTIONS = 0.9
+
 
 def rows(costs, load, machine):
     """(what, how much), for a person who plans."""
@@ -12,17 +15,22 @@ def rows(costs, load, machine):
     yield "sockets, rooms, members a room", f"{load.sockets:,}, {load.rooms:,}, {table.three(load.members)}"
     yield "messages/s a room, and in all", f"{table.three(load.rate)}, {load.messages:,.0f}"
     yield "deliveries/s", f"{load.deliveries:,.0f}"
-    yield f"**nodes** of {table.three(machine.cores)} cores, {table.three(machine.memory_gib)} GiB, {table.three(machine.network_gbit)} Gbit/s, " \
-          f"used to {machine.share:.0%}", f"**{it.nodes}**, by {why}"
-    yield "of each node: cores, memory, network", \
-        f"{it.node_cores:.2f}, {it.node_memory / 2**30:.2f} GiB, {it.node_bits / 1e9:.2f} Gbit/s"
-    yield "sockets a node, so open files of at least", f"{math.ceil(load.sockets / it.nodes):,}, {math.ceil(load.sockets / it.nodes / 0.9):,}"
+    yield f"**nodes** of {size_of(machine)}", f"**{it.nodes}**, by {why}"
+    yield ("of each node: cores, memory, network",
+           f"{it.node_cores:.2f}, {it.node_memory / 2**30:.2f} GiB, {it.node_bits / 1e9:.2f} Gbit/s")
+    each = load.sockets / it.nodes
+    yield "sockets a node, so open files of at least", f"{math.ceil(each):,}, {math.ceil(each / CONNECTIONS):,}"
     yield "nodes at which somebody of a room is", table.three(it.carrying)
     yield "Redis' work, in cores", f"{it.redis_cores:.2f}"
     yield f"messages/s that one Redis carries, used to {machine.share:.0%}", f"{most:,.0f}"
     yield "**Redis**", "**one server**" if masters == 1 else f"**a cluster of {masters} masters**"
     yield "what Redis hands to nodes", f"{it.redis_bits / 1e9:.2f} Gbit/s"
     yield f"what Redis keeps, with {load.history:,} messages a room", f"{it.redis_memory / 2**30:.0f} GiB"
+
+
+def size_of(machine):
+    cores, memory, network = map(table.three, (machine.cores, machine.memory_gib, machine.network_gbit))
+    return f"{cores} cores, {memory} GiB, {network} Gbit/s, used to {machine.share:.0%}"
 
 
 def plans(costs, loads, machine):
@@ -53,6 +61,8 @@ def costs_table(costs):
 
 
 def checks_table(checks):
-    rows_ = [[check.what, f"{check.predicted:.2f} s", f"{check.measured:.2f} s", f"{check.error:+.0%}", "" if check.holds else "**off**"]
-             for check in checks]
-    return table.markdown(["processor time of", "predicted", "measured", "error", ""], rows_)
+    def row(check):
+        verdict = "" if check.holds else "**off**"
+        return [check.what, f"{check.predicted:.2f} s", f"{check.measured:.2f} s", f"{check.error:+.0%}", verdict]
+
+    return table.markdown(["processor time of", "predicted", "measured", "error", ""], list(map(row, checks)))

@@ -74,7 +74,8 @@ def row(y, name, points, scale, form, kind):
     for number, (low, median, high) in known:
         style = f"{kind} s{number}".strip()
         if scale(high) - scale(low) > 1:
-            parts.append(f'<line class="range {style}" x1="{scale(low):.1f}" x2="{scale(high):.1f}" y1="{y}" y2="{y}"/>')
+            ends = f'x1="{scale(low):.1f}" x2="{scale(high):.1f}"'
+            parts.append(f'<line class="range {style}" {ends} y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="{style}" cx="{scale(median):.1f}" cy="{y}" r="5"/>')
     words = " · ".join(form(median) for _, (_, median, _) in known)
     furthest = max(scale(high) for _, (_, _, high) in known)

@@ -101,7 +101,8 @@ def call(messages):
     """The function's arguments, as the broker gives them, with random numbers where redis-benchmark puts fresh ones into each
     call. An id has 16 bytes; those at one place in a call differ in 31 bits, so that hardly any comes twice."""
     ids = [f"{n:04d}__rand_int__" for n in range(messages)]
-    return list(map(str, [*publish("bench"), *ids, *[event("00000000-0000-__rand_int____rand_int__", BYTES)] * messages]))
+    events = [event("00000000-0000-__rand_int____rand_int__", BYTES)] * messages
+    return list(map(str, [*publish("bench"), *ids, *events]))
 
 
 def stored(room, id_):
@@ -261,22 +262,25 @@ def conclusions(runs):
         return table.spread(table.of(runs[scenario].get(name, []), field), form)
 
     for what, name in (("one room", HALL), ("100 rooms", HALL_100)):
-        yield (f"{what}: {figure('flat out', name, 'messages_per_s', table.thousands)} messages/s, each "
-               f"{figure('flat out', name, 'redis_cpu_us', table.microseconds)} of Redis' CPU; accepted at half of that within "
-               f"{figure('paced', name, 'p99_ms', table.milliseconds)} (p99)")
+        rate = figure("flat out", name, "messages_per_s", table.thousands)
+        cpu = figure("flat out", name, "redis_cpu_us", table.microseconds)
+        p99 = figure("paced", name, "p99_ms", table.milliseconds)
+        yield f"{what}: {rate} messages/s, each {cpu} of Redis' CPU; accepted at half of that within {p99} (p99)"
 
     def say(what, ours, theirs, field="messages_per_s"):
         found = table.ratios(runs["flat out"], field, ours, theirs)
         if found:
             yield f"{what}: {table.spread(found, table.times)}"
 
-    yield from say("messages/s, the hall's broker in one room to redis-benchmark with as many messages a call", HALL, BARE)
+    calls = "to redis-benchmark with as many messages a call"
+    yield from say(f"messages/s, the hall's broker in one room {calls}", HALL, BARE)
     yield from say("messages/s, in 100 rooms likewise", HALL_100, BARE_100)
     yield from say("messages/s, the hall's broker in one room to redis-benchmark with one message a call", HALL, BARE_1)
     yield from say("messages/s, the hall's broker to centrifuge's, one room", HALL, CENTRIFUGE)
     yield from say("messages/s, the hall's broker to centrifuge's, 100 rooms", HALL_100, CENTRIFUGE_100)
-    yield from say("Redis' CPU a message, the hall's broker to centrifuge's, one room", HALL, CENTRIFUGE, "redis_cpu_us")
-    yield from say("Redis' CPU a message, the hall's broker to centrifuge's, 100 rooms", HALL_100, CENTRIFUGE_100, "redis_cpu_us")
+    cpu = "Redis' CPU a message, the hall's broker to centrifuge's"
+    yield from say(f"{cpu}, one room", HALL, CENTRIFUGE, "redis_cpu_us")
+    yield from say(f"{cpu}, 100 rooms", HALL_100, CENTRIFUGE_100, "redis_cpu_us")
     if runs["memory"]:
         yield f"memory a message that is remembered: {runs['memory']['bytes']:.0f} bytes"
 
@@ -285,9 +289,9 @@ def page(everything):
     """In Markdown."""
     runs = everything["runs"]
     yield from (f"- {line}" for line in conclusions(runs))
-    yield (f"\nRedis without persistence on one core, who publishes on another; events of {BYTES} bytes, {IN_FLIGHT:,} under way, "
-           f"{HISTORY:,} kept a room, ids remembered for {DEDUPE_MS // 60_000} minutes; nobody subscribed; "
-           f"{everything['settings']['seconds']} s a run\n")
+    yield (f"\nRedis without persistence on one core, who publishes on another; events of {BYTES} bytes, "
+           f"{IN_FLIGHT:,} under way, {HISTORY:,} kept a room, ids remembered for {DEDUPE_MS // 60_000} minutes; nobody "
+           f"subscribed; {everything['settings']['seconds']} s a run\n")
     yield table.stored(runs["flat out"])
     yield ""
     yield table.accepted(runs["paced"])

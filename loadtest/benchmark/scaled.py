@@ -66,7 +66,9 @@ class Speaker(threading.Thread):
         self.over.wait(1)  # by then everybody is in
         with socket.create_connection(("127.0.0.1", self.port)) as line:
             answers, begun = line.makefile("rb"), time.monotonic()
-            while time.monotonic() < begun + self.seconds and not self.over.wait(begun + self.said / self.rate - time.monotonic()):
+            while time.monotonic() < begun + self.seconds:
+                if self.over.wait(begun + self.said / self.rate - time.monotonic()):
+                    break
                 line.sendall(request(*redis.stored(halls.ROOM, uuid.uuid4())))
                 answer(answers)
                 self.said += 1
@@ -122,8 +124,9 @@ class Measured:
         self.more = {f"{nodes} nodes, {shape}": [] for shape in ("few", "many") for nodes in (2, 3)}
 
     def round(self, tell):
-        for name, measured, shape in (("quiet", alone, (MANY[0], halls.QUIET)), ("few", alone, FEW), ("many", alone, MANY),
-                                      ("heard", heard, FEW), ("listened", listened, FEW)):
+        turns = [("quiet", alone, (MANY[0], halls.QUIET)), ("few", alone, FEW), ("many", alone, MANY),
+                 ("heard", heard, FEW), ("listened", listened, FEW)]
+        for name, measured, shape in turns:
             tell(f"one node: {name}")
             self.runs[name].append(measured(shape, self.seconds))
         tell("a busy Redis")
@@ -138,8 +141,8 @@ class Measured:
         self.runs["idle"].append(measure.idle(servers.TOWNHALL, self.many, self.idle_seconds, 120))
 
     def failures(self):
-        runs = {**self.runs, **self.more}
-        return [f"{name}: {reason}" for name, its in runs.items() for run in its if not run["pass"] for reason in run["reasons"]]
+        runs = [(name, run) for name, its in {**self.runs, **self.more}.items() for run in its]
+        return [f"{name}: {reason}" for name, run in runs if not run["pass"] for reason in run["reasons"]]
 
 
 def middle(runs, field):

@@ -108,14 +108,16 @@ class Demand:
 def demand(costs, load, nodes):
     carried = load.messages * carrying(nodes, load.members)
     cpu = nodes_us(costs, 1, nodes, load.messages, carried, load.deliveries) + load.sockets * costs.connection_us
+    handed = carried * (costs.event_bytes + PACKET)
+    redis = nodes * costs.redis_node_us + load.messages * costs.busy_store_us + carried * costs.hand_us
     return Demand(
         nodes=nodes,
         carrying=carrying(nodes, load.members),
         node_cores=cpu / 1e6 / nodes,
         node_memory=load.sockets * (costs.connection_bytes + KERNEL) / nodes + WINDOWS,
-        node_bits=8 * (load.deliveries * (costs.delivery_bytes + PACKET) + carried * (costs.event_bytes + PACKET)) / nodes,
-        redis_cores=(nodes * costs.redis_node_us + load.messages * costs.busy_store_us + carried * costs.hand_us) / 1e6,
-        redis_bits=8 * carried * (costs.event_bytes + PACKET),
+        node_bits=8 * (load.deliveries * (costs.delivery_bytes + PACKET) + handed) / nodes,
+        redis_cores=redis / 1e6,
+        redis_bits=8 * handed,
         redis_memory=load.rooms * load.history * costs.stored_bytes,
     )
 

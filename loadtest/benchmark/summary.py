@@ -66,8 +66,8 @@ def carried(runs, connections):
 def overview(results, settings):
     """A column a server, for the README: medians; from where to where is in the tables."""
     names = servers_of(results)
-    rows = [[what, *(cell({scenario: by_name.get(name, []) for scenario, by_name in results.items()}) for name in names)]
-            for what, cell in measures(results, settings)]
+    runs = [{scenario: by_name.get(name, []) for scenario, by_name in results.items()} for name in names]
+    rows = [[what, *map(cell, runs)] for what, cell in measures(results, settings)]
     rows = [row for row in rows if set(row[1:]) != {"–"}]
     return table.markdown(["", *(f"**{name}**" if name == HALL else name for name in names)], rows)
 
@@ -110,7 +110,8 @@ def tables(results, settings):
     if "flat out" in results:
         yield f"Flat out, {connections:,} connections", flat_out(results["flat out"])
     for name, pace in equal_loads(results):
-        yield f"{pace * connections:,} deliveries/s: {pace} messages/s, each a write of its own", loaded(results[name], connections)
+        title = f"{pace * connections:,} deliveries/s: {pace} messages/s, each a write of its own"
+        yield title, loaded(results[name], connections)
     if "half" in results:
         yield "Half of its own maximum", loaded(results["half"], connections)
     if "connect" in results:
@@ -132,7 +133,8 @@ def rows_of(scenario, *columns):
 def flat_out(scenario):
     rows = rows_of(scenario, ("deliveries_per_s", table.short), ("cpu_us", table.microseconds),
                    ("frames_per_write", "{:.0f}".format), ("bytes", "{:.0f}".format), ("generator_cpu", table.percent))
-    return table.markdown(["", "deliveries/s", "CPU a delivery", "frames a write", "bytes each", "generator's core", ""], rows)
+    header = ["", "deliveries/s", "CPU a delivery", "frames a write", "bytes each", "generator's core", ""]
+    return table.markdown(header, rows)
 
 
 def loaded(scenario, connections):
@@ -171,7 +173,8 @@ def conclusions(results):
             yield f"{what}: {table.spread(values, form)}"
 
     flat = results.get("flat out", {})
-    yield from say("flat out, deliveries/s against the limit's with as many frames a write", against_limit(flat, "deliveries_per_s"))
+    yield from say("flat out, deliveries/s against the limit's with as many frames a write",
+                   against_limit(flat, "deliveries_per_s"))
     yield from say("flat out, CPU a delivery against the limit's", against_limit(flat, "cpu_us"))
     peer, values = against_best_peer(flat, "deliveries_per_s", max)
     yield from say(f"flat out, deliveries/s against the fastest peer's ({peer})", values)

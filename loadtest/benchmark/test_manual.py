@@ -45,7 +45,8 @@ class Manuals(unittest.TestCase):
         self.assertNotIn("slow", words["latency"])  # one does not carry the load, and its run at half was void
 
     def test_of_the_commands_each_is_told_once(self):
-        self.assertEqual(list(manual.commands({"half": {"townhall": [{"commands": ["hall", "load"]}]}}))[1:], ["    load"])
+        runs = {"half": {"townhall": [{"commands": ["hall", "load"]}]}}
+        self.assertEqual(list(manual.commands(runs))[1:], ["    load"])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ def places(drawing):
 
 class Plots(unittest.TestCase):
     def test_a_wide_range_is_logarithmic_so_equal_ratios_are_equally_far(self):
-        low, middle, high = places(dots([(name, [(value, value, value)]) for name, value in (("a", 1), ("b", 10), ("c", 100))]))
+        rows = [(name, [(value, value, value)]) for name, value in (("a", 1), ("b", 10), ("c", 100))]
+        low, middle, high = places(dots(rows))
         self.assertAlmostEqual(middle - low, high - middle, places=0)
 
     def test_a_narrow_one_begins_at_zero(self):

@@ -25,8 +25,8 @@ def one_node():
     listened = {**few, "redis_s": few["redis_s"] + scaled.LISTENERS * 1000 * COSTS.hand_us / 1e6,
                 "event_bytes": 350, "stored_bytes": 400}
     return {"quiet": [measured(1, 0, 0)], "few": [few], "many": [{**measured(1, 50, 15_000), "bytes": 300}],
-            "heard": [measured(1, 1000, 10_000, says=False)], "listened": [listened], "busy Redis": [{"redis_cpu_us": 20}],
-            "idle": [{"bytes_a_connection": 3000, "idle_cpu": 0.01}]}
+            "heard": [measured(1, 1000, 10_000, says=False)], "listened": [listened],
+            "busy Redis": [{"redis_cpu_us": 20}], "idle": [{"bytes_a_connection": 3000, "idle_cpu": 0.01}]}
 
 
 class Arithmetic(unittest.TestCase):
@@ -49,7 +49,8 @@ class Arithmetic(unittest.TestCase):
         self.assertEqual(two - one, 100 * COSTS.hear_us)
 
     def test_the_fewest_nodes_are_found_and_why_one_less_is_not_enough(self):
-        for more, why in (({"rate": 1000}, "processor"), ({"sockets": 5_000_000, "rooms": 5_000_000, "rate": 0}, "memory")):
+        silent = {"sockets": 5_000_000, "rooms": 5_000_000, "rate": 0}
+        for more, why in (({"rate": 1000}, "processor"), (silent, "memory")):
             load = dataclasses.replace(LOAD, **more)
             it, decided = scaling.nodes_for(COSTS, load, NODE)
             self.assertEqual(decided, why)
@@ -89,7 +90,8 @@ class FromRuns(unittest.TestCase):
         costs = scaled.costs_of(one_node(), 10_000)
         more = {"2 nodes, few": [measured(2, 1000, 10_000)], "3 nodes, many": [measured(3, 50, 15_000)]}
         checks = list(scaled.checks(costs, more))
-        self.assertEqual([check.what for check in checks], ["2 nodes, few: the nodes", "2 nodes, few: Redis", "3 nodes, many: the nodes"])
+        self.assertEqual([check.what for check in checks],
+                         ["2 nodes, few: the nodes", "2 nodes, few: Redis", "3 nodes, many: the nodes"])
         self.assertTrue(all(check.holds and abs(check.error) < 1e-6 for check in checks))
         self.assertFalse(scaled.Check("", predicted=1.3, measured=1).holds)
         self.assertFalse(scaled.Check("", predicted=0.7, measured=1).holds)

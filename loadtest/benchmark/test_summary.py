@@ -70,10 +70,12 @@ class WhatIsSaid(unittest.TestCase):
         self.assertEqual(summary.carried(equal["slow"], 1000), "carries only 40,000/s")
         self.assertIsNone(summary.carried(equal["fast"], 1000))
         row = next(line for line in summary.overview(compared(), SETTINGS).splitlines() if "CPU a delivery" in line)
-        self.assertEqual([cell.strip() for cell in row.split("|")[2:-1]], ["5.00 µs", "4.00 µs", "10.00 µs", "carries only 40,000/s"])
+        cells = [cell.strip() for cell in row.split("|")[2:-1]]
+        self.assertEqual(cells, ["5.00 µs", "4.00 µs", "10.00 µs", "carries only 40,000/s"])
 
     def test_a_second_equal_load_comes_when_a_peer_does_not_carry_the_first(self):
-        self.assertEqual(comparison.slowest({"fast": [run(deliveries_per_s=9)], "slow": [run(deliveries_per_s=4)], "dead": [run()]}), 4)
+        flat_out = {"fast": [run(deliveries_per_s=9)], "slow": [run(deliveries_per_s=4)], "dead": [run()]}
+        self.assertEqual(comparison.slowest(flat_out), 4)
         loads = summary.equal_loads({"equal 10": {}, "half": {}, "equal 50": {}})
         self.assertEqual(loads, [("equal 50", 50), ("equal 10", 10)])
 
@@ -96,7 +98,7 @@ class WhatIsSaid(unittest.TestCase):
 
 class Goals(unittest.TestCase):
     def reached(self, compared_=None, storing=None, several=None):
-        found = goals.goals(compared_ and {"runs": compared_}, storing and {"runs": storing}, several and {"runs": several})
+        found = goals.goals(*(runs and {"runs": runs} for runs in (compared_, storing, several)))
         return {f"{what}, {goal}": (measured, reached) for what, goal, measured, reached, _ in found}
 
     def test_what_was_not_measured_is_said_not_to_be(self):
@@ -110,7 +112,7 @@ class Goals(unittest.TestCase):
         self.assertEqual(rows[4][0], "5.0 ms; best peer 9.0 ms (fast)")
 
     def test_a_promise_is_kept_in_every_round_or_not_at_all(self):
-        kill = [run(all_back_s=2.5, lost=0, history_reads=1, connected=10), run(all_back_s=3, lost=1, history_reads=1, connected=10)]
+        kill = [run(all_back_s=back, lost=lost, history_reads=1, connected=10) for back, lost in ((2.5, 0), (3, 1))]
         self.assertFalse(goals.after_a_kill(kill)[3])
         kill[1].update(lost=0)
         self.assertTrue(goals.after_a_kill(kill)[3])
