@@ -78,7 +78,7 @@ def after_a_kill(runs):
     lost, reads = (max(run[field] for run in runs) for field in ("lost", "history_reads"))
     clients = max(run["connected"] for run in runs)
     back = "not all came back" if never else f"all back in {max(slowest):.2f} s"
-    measured = f"{clients:,} clients: {lost} lost, {reads} history reads, {back}"
+    measured = f"{clients:,} clients: {lost} lost, history read {reads} times, {back}"
     return what, goal, measured, lost == 0 and reads <= 1 and not never and max(slowest) < 10, command
 
 

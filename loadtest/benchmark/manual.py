@@ -58,11 +58,16 @@ def write_goals():
 
 
 def machine_line(everything):
-    it, rounds = everything["machine"], everything["settings"]["rounds"]
+    it = everything["machine"]
     versions = ", ".join(f"{name} {it[name]}" for name in ("Rust", "Go", "Node", "Redis") if name in it)
-    of_rounds = f"medians of {rounds} rounds (least–greatest)" if rounds > 1 else "one round"
     return (f"{everything['date']}, {it['model']}, {it['cores']} cores, of which other work took "
-            f"{everything['taken_by_others']:.0%} when it began; Linux {it['kernel']}, {versions}; {of_rounds}.")
+            f"{everything['taken_by_others']:.0%} when it began; Linux {it['kernel']}, {versions}; "
+            f"{rounds_of(everything)} (least–greatest).")
+
+
+def rounds_of(everything):
+    rounds = everything["settings"]["rounds"]
+    return f"medians of {rounds} rounds" if rounds > 1 else "one round"
 
 
 def comparison_page(everything):
@@ -92,8 +97,8 @@ def readme_block(everything):
     return "\n".join([
         GENERATED,
         f"{it['model']}, {it['cores']} cores{others}: the server has one, the generator the other; "
-        f"{settings['connections']:,} clients in one room, {settings['size']} bytes of text; medians of "
-        f"{settings['rounds']} rounds; `make compare`, {everything['date']}.\n",
+        f"{settings['connections']:,} clients in one room, {settings['size']} bytes of text; "
+        f"{rounds_of(everything)}; `make compare`, {everything['date']}.\n",
         summary.overview(runs, settings), "", *summary.void_line(runs),
         "<p>", *images, "</p>",
     ])
