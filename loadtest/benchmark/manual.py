@@ -62,7 +62,7 @@ def machine_line(everything):
     versions = ", ".join(f"{name} {it[name]}" for name in ("Rust", "Go", "Node", "Redis") if name in it)
     return (f"{everything['date']}, {it['model']}, {it['cores']} cores, of which other work took "
             f"{everything['taken_by_others']:.0%} when it began; Linux {it['kernel']}, {versions}; "
-            f"{rounds_of(everything)} (least–greatest).")
+            f"{rounds_of(everything)}, where they differ with the least and the greatest.")
 
 
 def rounds_of(everything):
@@ -76,7 +76,7 @@ def comparison_page(everything):
     yield from (GENERATED, "# Townhall beside others\n", machine_line(everything) + "\n")
     yield from (f"- {line}" for line in summary.conclusions(runs))
     yield from (f"- not measured: {program}: {why}" for program, why in everything["not_measured"].items())
-    yield from summary.void_line(runs)
+    yield from ("", *summary.void_line(runs))
     for title, text in summary.tables(runs, settings):
         yield from (f"\n## {title}\n", text)
 

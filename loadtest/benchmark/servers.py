@@ -154,7 +154,7 @@ class Running:
     def wait_until_it_listens(self):
         for _ in range(400):
             if self.process.poll() is not None:
-                raise RuntimeError(f"{self.server.name} ended early: {' '.join(self.command)}")
+                raise RuntimeError(f"{self.server.name} ended early: {typed(self.command)}")
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
