@@ -24,7 +24,7 @@ fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a
 compare: ## the hall beside what one would use instead: tables and plots for README.md (20 minutes; ROUNDS=1 SECONDS=1 is a taste)
 	@loadtest/compare
 
-bench: ## what storing in Redis, several halls and a failover cost (a quarter of an hour; needs Go)
+bench: ## what storing in Redis, several halls and a failover cost (ten minutes; needs Go)
 	@loadtest/bench
 
 scaling: ## what one node costs, checked with two and three, and what a million sockets take: docs/scaling.md (six minutes)

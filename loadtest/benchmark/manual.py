@@ -1,8 +1,7 @@
-"""The pages, plots and blocks that are made of what was measured."""
+"""The pages and blocks that are made of what was measured."""
 import os
-import statistics
 
-from . import goals, halls, plan, plot, redis, results, scaled, scaling, servers, summary, table
+from . import goals, halls, pictures, plan, redis, results, scaled, scaling, servers, summary
 
 README = os.path.join(servers.TOP, "README.md")
 LOADTEST = os.path.join(servers.TOP, "loadtest", "README.md")
@@ -17,7 +16,7 @@ GENERATED = "<!-- written by a program: see loadtest/README.md -->"
 def write_comparison(everything, directory):
     page = [*comparison_page(everything), *commands(everything["runs"]), ""]
     results.write(results.path("compare.md", directory), "\n".join(page))
-    for name, _, svg in plots(everything):
+    for name, _, svg in pictures.of(everything):
         results.write(results.path(f"{name}.svg", directory), svg)
     if is_the_projects(directory):
         results.rewrite(README, "compare", readme_block(everything))
@@ -93,7 +92,7 @@ def readme_block(everything):
     runs, settings = everything["runs"], everything["settings"]
     it, busy = everything["machine"], everything["taken_by_others"]
     others = f", {busy:.0%} of them taken by other work" if busy > 0.05 else ""
-    images = [f'<img src="loadtest/results/{name}.svg" width="49%" alt="{alt}">' for name, alt, _ in plots(everything)]
+    images = [f'<img src="loadtest/results/{name}.svg" width="49%" alt="{alt}">' for name, alt, _ in pictures.of(everything)]
     return "\n".join([
         GENERATED,
         f"{it['model']}, {it['cores']} cores{others}: the server has one, the generator the other; "
@@ -102,62 +101,3 @@ def readme_block(everything):
         summary.overview(runs, settings), "", *summary.void_line(runs),
         "<p>", *images, "</p>",
     ])
-
-
-def plots(everything):
-    """Their names, what they show in words, and themselves."""
-    runs, settings = everything["runs"], everything["settings"]
-    many, load = f"{settings['many']:,}", summary.equal_loads(runs)
-    deliveries = f"{load[0][1] * settings['connections']:,} deliveries/s" if load else "the equal load"
-    equal = runs.get(load[0][0], {}) if load else {}
-    carried = {name: its for name, its in equal.items() if not summary.carried(its, settings["connections"])}
-    wanted = [
-        ("deliveries", "Deliveries a second, flat out, one core", table.short,
-         [("", runs.get("flat out", {}), "deliveries_per_s")]),
-        ("latency", "From due to delivered, p99", milliseconds,
-         [(f"at {deliveries}", carried, "p99_ms"), ("at half of its own maximum", runs.get("half", {}), "p99_ms")]),
-        ("memory", f"Memory of each of {many} idle connections", kib, [("", in_kib(runs.get("idle", {})), "kib")]),
-        ("resume", f"{many} clients are back after a kill", summary.seconds,
-         [("", runs.get("kill", {}), "all_back_s")]),
-    ]
-    for name, title, form, series in wanted:
-        svg = plot.dots(title, points(runs, series), form, [words for words, _, _ in series], summary.HALL)
-        if svg:
-            yield name, alternative(title, form, series), svg
-
-
-def points(runs, series):
-    return [(name, [range_of(scenario.get(name, []), field) for _, scenario, field in series])
-            for name in summary.servers_of(runs)]
-
-
-def range_of(runs, field):
-    """Least, median, greatest of the runs that count."""
-    runs = summary.valid(runs) if field.endswith("_ms") else runs
-    values = [run[field] for run in runs if run.get(field) is not None]
-    return (min(values), statistics.median(values), max(values)) if values else None
-
-
-def alternative(title, form, series):
-    """The plot in words."""
-    words = []
-    for what, scenario, field in series:
-        ranges = [(name, range_of(its, field)) for name, its in scenario.items() if name != summary.TWO_CORES]
-        found = ", ".join(f"{name} {form(its[1])}" for name, its in ranges if its)
-        if found:
-            words.append(f"{what}: {found}" if what else found)
-    return f"{title}: {'; '.join(words)}"
-
-
-def in_kib(idle):
-    """So that round numbers of KiB are on the axis."""
-    return {name: [{"kib": run["bytes_a_connection"] / 1024} for run in its if "bytes_a_connection" in run]
-            for name, its in idle.items()}
-
-
-def kib(value):
-    return f"{table.three(value)} KiB"
-
-
-def milliseconds(value):
-    return f"{summary.plain(value)} ms"

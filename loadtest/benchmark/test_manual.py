@@ -3,7 +3,7 @@ import os
 import tempfile
 import unittest
 
-from . import manual, results
+from . import manual, pictures, results
 from .test_summary import SETTINGS, compared
 
 EVERYTHING = {
@@ -40,7 +40,7 @@ class Manuals(unittest.TestCase):
         self.assertNotIn("None", page)
 
     def test_a_plot_is_told_in_words_too(self):
-        words = {name: alt for name, alt, _ in manual.plots(EVERYTHING)}
+        words = {name: alt for name, alt, _ in pictures.of(EVERYTHING)}
         self.assertIn("townhall 8.5 M, bare epoll loop 10 M, fast 1 M, slow 40 k", words["deliveries"])
         self.assertNotIn("slow", words["latency"])  # one does not carry the load, and its run at half was void
 
