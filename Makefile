@@ -21,7 +21,7 @@ peers: ## the load tester's peers that are written in Go (1.26 or newer; https:/
 fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz
 	@fuzz/run $(or $(SECONDS),60) $(TARGET)
 
-compare: ## the hall beside what one would use instead: tables and plots for README.md (20 minutes; ROUNDS=1 SECONDS=1 is a taste)
+compare: ## the hall beside what one would use instead: writes tables and plots for README.md (20 minutes)
 	@loadtest/compare
 
 bench: ## what storing in Redis, several halls and a failover cost (ten minutes; needs Go)

@@ -92,7 +92,8 @@ def readme_block(everything):
     runs, settings = everything["runs"], everything["settings"]
     it, busy = everything["machine"], everything["taken_by_others"]
     others = f", {busy:.0%} of them taken by other work" if busy > 0.05 else ""
-    images = [f'<img src="loadtest/results/{name}.svg" width="49%" alt="{alt}">' for name, alt, _ in pictures.of(everything)]
+    images = [f'<img src="loadtest/results/{name}.svg" width="49%" alt="{alt}">'
+              for name, alt, _ in pictures.of(everything)]
     return "\n".join([
         GENERATED,
         f"{it['model']}, {it['cores']} cores{others}: the server has one, the generator the other; "
