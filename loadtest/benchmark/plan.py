@@ -53,6 +53,7 @@ def costs_table(costs):
         ["Redis, a message, when it has little to do and wakes up for each", micro(costs.store_us)],
         ["Redis, a message, one a call, when it is busy", micro(costs.busy_store_us)],
         ["Redis, each node that it hands a message to", micro(costs.hand_us)],
+        ["Redis, in a second of silence, by itself", micro(costs.redis_us)],
         ["Redis, in a second of silence, for each node", micro(costs.redis_node_us)],
         ["a delivery of 120 bytes of text, at the client", whole(costs.delivery_bytes)],
         ["the same as Redis hands it to a node", whole(costs.event_bytes)],

@@ -9,7 +9,7 @@ import time
 import uuid
 
 from . import halls, measure, redis, scaling, servers
-from .redis_server import answer, ask, request
+from .redis_server import Redis, answer, ask, request
 
 # Shapes of a load: clients and messages a second. Few hear many messages, or many hear few.
 FEW, MANY = (10, 1000), (300, 50)
@@ -82,6 +82,14 @@ class Speaker(threading.Thread):
         self.join()
 
 
+def redis_alone(seconds):
+    """What it takes by itself."""
+    with Redis() as it:
+        before = it.cpu_seconds()
+        time.sleep(seconds)
+        return {"pass": True, "redis_s": it.cpu_seconds() - before, "watched_s": seconds}
+
+
 def alone(shape, seconds):
     return halls.with_nodes(1, *shape, seconds)
 
@@ -119,7 +127,9 @@ class Measured:
 
     def __init__(self, seconds, many, idle_seconds):
         self.seconds, self.many, self.idle_seconds = seconds, many, idle_seconds
-        self.runs = {name: [] for name in ("quiet", "few", "many", "heard", "listened", "busy Redis", "idle")}
+        # Of one node, or none.
+        self.runs = {name: [] for name in (
+            "no node", "quiet", "few", "many", "heard", "listened", "busy Redis", "idle")}
         # By shape and number of nodes.
         self.more = {f"{nodes} nodes, {shape}": [] for shape in ("few", "many") for nodes in (2, 3)}
 
@@ -129,7 +139,8 @@ class Measured:
         for name, measured, shape in turns:
             tell(f"one node: {name}")
             self.runs[name].append(measured(shape, self.seconds))
-        tell("a busy Redis")
+        tell("a Redis alone, and a busy one")
+        self.runs["no node"].append(redis_alone(self.seconds))
         self.runs["busy Redis"].append(redis.bare(1, 50_000 * self.seconds))
         for name, runs in self.more.items():
             tell(name)
@@ -159,16 +170,18 @@ def costs_of(runs, many):
     """From the runs of one node alone."""
     quiet, few, wide, hears = (middle_run(runs[name]) for name in ("quiet", "few", "many", "heard"))
     node_us = 1e6 * quiet["cpu_s"] / quiet["watched_s"]
-    redis_node_us = 1e6 * quiet["redis_s"] / quiet["watched_s"]
+    redis_us = 1e6 * middle(runs["no node"], "redis_s") / middle(runs["no node"], "watched_s")
+    redis_idle_us = 1e6 * quiet["redis_s"] / quiet["watched_s"]
     say_us, hear_us, delivery_us = scaling.solved(
         [[few["messages"], few["messages"], few["deliveries"]],
          [wide["messages"], wide["messages"], wide["deliveries"]],
          [0, hears["messages"], hears["deliveries"]]],
         [1e6 * run["cpu_s"] - run["watched_s"] * node_us for run in (few, wide, hears)])
-    stored_us = redis_message_us(few, redis_node_us)
-    hand_us = max(0.0, redis_message_us(middle_run(runs["listened"]), redis_node_us) - stored_us) / LISTENERS
+    stored_us = redis_message_us(few, redis_idle_us)
+    hand_us = max(0.0, redis_message_us(middle_run(runs["listened"]), redis_idle_us) - stored_us) / LISTENERS
     return scaling.Costs(
-        delivery_us=delivery_us, say_us=say_us, hear_us=hear_us, node_us=node_us, redis_node_us=redis_node_us,
+        delivery_us=delivery_us, say_us=say_us, hear_us=hear_us, node_us=node_us,
+        redis_us=redis_us, redis_node_us=max(0.0, redis_idle_us - redis_us),
         store_us=stored_us - hand_us, busy_store_us=middle(runs["busy Redis"], "redis_cpu_us"), hand_us=hand_us,
         delivery_bytes=middle(runs["many"], "bytes"), event_bytes=middle(runs["listened"], "event_bytes"),
         stored_bytes=middle(runs["listened"], "stored_bytes"),
@@ -176,8 +189,8 @@ def costs_of(runs, many):
         connection_us=1e6 * middle(runs["idle"], "idle_cpu") / many)
 
 
-def redis_message_us(run, redis_node_us):
-    return (1e6 * run["redis_s"] - run["watched_s"] * redis_node_us) / run["messages"]
+def redis_message_us(run, redis_idle_us):
+    return (1e6 * run["redis_s"] - run["watched_s"] * redis_idle_us) / run["messages"]
 
 
 @dataclasses.dataclass

@@ -15,8 +15,9 @@ class Costs:
     delivery_us: float
     say_us: float
     hear_us: float
-    # Of a node, in a second in which nothing happens, and of Redis for each node then.
+    # Of a node, in a second in which nothing happens; of Redis then, by itself and for each node.
     node_us: float
+    redis_us: float
     redis_node_us: float
     # Of Redis: each message that it stores, at leisure and when it is busy (waking up is what costs then), and each node
     # that it hands it to.
@@ -88,7 +89,11 @@ def nodes_us(costs, seconds, nodes, messages, carried, deliveries):
 
 def redis_us(costs, seconds, nodes, messages, carried):
     """Of a Redis at leisure."""
-    return seconds * nodes * costs.redis_node_us + messages * costs.store_us + carried * costs.hand_us
+    return redis_idle_us(costs, seconds, nodes) + messages * costs.store_us + carried * costs.hand_us
+
+
+def redis_idle_us(costs, seconds, nodes):
+    return seconds * (costs.redis_us + nodes * costs.redis_node_us)
 
 
 @dataclasses.dataclass
@@ -109,7 +114,7 @@ def demand(costs, load, nodes):
     carried = load.messages * carrying(nodes, load.members)
     cpu = nodes_us(costs, 1, nodes, load.messages, carried, load.deliveries) + load.sockets * costs.connection_us
     handed = carried * (costs.event_bytes + PACKET)
-    redis = nodes * costs.redis_node_us + load.messages * costs.busy_store_us + carried * costs.hand_us
+    redis = redis_idle_us(costs, 1, nodes) + load.messages * costs.busy_store_us + carried * costs.hand_us
     return Demand(
         nodes=nodes,
         carrying=carrying(nodes, load.members),
@@ -142,7 +147,7 @@ def used(it, machine):
 def most_messages(costs, load, nodes, share):
     """Messages a second at which one Redis is as busy as it may be; it has one thread for them."""
     each = costs.busy_store_us + carrying(nodes, load.members) * costs.hand_us
-    return max(0.0, share * 1e6 - nodes * costs.redis_node_us) / each
+    return max(0.0, share * 1e6 - redis_idle_us(costs, 1, nodes)) / each
 
 
 def masters_for(costs, load, nodes, share):

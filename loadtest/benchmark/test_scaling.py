@@ -5,8 +5,8 @@ import unittest
 from . import plan, scaled, scaling
 
 COSTS = scaling.Costs(
-    delivery_us=10, say_us=50, hear_us=20, node_us=1000, redis_node_us=500, store_us=100, busy_store_us=20, hand_us=4,
-    delivery_bytes=300, event_bytes=350, stored_bytes=400, connection_bytes=3000, connection_us=1)
+    delivery_us=10, say_us=50, hear_us=20, node_us=1000, redis_us=100, redis_node_us=400,
+    store_us=100, busy_store_us=20, hand_us=4, delivery_bytes=300, event_bytes=350, stored_bytes=400, connection_bytes=3000, connection_us=1)
 NODE = scaling.Machine(cores=4, memory_gib=8, network_gbit=10, share=0.5)
 LOAD = scaling.Load(sockets=1000, rooms=100, joined=2, rate=1, history=1000)
 
@@ -24,7 +24,8 @@ def one_node():
     few = measured(1, 1000, 10_000)
     listened = {**few, "redis_s": few["redis_s"] + scaled.LISTENERS * 1000 * COSTS.hand_us / 1e6,
                 "event_bytes": 350, "stored_bytes": 400}
-    return {"quiet": [measured(1, 0, 0)], "few": [few], "many": [{**measured(1, 50, 15_000), "bytes": 300}],
+    return {"no node": [measured(0, 0, 0)], "quiet": [measured(1, 0, 0)],
+            "few": [few], "many": [{**measured(1, 50, 15_000), "bytes": 300}],
             "heard": [measured(1, 1000, 10_000, says=False)], "listened": [listened],
             "busy Redis": [{"redis_cpu_us": 20}], "idle": [{"bytes_a_connection": 3000, "idle_cpu": 0.01}]}
 
@@ -72,7 +73,7 @@ class Arithmetic(unittest.TestCase):
         with self.assertRaises(ValueError):
             scaling.nodes_for(greedy, LOAD, NODE)
         with self.assertRaises(ValueError):
-            scaling.masters_for(COSTS, LOAD, 1000, 0.5)
+            scaling.masters_for(COSTS, LOAD, 2000, 0.5)
 
     def test_equations_are_solved_and_equal_ones_refused(self):
         self.assertEqual(scaling.solved([[0, 2], [1, 1]], [4, 5]), [3, 2])
