@@ -6,7 +6,8 @@ from . import plan, scaled, scaling
 
 COSTS = scaling.Costs(
     delivery_us=10, say_us=50, hear_us=20, node_us=1000, redis_us=100, redis_node_us=400,
-    store_us=100, busy_store_us=20, hand_us=4, delivery_bytes=300, event_bytes=350, stored_bytes=400, connection_bytes=3000, connection_us=1)
+    store_us=100, busy_store_us=20, hand_us=4, delivery_bytes=300, event_bytes=350,
+    stored_bytes=400, connection_bytes=3000, connection_us=1)
 NODE = scaling.Machine(cores=4, memory_gib=8, network_gbit=10, share=0.5)
 LOAD = scaling.Load(sockets=1000, rooms=100, joined=2, rate=1, history=1000)
 
