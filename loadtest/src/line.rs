@@ -69,6 +69,8 @@ impl Came {
 /// A few words that are the same for the same kind of error.
 pub fn in_short(error: &Error) -> String {
     match error {
+        // That is what TLS makes of a certificate, which says more about itself.
+        Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
         Error::Io(error) => error.kind().to_string(),
         Error::Http(response) => format!("HTTP {}", response.status().as_u16()),
         other => other.to_string(),

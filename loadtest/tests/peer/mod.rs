@@ -17,9 +17,10 @@ const LOAD: &str = env!("CARGO_BIN_EXE_townhall-load");
 /// Where the peers are: they are packages of their own, and built when they are first needed.
 static PEERS: LazyLock<PathBuf> = LazyLock::new(|| {
     let target = Path::new(LOAD).ancestors().nth(2).unwrap();
-    let packages = ["--package", "peer-epoll-loop", "--package", "peer-axum-broadcast"];
+    // With the features of the whole workspace, as its tests are built: otherwise all they depend on is built once more.
+    let programs = ["--workspace", "--bin", "peer-epoll-loop", "--bin", "peer-axum-broadcast"];
     let build =
-        Command::new(env!("CARGO")).args(["build", "--quiet", "--target-dir"]).arg(target).args(packages).status();
+        Command::new(env!("CARGO")).args(["build", "--quiet", "--target-dir"]).arg(target).args(programs).status();
     assert!(build.unwrap().success());
     target.join("debug")
 });

@@ -1,0 +1,101 @@
+//! Halls that run, and the generator set upon them.
+
+#![allow(dead_code, reason = "each suite takes what it needs")]
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub const LOAD: &str = env!("CARGO_BIN_EXE_townhall-load");
+
+/// Another package's program. With the whole workspace's features it is the one that the workspace's tests have built.
+static HALL: LazyLock<PathBuf> = LazyLock::new(|| {
+    let target = Path::new(LOAD).ancestors().nth(2).unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--workspace", "--bin", "townhall", "--target-dir"]).arg(target);
+    assert!(build.status().unwrap().success());
+    target.join("debug/townhall")
+});
+
+pub fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A process that listens, and ends with this value.
+pub struct Server {
+    process: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    pub fn start(mut command: Command, address: SocketAddr) -> Self {
+        let process = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}; run tests/setup"));
+        let mut server = Server { process, address };
+        while TcpStream::connect(address).is_err() {
+            assert!(server.process.try_wait().unwrap().is_none(), "it ended early");
+            thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    pub fn hall(options: &[&str]) -> Self {
+        let address = free();
+        let mut hall = Command::new(&*HALL);
+        hall.args(["serve", "--ops", "127.0.0.1:0", "--rate", "0", "--listen", &address.to_string()]);
+        hall.args(options).stderr(Stdio::null());
+        Self::start(hall, address)
+    }
+
+    pub fn redis() -> Self {
+        let address = free();
+        let mut redis = Command::new("redis-server");
+        redis.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]);
+        redis.arg(address.port().to_string()).args(["--dir", env!("CARGO_TARGET_TMPDIR")]).stdout(Stdio::null());
+        Self::start(redis, address)
+    }
+
+    pub fn pid(&self) -> String {
+        self.process.id().to_string()
+    }
+
+    pub fn ws(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Runs the generator: a scenario and its options.
+pub fn load(arguments: &[&str]) -> Output {
+    Command::new(LOAD).args(arguments).args(["--json", "--quiet"]).output().unwrap()
+}
+
+/// What it said.
+#[track_caller]
+pub fn result(output: &Output) -> Value {
+    let words = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no result: {words}"))
+}
+
+#[track_caller]
+pub fn passes(arguments: &[&str]) -> Value {
+    let output = load(arguments);
+    let result = result(&output);
+    assert_eq!((output.status.code(), &result["pass"]), (Some(0), &true.into()), "{result}");
+    result
+}
+
+#[track_caller]
+pub fn number(result: &Value, field: &str) -> u64 {
+    result[field].as_u64().unwrap_or_else(|| panic!("no {field} in {result}"))
+}

@@ -1,0 +1,201 @@
+//! Every scenario as it is run, against a real hall. What takes how long is not judged here.
+
+mod hall;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use hall::{LOAD, Server, free, load, number, passes, result};
+
+#[test]
+fn every_member_of_every_room_is_judged() {
+    let hall = Server::hall(&[]);
+    let options = ["--rooms", "20", "--members", "5", "--messages", "200", "--rate", "200"];
+    let result = passes(&[&["rooms", &hall.ws()], &options[..]].concat());
+    assert_eq!([number(&result, "rooms"), number(&result, "connected")], [20, 100]);
+    assert_eq!([number(&result, "accepted"), number(&result, "deliveries")], [200, 1000], "{result}");
+}
+
+#[test]
+fn clients_come_in_by_the_clock_or_as_fast_as_they_are_let_in() {
+    let hall = Server::hall(&[]);
+    for pace in ["400", "0"] {
+        let options = ["--connections", "200", "--connect-rate", pace, "--watch", &hall.pid()];
+        let result = passes(&[&["connect", &hall.ws()], &options[..]].concat());
+        assert_eq!([number(&result, "connected"), number(&result, "deliveries")], [200, 0]);
+        assert_eq!(result["connect_ms"]["count"], 200, "{result}");
+        assert!(result["connects_per_s"].as_f64() > Some(0.0) && result["watched_entry_cpu_s"].is_number(), "{result}");
+    }
+}
+
+#[test]
+fn a_hall_that_is_full_does_not_pass() {
+    let hall = Server::hall(&["--max-connections", "50"]);
+    let output =
+        load(&["connect", &hall.ws(), "--connections", "60", "--connect-rate", "0", "--window", "4", "--stay", "1s"]);
+    let result = result(&output);
+    assert_eq!(output.status.code(), Some(1), "{result}");
+    assert_eq!(result["reasons"], serde_json::json!(["10 clients never got into the room"]), "{result}");
+    assert!(result["ends"]["HTTP 503"].as_u64() > Some(0), "{result}");
+}
+
+#[test]
+fn who_is_cut_comes_back_and_has_everything() {
+    let hall = Server::hall(&[]);
+    let options = ["--connections", "100", "--seconds", "3", "--cut-after", "1s", "--rate", "50"];
+    let result = passes(&[&["storm", &hall.ws()], &options[..]].concat());
+    assert_eq!([number(&result, "resumes"), number(&result, "deliveries")], [100, 15_000], "{result}");
+    assert_eq!((&result["back_ms"]["count"], result["all_back_s"].is_number()), (&100.into(), true), "{result}");
+}
+
+#[test]
+fn when_a_node_is_killed_its_clients_resume_at_the_other_one() {
+    let redis = Server::redis();
+    let url = format!("--redis=redis://{}", redis.address);
+    let [first, second] = [0, 1].map(|_| Server::hall(&[&url]));
+    let kill = format!("kill -9 {}", first.pid());
+    let options = ["--connections", "200", "--seconds", "4", "--cut-after", "1s", "--rate", "50", "--instead", &kill];
+    let result = passes(&[&["storm", &first.ws(), "--spare", &second.ws()], &options[..]].concat());
+    assert_eq!([number(&result, "resumes"), number(&result, "deliveries"), number(&result, "lost")], [200, 40_000, 0]);
+    assert!(result["all_back_s"].is_number(), "{result}");
+}
+
+#[test]
+fn a_storm_that_cuts_nobody_does_not_pass() {
+    let hall = Server::hall(&[]);
+    let options =
+        ["--connections", "5", "--publishers", "1", "--seconds", "2", "--cut-after", "1s", "--instead", "true"];
+    let output = load(&[&["storm", &hall.ws()], &options[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(result(&output)["reasons"], serde_json::json!(["no line was cut"]));
+}
+
+#[test]
+fn who_leaves_comes_back_and_has_everything() {
+    let hall = Server::hall(&[]);
+    let options = ["--connections", "50", "--seconds", "3", "--leave-rate", "30", "--away", "200ms", "--rate", "50"];
+    let result = passes(&[&["churn", &hall.ws()], &options[..]].concat());
+    assert_eq!([number(&result, "deliveries"), number(&result, "away")], [150 * 50, 0], "{result}");
+    let left = result["ends"]["left, as planned"].as_u64().unwrap();
+    assert!(left >= 50 && number(&result, "resumes") == left, "{result}");
+}
+
+#[test]
+fn a_soak_tells_memory_and_draws_a_page() {
+    let hall = Server::hall(&[]);
+    let page = Path::new(env!("CARGO_TARGET_TMPDIR")).join("soak.html");
+    let options = ["--connections", "50", "--seconds", "5", "--watch", &hall.pid(), "--html", page.to_str().unwrap()];
+    let result = passes(&[&["soak", &hall.ws()], &options[..]].concat());
+    assert!(result["watched_growth"].is_number(), "{result}");
+    let moments = result["timeline"].as_array().unwrap();
+    assert!(moments.len() >= 5 && moments.iter().any(|moment| moment["watched_mib"].is_number()), "{result}");
+    let page = std::fs::read_to_string(page).unwrap();
+    for there in ["townhall-load soak", "due → delivered", "the server's memory", "--seconds 5"] {
+        assert!(page.contains(there), "{there}");
+    }
+}
+
+#[test]
+fn rooms_of_all_sizes_at_every_door_are_judged() {
+    let lines = free().to_string();
+    let hall = Server::hall(&["--tcp", &lines]);
+    let (plain, tcp) = (format!("plain+{}", hall.ws()), format!("tcp://{lines}"));
+    let options = ["--connections", "60", "--seconds", "3", "--leave-rate", "10", "--away", "300ms"];
+    let result = passes(&[&["mixed", &hall.ws(), &plain, &tcp], &options[..]].concat());
+    assert_eq!([number(&result, "connected"), number(&result, "rooms")], [60, 5], "{result}");
+    assert!(number(&result, "accepted") == 300 && number(&result, "told") > 0, "{result}");
+}
+
+/// A shell that may open few files: one process could not hold them all.
+#[test]
+fn more_clients_than_a_process_has_files_for_come_in_more_processes() {
+    let hall = Server::hall(&[]);
+    let run = format!("ulimit -n 128; exec {LOAD} fanout {} -c 300 -m 20 --json --quiet --workers 1", hall.ws());
+    let output = Command::new("sh").args(["-c", &run]).output().unwrap();
+    let result = result(&output);
+    assert_eq!((&result["pass"], &result["deliveries"]), (&true.into(), &6000.into()), "{result}");
+    assert!(number(&result["environment"], "workers") >= 5, "{result}");
+    assert_eq!(result["delivered_ms"]["count"], 6000, "what all processes measured is merged");
+}
+
+#[test]
+fn clients_come_from_the_addresses_that_were_given() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let seen = thread::spawn(move || {
+        let addresses = (0..4).map(|_| listener.accept().unwrap().1.ip());
+        addresses.collect::<BTreeSet<IpAddr>>()
+    });
+    let output = load(&["fanout", &url, "-c", "4", "-p", "1", "--source", "127.0.0.7,127.0.0.8"]);
+    assert_eq!(output.status.code(), Some(2));
+    let expected = ["127.0.0.7", "127.0.0.8"].map(|address| address.parse().unwrap());
+    assert_eq!(seen.join().unwrap(), BTreeSet::from(expected));
+}
+
+#[test]
+fn with_tls_certificates_are_looked_at() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let hall = Server::hall(&[]);
+    let nginx = nginx_with_tls(&directory, &hall);
+    let url = format!("wss://{}", nginx.address);
+    let run = |trusted: &str| {
+        let mut load = Command::new(LOAD);
+        load.args(["fanout", &url, "-c", "20", "-p", "2", "-m", "20", "--json", "--quiet"]);
+        load.env("SSL_CERT_FILE", directory.join(trusted)).output().unwrap()
+    };
+    let known = run("ours.pem");
+    assert_eq!(result(&known)["deliveries"], 400);
+    let unknown = run("others.pem");
+    assert_eq!(unknown.status.code(), Some(2));
+    let words = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(words.contains("nobody got into the room") && words.contains("certificate"), "{words}");
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+/// nginx at `127.0.0.1` with the certificate `ours.pem`; beside it, `others.pem` is one that it has not.
+fn nginx_with_tls(directory: &Path, hall: &Server) -> Server {
+    for name in ["ours", "others"] {
+        let mut openssl = Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-nodes",
+            "-days",
+            "2",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+        ]);
+        openssl.args([
+            "-subj",
+            "/CN=load",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=CA:FALSE",
+        ]);
+        openssl.arg("-keyout").arg(directory.join(name).with_extension("key"));
+        openssl.arg("-out").arg(directory.join(name).with_extension("pem"));
+        let made = openssl.output().expect("openssl is missing: run tests/setup");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+    let address = free();
+    let (path, hall) = (directory.display(), hall.address);
+    let conf = format!(
+        "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;\nevents {{}}\nhttp {{ access_log off;\n\
+         client_body_temp_path {path}/a; proxy_temp_path {path}/b; fastcgi_temp_path {path}/c; uwsgi_temp_path {path}/d; scgi_temp_path {path}/e;\n\
+         server {{ listen {address} ssl; ssl_certificate {path}/ours.pem; ssl_certificate_key {path}/ours.key;\n\
+         location / {{ proxy_pass http://{hall}; proxy_http_version 1.1; proxy_set_header Host $http_host;\n\
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }} }} }}\n"
+    );
+    let file = directory.join("nginx.conf");
+    std::fs::write(&file, conf).unwrap();
+    let mut nginx = Command::new("nginx");
+    nginx.arg("-c").arg(&file).arg("-p").arg(directory).arg("-e").arg(directory.join("error.log"));
+    Server::start(nginx, address)
+}
