@@ -14,7 +14,7 @@ from .redis_server import Redis, answer, ask, request
 # Shapes of a load: clients and messages a second. Few hear many messages, or many hear few.
 FEW, MANY = (10, 1000), (300, 50)
 # Who listens to Redis beside one node: what each more costs Redis.
-LISTENERS = 8
+LISTENERS = 16
 # How far a prediction may be off.
 TOLERANCE = 0.25
 CHANNEL = f"townhall:0:{{{halls.ROOM}}}"
@@ -107,7 +107,8 @@ def listened(shape, seconds):
     with beside(lambda port: Listeners(LISTENERS, port)) as (enter, there):
         run = halls.with_nodes(1, *shape, seconds, beside=enter)
         messages = run["messages"] or 1
-        return {**run, "stored_bytes": there[0].stored / messages, "event_bytes": there[0].heard / messages / LISTENERS}
+        return {**run, "listeners": LISTENERS, "stored_bytes": there[0].stored / messages,
+                "event_bytes": there[0].heard / messages / LISTENERS}
 
 
 @contextlib.contextmanager
@@ -178,7 +179,8 @@ def costs_of(runs, many):
          [0, hears["messages"], hears["deliveries"]]],
         [1e6 * run["cpu_s"] - run["watched_s"] * node_us for run in (few, wide, hears)])
     stored_us = redis_message_us(few, redis_idle_us)
-    hand_us = max(0.0, redis_message_us(middle_run(runs["listened"]), redis_idle_us) - stored_us) / LISTENERS
+    listeners_us = redis_message_us(middle_run(runs["listened"]), redis_idle_us) - stored_us
+    hand_us = max(0.0, listeners_us) / middle(runs["listened"], "listeners")
     return scaling.Costs(
         delivery_us=delivery_us, say_us=say_us, hear_us=hear_us, node_us=node_us,
         redis_us=redis_us, redis_node_us=max(0.0, redis_idle_us - redis_us),

@@ -23,7 +23,7 @@ def measured(nodes, messages, deliveries, seconds=10, says=True):
 
 def one_node():
     few = measured(1, 1000, 10_000)
-    listened = {**few, "redis_s": few["redis_s"] + scaled.LISTENERS * 1000 * COSTS.hand_us / 1e6,
+    listened = {**few, "listeners": 5, "redis_s": few["redis_s"] + 5 * 1000 * COSTS.hand_us / 1e6,
                 "event_bytes": 350, "stored_bytes": 400}
     return {"no node": [measured(0, 0, 0)], "quiet": [measured(1, 0, 0)],
             "few": [few], "many": [{**measured(1, 50, 15_000), "bytes": 300}],
