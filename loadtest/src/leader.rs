@@ -157,6 +157,7 @@ impl Leader<'_> {
         course.load = meter.load();
         course.watched_gathering = all_in.zip(watched).map(|(after, before)| after.saturating_sub(before));
         course.watched_cpu = all_in.and_then(|before| Some(self.watched_cpu()?.saturating_sub(before)));
+        self.timeline.end(course.until, &self.crew.standing());
         course.moments = self.timeline.moments();
         self.progress.done();
         Ok(Some(course))

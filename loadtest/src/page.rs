@@ -220,8 +220,8 @@ fn round_up(value: f64) -> f64 {
 impl Plot {
     fn draw(&self, times: &[f64], page: &mut String) {
         let scale = Scale::of(self);
-        let (first, last) = (times.first().copied().unwrap_or(0.0), times.last().copied().unwrap_or(1.0));
-        let x = |time: f64| LEFT + (time - first) / (last - first).max(f64::MIN_POSITIVE) * (WIDTH - LEFT - RIGHT);
+        let last = times.last().copied().unwrap_or(1.0).max(f64::MIN_POSITIVE);
+        let x = |time: f64| LEFT + time / last * (WIDTH - LEFT - RIGHT);
         let names: Vec<String> =
             self.lines.iter().enumerate().map(|(n, line)| format!("<i class=\"l{n}\">{}</i>", line.name)).collect();
         let _ = write!(
@@ -244,8 +244,8 @@ impl Plot {
                 short(mark)
             );
         }
-        for quarter in 0..=4 {
-            let time = first + (last - first) * f64::from(quarter) / 4.0;
+        let step = round_up(last / 6.0);
+        for time in (0..).map(|n| f64::from(n) * step).take_while(|time| *time <= last) {
             let _ = writeln!(
                 page,
                 "<text x=\"{:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{} s</text>",

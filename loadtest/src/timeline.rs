@@ -58,10 +58,20 @@ impl Timeline {
 
     /// So they stand now; to be told often.
     pub fn look(&mut self, now: Duration, standing: &Standing) {
-        let second = self.sums.at.as_secs();
-        if now.as_secs() == second {
-            return;
+        if now.as_secs() > self.sums.at.as_secs() {
+            self.take(now, standing);
         }
+    }
+
+    /// So they stand at the end, in the middle of a second.
+    pub fn end(&mut self, now: Duration, standing: &Standing) {
+        if now > self.sums.at {
+            self.take(now, standing);
+        }
+    }
+
+    fn take(&mut self, now: Duration, standing: &Standing) {
+        let second = self.sums.at.as_secs();
         let watched_cpu = self.watch.and_then(machine::cpu_time_of);
         let seconds = (now - self.sums.at).as_secs_f64();
         let a_second = |after: u64, before: u64| after.saturating_sub(before) as f64 / seconds;
@@ -86,18 +96,16 @@ impl Timeline {
     fn complete(&mut self, until: u64) {
         let later = self.latencies.split_off(&until);
         for (second, recorded) in std::mem::replace(&mut self.latencies, later) {
-            self.moments.entry(second).or_default().delivered_ms = recorded.summary();
+            // Where nobody looked for longer than a second, several are in one moment.
+            if let Some((_, moment)) = self.moments.range_mut(..=second).next_back() {
+                moment.delivered_ms = worst(&[moment.delivered_ms, recorded.summary()]);
+            }
         }
     }
 
-    /// All of them; where nobody looked for longer than a second, as one.
     pub fn moments(&mut self) -> Vec<Moment> {
         self.complete(u64::MAX);
-        let moments = self.moments.iter().map(|(second, moment)| match moment.at_s {
-            0.0 => Moment { at_s: (second + 1) as f64, ..*moment },
-            _ => *moment,
-        });
-        moments.collect()
+        self.moments.values().copied().collect()
     }
 }
 
@@ -107,21 +115,27 @@ pub fn drawn_together(moments: &[Moment], most: usize) -> Vec<Moment> {
     moments.chunks(each).map(together).collect()
 }
 
+/// None of them is hidden by another.
+fn worst(all: &[Latencies]) -> Latencies {
+    let worst = |of: fn(&Latencies) -> f64| all.iter().map(of).fold(0.0, f64::max);
+    Latencies {
+        count: all.iter().map(|latencies| latencies.count).sum(),
+        p50: worst(|latencies| latencies.p50),
+        p99: worst(|latencies| latencies.p99),
+        p999: worst(|latencies| latencies.p999),
+        max: worst(|latencies| latencies.max),
+    }
+}
+
 fn together(moments: &[Moment]) -> Moment {
     let last = moments.last().copied().unwrap_or_default();
     let mean = |of: fn(&Moment) -> f64| moments.iter().map(of).sum::<f64>() / moments.len() as f64;
-    let worst = |of: fn(&Latencies) -> f64| moments.iter().map(|moment| of(&moment.delivered_ms)).fold(0.0, f64::max);
+    let latencies: Vec<Latencies> = moments.iter().map(|moment| moment.delivered_ms).collect();
     let cpu: Vec<f64> = moments.iter().filter_map(|moment| moment.watched_cpu).collect();
     Moment {
         deliveries_per_s: mean(|moment| moment.deliveries_per_s),
         accepted_per_s: mean(|moment| moment.accepted_per_s),
-        delivered_ms: Latencies {
-            count: moments.iter().map(|moment| moment.delivered_ms.count).sum(),
-            p50: worst(|latencies| latencies.p50),
-            p99: worst(|latencies| latencies.p99),
-            p999: worst(|latencies| latencies.p999),
-            max: worst(|latencies| latencies.max),
-        },
+        delivered_ms: worst(&latencies),
         watched_cpu: (!cpu.is_empty()).then(|| cpu.iter().sum::<f64>() / cpu.len() as f64),
         ..last
     }
@@ -140,10 +154,11 @@ mod tests {
     #[test]
     fn a_second_has_what_all_workers_had_in_it() {
         let mut timeline = Timeline::new(None);
-        for tenth in 1..=30_u64 {
-            let standing = Standing { deliveries: 5 * tenth, live: 3, ..Standing::default() };
-            timeline.look(Duration::from_millis(100 * tenth), &standing);
+        let standing = |tenth: u64| Standing { deliveries: 5 * tenth, live: 3, ..Standing::default() };
+        for tenth in 1..=24 {
+            timeline.look(Duration::from_millis(100 * tenth), &standing(tenth));
         }
+        timeline.end(Duration::from_millis(2500), &standing(25));
         timeline.delivered(1, &recorded(10));
         timeline.delivered(1, &recorded(30));
         let moments = timeline.moments();
@@ -151,6 +166,20 @@ mod tests {
         assert_eq!((moments[1].deliveries_per_s, moments[1].clients, moments[1].at_s), (50.0, 3, 2.0));
         assert_eq!((moments[1].delivered_ms.count, moments[1].delivered_ms.max.round()), (2, 30.0));
         assert_eq!((moments[0].delivered_ms.count, moments[2].delivered_ms.count), (0, 0));
+        assert_eq!((moments[2].deliveries_per_s, moments[2].at_s), (50.0, 2.5));
+    }
+
+    #[test]
+    fn a_second_in_which_nobody_looked_is_a_part_of_the_one_before() {
+        let mut timeline = Timeline::new(None);
+        let standing = Standing { deliveries: 10, ..Standing::default() };
+        timeline.look(Duration::from_millis(1000), &standing);
+        timeline.look(Duration::from_millis(3000), &standing);
+        timeline.delivered(1, &recorded(10));
+        timeline.delivered(2, &recorded(30));
+        let moments = timeline.moments();
+        assert_eq!(moments.len(), 2);
+        assert_eq!((moments[1].delivered_ms.count, moments[1].delivered_ms.max.round()), (2, 30.0));
     }
 
     #[test]

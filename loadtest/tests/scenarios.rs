@@ -3,10 +3,13 @@
 mod hall;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use hall::{LOAD, Server, free, load, number, passes, result};
 
@@ -113,12 +116,75 @@ fn rooms_of_all_sizes_at_every_door_are_judged() {
 #[test]
 fn more_clients_than_a_process_has_files_for_come_in_more_processes() {
     let hall = Server::hall(&[]);
-    let run = format!("ulimit -n 128; exec {LOAD} fanout {} -c 300 -m 20 --json --quiet --workers 1", hall.ws());
+    let run = format!("ulimit -n 128; exec {LOAD} fanout {} -c 200 -l 200 -m 20 --json --quiet --workers 1", hall.ws());
     let output = Command::new("sh").args(["-c", &run]).output().unwrap();
     let result = result(&output);
-    assert_eq!((&result["pass"], &result["deliveries"]), (&true.into(), &6000.into()), "{result}");
-    assert!(number(&result["environment"], "workers") >= 5, "{result}");
-    assert_eq!(result["delivered_ms"]["count"], 6000, "what all processes measured is merged");
+    assert_eq!((&result["pass"], &result["deliveries"]), (&true.into(), &8000.into()), "{result}");
+    assert_eq!(number(&result["environment"], "workers"), 8, "{result}");
+    assert_eq!(result["delivered_ms"]["count"], 4000, "what all processes measured is merged");
+}
+
+#[test]
+fn who_has_nowhere_to_come_back_to_fails_a_storm() {
+    let hall = Server::hall(&[]);
+    let kill = format!("kill -9 {}", hall.pid());
+    let options =
+        ["--connections", "5", "--publishers", "1", "--seconds", "2", "--cut-after", "1s", "--instead", &kill];
+    let output = load(&[&["storm", &hall.ws(), "--settle", "1s"], &options[..]].concat());
+    let result = result(&output);
+    assert_eq!(output.status.code(), Some(1));
+    let reasons: Vec<&str> =
+        result["reasons"].as_array().unwrap().iter().filter_map(|reason| reason.as_str()).collect();
+    assert!(reasons.contains(&"5 clients did not come back"), "{reasons:?}");
+    assert!(result["all_back_s"].is_null(), "{result}");
+}
+
+/// A minute's run that has begun.
+fn a_long_run(hall: &Server) -> Child {
+    let mut load = Command::new(LOAD);
+    load.args(["fanout", &hall.ws(), "-c", "20", "-s", "60", "--json"]).process_group(0);
+    let mut load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut progress = BufReader::new(load.stderr.as_mut().unwrap()).lines();
+    let says = progress.find(|line| line.as_ref().is_ok_and(|line| line.contains(" delivered")));
+    assert!(says.is_some(), "it ended early");
+    load
+}
+
+fn workers_of(load: &Child) -> Vec<String> {
+    let children = format!("/proc/{0}/task/{0}/children", load.id());
+    std::fs::read_to_string(children).unwrap().split_whitespace().map(str::to_owned).collect()
+}
+
+fn are_gone(workers: &[String]) -> bool {
+    let is_there = |pid: &String| Path::new("/proc").join(pid).exists();
+    (0..500).any(|_| {
+        thread::sleep(Duration::from_millis(20));
+        !workers.iter().any(is_there)
+    })
+}
+
+/// Ctrl-C, which a terminal sends to all processes of the command.
+#[test]
+fn an_interrupted_run_is_judged() {
+    let hall = Server::hall(&[]);
+    let load = a_long_run(&hall);
+    let workers = workers_of(&load);
+    assert!(Command::new("kill").args(["-INT", "--", &format!("-{}", load.id())]).status().unwrap().success());
+    let output = load.wait_with_output().unwrap();
+    let result = result(&output);
+    assert_eq!((output.status.code(), &result["pass"]), (Some(0), &true.into()), "{result}");
+    assert!(number(&result, "deliveries") > 0 && are_gone(&workers), "{result}");
+}
+
+#[test]
+fn workers_do_not_outlive_whoever_leads_them() {
+    let hall = Server::hall(&[]);
+    let mut load = a_long_run(&hall);
+    let workers = workers_of(&load);
+    assert!(!workers.is_empty());
+    load.kill().unwrap();
+    load.wait().unwrap();
+    assert!(are_gone(&workers), "{workers:?}");
 }
 
 #[test]
