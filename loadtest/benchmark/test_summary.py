@@ -89,6 +89,12 @@ class WhatIsSaid(unittest.TestCase):
         self.assertEqual(table.notes([run(), failed]), "**failed: 3 lost**")
 
 
+    def test_only_what_the_hall_loses_is_a_failure(self):
+        failed = {**run(), "pass": False, "reasons": ["3 lost"]}
+        self.assertTrue(summary.hall_passed({"kill": {HALL: [run()], "fast": [failed]}}))
+        self.assertFalse(summary.hall_passed({"kill": {HALL: [run(), failed]}}))
+        self.assertFalse(summary.hall_passed({"flat out": {comparison.TWO_CORES: [failed]}}))
+
     def test_a_server_that_does_not_start_is_a_run_that_failed(self):
         def measured(name):
             raise RuntimeError(f"{name} does not listen")
