@@ -30,12 +30,18 @@ instructions: ## what a message and a delivery cost in instructions (callgrind's
 fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz
 	@fuzz/run $(or $(SECONDS),60) $(TARGET)
 
-bench: ## what deliveries, connections, storing in Redis and a failover cost, beside limits and peers (a quarter of an hour; needs Go)
+compare: ## the hall beside what one would use instead: writes tables and plots for README.md (20 minutes)
+	@loadtest/compare
+
+bench: ## what storing in Redis, several halls and a failover cost (ten minutes; needs Go)
 	@loadtest/bench
+
+scaling: ## what one node costs, checked with two and three, and what a million sockets take: docs/scaling.md (six minutes)
+	@loadtest/scaling --check
 
 screenshots: ## the page in web/screenshots, with people who talk in it
 	@tests/setup
 	@cargo build --quiet
 	@node tests/browser/screenshots.mjs
 
-.PHONY: help test test-all conformance peers k6 instructions fuzz bench screenshots
+.PHONY: help test test-all conformance peers k6 instructions fuzz compare bench scaling screenshots

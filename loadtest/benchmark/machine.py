@@ -1,8 +1,10 @@
 """The machine: its cores, and what a process takes of it."""
 import os
 import platform
+import re
 import resource
 import socket
+import subprocess
 import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -17,7 +19,27 @@ def describe():
         for line in info:
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
-    return {"cores": len(CORES), "model": model, "kernel": platform.release()}
+    kernel = re.match(r"\d+\.\d+", platform.release()).group()
+    return {"cores": len(CORES), "model": model, "kernel": kernel, **versions()}
+
+
+# What is measured depends on these, too.
+VERSIONS = {"Rust": ["rustc", "--version"], "Go": ["go", "version"], "Node": ["node", "--version"],
+            "Redis": ["redis-server", "--version"]}
+
+
+def versions():
+    """Of the toolchains that are here, by name."""
+    found = {}
+    for name, command in VERSIONS.items():
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True).stdout
+        except FileNotFoundError:
+            continue
+        number = re.search(r"\d+\.\d+\.\d+", answer)
+        if number:
+            found[name] = number.group()
+    return found
 
 
 def busy(seconds=1):

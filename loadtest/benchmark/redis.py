@@ -11,7 +11,7 @@ import subprocess
 
 from . import machine, servers, table
 from .redis_server import Redis
-from .servers import pinned
+from .servers import pinned, typed
 
 SOURCE = os.path.join(servers.TOP, "src", "broker", "townhall.lua")
 PEER = os.path.join(servers.TOP, "loadtest", "peers", "centrifuge-broker")
@@ -100,12 +100,26 @@ end)"""))
 def call(messages):
     """The function's arguments, as the broker gives them, with random numbers where redis-benchmark puts fresh ones into each
     call. An id has 16 bytes; those at one place in a call differ in 31 bits, so that hardly any comes twice."""
-    keys = [f"townhall:{{bench}}:{key}" for key in ("log", "meta", "seen", "seen:old")]
-    settings = ["townhall:0:{bench}", "0123456789abcdef0123456789abcdef", HISTORY, ROOM_TTL_MS, DEDUPE_MS]
     ids = [f"{n:04d}__rand_int__" for n in range(messages)]
-    event = '{"type":"message","id":"00000000-0000-__rand_int____rand_int__","from":{"id":"guest-000000000000000000000000","name":"load"},"text":"'
-    event += "x" * (BYTES - len(event) - 2) + '"}'
-    return list(map(str, ["FCALL", FUNCTION, len(keys), *keys, *settings, *ids, *[event] * messages]))
+    events = [event("00000000-0000-__rand_int____rand_int__", BYTES)] * messages
+    return list(map(str, [*publish("bench"), *ids, *events]))
+
+
+def stored(room, id_):
+    """The same for one message with that id."""
+    return [*publish(room), id_.bytes, event(str(id_), BYTES)]
+
+
+def publish(room):
+    """The call as far as the ids."""
+    keys = [f"townhall:{{{room}}}:{key}" for key in ("log", "meta", "seen", "seen:old")]
+    settings = [f"townhall:0:{{{room}}}", "0123456789abcdef0123456789abcdef", HISTORY, ROOM_TTL_MS, DEDUPE_MS]
+    return ["FCALL", FUNCTION, len(keys), *keys, *settings]
+
+
+def event(id_, size):
+    text = f'{{"type":"message","id":"{id_}","from":{{"id":"guest-000000000000000000000000","name":"load"}},"text":"'
+    return text + "x" * (size - len(text) - 2) + '"}'
 
 
 def bare(messages, total, source=None):
@@ -127,7 +141,7 @@ def bare(messages, total, source=None):
         _, function_us = redis.calls()
         good = 0.999 * calls * messages <= stored <= calls * messages
         return {
-            "commands": [" ".join(command[:command.index("--csv") + 1] + ["FCALL", "…"])],
+            "commands": [typed(command[:command.index("--csv") + 1]) + " FCALL …"],
             "pass": good,
             "reasons": [] if good else [f"{stored} of {calls * messages} messages were stored"],
             "messages_per_s": rate * messages,
@@ -155,11 +169,11 @@ def publisher(program, seconds, rooms, rate=None):
             result = json.loads(done.stdout)
         except ValueError:
             reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[0]
-            return {"commands": [" ".join(command)], "pass": False, "reasons": [reason]}
+            return {"commands": [typed(command)], "pass": False, "reasons": [reason]}
         calls, function_us = redis.calls()
         reason = f"{result['accepted']} accepted, {result['refused']} refused, {result['stored']} stored"
         return {
-            "commands": [" ".join(command)],
+            "commands": [typed(command)],
             "pass": result["pass"],
             "reasons": [] if result["pass"] else [reason],
             "messages_per_s": result["accepted_per_s"],
@@ -193,85 +207,95 @@ class Bench:
 
     def __init__(self, seconds):
         self.seconds = seconds
-        self.flat_out, self.paced, self.parts, self.memory = {}, {}, {}, None
+        # By name; of the function's parts then by how many messages a call.
+        self.runs = {"flat out": {}, "paced": {}, "parts": {}, "memory": None}
 
     def round(self, tell):
         for name, runner, rooms, alike in ((HALL, hall, 1, BARE), (HALL_100, hall, ROOMS, BARE_100)):
             tell(f"Redis: {name}")
-            run = self.keep(self.flat_out, name, runner(self.seconds, rooms))
+            run = self.keep("flat out", name, runner(self.seconds, rooms))
             self.bare(tell, alike, round(run.get("messages_a_call", 1)))
         self.bare(tell, BARE_1, 1)
         for name, rooms in ((CENTRIFUGE, 1), (CENTRIFUGE_100, ROOMS)):
             tell(f"Redis: {name}")
-            self.keep(self.flat_out, name, centrifuge(self.seconds, rooms))
+            self.keep("flat out", name, centrifuge(self.seconds, rooms))
         for name, runner, rooms in ((HALL, hall, 1), (HALL_100, hall, ROOMS), (CENTRIFUGE, centrifuge, 1)):
             half = self.half(name)
             if half:
                 tell(f"Redis: {name}, {half:,.0f} messages/s")
-                self.keep(self.paced, name, runner(self.seconds, rooms, half))
+                self.keep("paced", name, runner(self.seconds, rooms, half))
         for name, source in variants():
             tell(f"Redis: {name}")
             for messages, total in ((64, 100_000 * self.seconds), (1, 25_000 * self.seconds)):
-                self.parts.setdefault(name, {}).setdefault(messages, []).append(bare(messages, total, source))
+                by_size = self.runs["parts"].setdefault(name, {})
+                by_size.setdefault(str(messages), []).append(bare(messages, total, source))
 
     def bare(self, tell, name, messages):
         tell(f"Redis: {name}")
-        self.keep(self.flat_out, name, bare(messages, self.seconds * (150_000 if messages > 4 else 50_000)))
+        self.keep("flat out", name, bare(messages, self.seconds * (150_000 if messages > 4 else 50_000)))
 
     def half(self, name):
-        rates = [run["messages_per_s"] for run in self.flat_out[name] if "messages_per_s" in run]
+        rates = [run["messages_per_s"] for run in self.runs["flat out"][name] if "messages_per_s" in run]
         return statistics.median(rates) / 2 if rates else None
 
-    @staticmethod
-    def keep(runs, name, run):
-        runs.setdefault(name, []).append(run)
+    def keep(self, scenario, name, run):
+        self.runs[scenario].setdefault(name, []).append(run)
         return run
 
-    def runs(self):
-        for scenario in (self.flat_out, self.paced):
+    def each(self):
+        for scenario in (self.runs["flat out"], self.runs["paced"], *self.runs["parts"].values()):
             for runs in scenario.values():
                 yield from runs
-        for by_size in self.parts.values():
-            for runs in by_size.values():
-                yield from runs
-        if self.memory:
-            yield self.memory
+        if self.runs["memory"]:
+            yield self.runs["memory"]
 
     def passed(self):
-        return all(run["pass"] for run in self.runs())
-
-    def conclusions(self):
-        """The ratios that the goals are about, as lines; round by round."""
-        def say(what, ours, theirs, field="messages_per_s"):
-            found = table.ratios(self.flat_out, field, ours, theirs)
-            if found:
-                yield f"{what}: {table.spread(found, table.times)}"
-
-        yield from say("messages/s, the hall's broker in one room to redis-benchmark with as many messages a call", HALL, BARE)
-        yield from say("messages/s, in 100 rooms likewise", HALL_100, BARE_100)
-        yield from say("messages/s, the hall's broker in one room to redis-benchmark with one message a call", HALL, BARE_1)
-        yield from say("messages/s, the hall's broker to centrifuge's, one room", HALL, CENTRIFUGE)
-        yield from say("messages/s, the hall's broker to centrifuge's, 100 rooms", HALL_100, CENTRIFUGE_100)
-        yield from say("Redis' CPU a message, the hall's broker to centrifuge's, one room", HALL, CENTRIFUGE, "redis_cpu_us")
-        yield from say("Redis' CPU a message, the hall's broker to centrifuge's, 100 rooms", HALL_100, CENTRIFUGE_100, "redis_cpu_us")
-        if self.memory:
-            yield f"memory a message that is remembered: {self.memory['bytes']:.0f} bytes"
-
-    def show(self):
-        for line in self.conclusions():
-            print(f"- {line}")
-        print(f"\nRedis without persistence on core {machine.SERVER[0]}, who publishes on core {machine.GENERATOR[0]}; events of {BYTES} "
-              f"bytes, {IN_FLIGHT} under way, {HISTORY:,} kept a room, ids remembered for {DEDUPE_MS // 60_000} minutes; nobody "
-              f"subscribed; {self.seconds} s a run\n")
-        print(table.stored(self.flat_out))
-        print()
-        print(table.accepted(self.paced))
-        print()
-        print(table.parts(self.parts))
-        print("\nCommands:")
-        for name, runs in self.flat_out.items():
-            print(f"  {name}: {runs[-1]['commands'][0].replace(servers.programs + '/', '')}")
+        return all(run["pass"] for run in self.each())
 
     def everything(self):
-        return {"flat out": self.flat_out, "paced": self.paced, "parts": self.parts, "memory": self.memory,
-                "conclusions": list(self.conclusions())}
+        return {"settings": {"seconds": self.seconds}, "runs": self.runs}
+
+
+def conclusions(runs):
+    """What it comes to, as lines; ratios are taken round by round."""
+    def figure(scenario, name, field, form):
+        return table.spread(table.of(runs[scenario].get(name, []), field), form)
+
+    for what, name in (("one room", HALL), ("100 rooms", HALL_100)):
+        rate = figure("flat out", name, "messages_per_s", table.thousands)
+        cpu = figure("flat out", name, "redis_cpu_us", table.microseconds)
+        p99 = figure("paced", name, "p99_ms", table.milliseconds)
+        yield f"{what}: {rate} messages/s, each {cpu} of Redis' CPU; accepted at half of that within {p99} (p99)"
+
+    def say(what, ours, theirs, field="messages_per_s"):
+        found = table.ratios(runs["flat out"], field, ours, theirs)
+        if found:
+            yield f"{what}: {table.spread(found, table.times)}"
+
+    calls = "to redis-benchmark with as many messages a call"
+    yield from say(f"messages/s, the hall's broker in one room {calls}", HALL, BARE)
+    yield from say("messages/s, in 100 rooms likewise", HALL_100, BARE_100)
+    yield from say("messages/s, the hall's broker in one room to redis-benchmark with one message a call", HALL, BARE_1)
+    yield from say("messages/s, the hall's broker to centrifuge's, one room", HALL, CENTRIFUGE)
+    yield from say("messages/s, the hall's broker to centrifuge's, 100 rooms", HALL_100, CENTRIFUGE_100)
+    cpu = "Redis' CPU a message, the hall's broker to centrifuge's"
+    yield from say(f"{cpu}, one room", HALL, CENTRIFUGE, "redis_cpu_us")
+    yield from say(f"{cpu}, 100 rooms", HALL_100, CENTRIFUGE_100, "redis_cpu_us")
+    if runs["memory"]:
+        yield f"memory a message that is remembered: {runs['memory']['bytes']:.0f} bytes"
+
+
+def page(everything):
+    """In Markdown."""
+    runs = everything["runs"]
+    yield from (f"- {line}" for line in conclusions(runs))
+    yield (f"\nRedis without persistence on one core, who publishes on another; events of {BYTES} bytes, "
+           f"{IN_FLIGHT:,} under way, {HISTORY:,} kept a room, ids remembered for {DEDUPE_MS // 60_000} minutes; nobody "
+           f"subscribed; {everything['settings']['seconds']} s a run\n")
+    yield table.stored(runs["flat out"])
+    yield ""
+    yield table.accepted(runs["paced"])
+    yield ""
+    yield table.parts(runs["parts"])
+    yield "\nThe commands:\n"
+    yield from (f"    {its[-1]['commands'][0]}" for its in runs["flat out"].values())

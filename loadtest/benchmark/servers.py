@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -66,18 +67,27 @@ def use(directory):
     """Takes what was built before. Returns which peers are not there, and why: by program."""
     global programs
     programs = directory
-    wanted = [*IN_GO, *IN_NODE]
-    return {program: f"not in {directory}" for program in wanted if not os.path.exists(os.path.join(directory, program))}
+    wanted = ["peer-axum-broadcast", *IN_GO, *IN_NODE]
+    return {program: "not built" for program in wanted if not os.path.exists(os.path.join(directory, program))}
+
+
+def typed(command):
+    """As a person would type it, wherever the programs are."""
+    return shlex.join(command).replace(programs + os.sep, "")
 
 
 def build():
     """Builds all of them. Returns which peers could not be, and why: by program."""
-    packages = ["townhall", "townhall-load", "peer-axum-broadcast", "peer-epoll-loop"]
-    chosen = [argument for package in packages for argument in ("-p", package)]
-    subprocess.run(["cargo", "build", "--release", "--bins", "--quiet", *chosen], cwd=TOP, check=True)
+    build_rust()
     whys = {program: build_go(os.path.join(PEERS, directory), program) for program, directory in IN_GO.items()}
     whys.update({program: build_node(os.path.join(PEERS, directory), program) for program, directory in IN_NODE.items()})
     return {program: why for program, why in whys.items() if why}
+
+
+def build_rust():
+    packages = ["townhall", "townhall-load", "peer-axum-broadcast", "peer-epoll-loop"]
+    chosen = [argument for package in packages for argument in ("-p", package)]
+    subprocess.run(["cargo", "build", "--release", "--bins", "--quiet", *chosen], cwd=TOP, check=True)
 
 
 def build_node(directory, program):
@@ -137,10 +147,14 @@ class Running:
             arguments += ["--ops", f"127.0.0.1:{self.ops_port}"]
         return arguments
 
+    @property
+    def url(self):
+        return f"ws://127.0.0.1:{self.port}"
+
     def wait_until_it_listens(self):
         for _ in range(400):
             if self.process.poll() is not None:
-                raise RuntimeError(f"{self.server.name} ended early: {' '.join(self.command)}")
+                raise RuntimeError(f"{self.server.name} ended early: {typed(self.command)}")
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return

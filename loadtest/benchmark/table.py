@@ -1,7 +1,7 @@
-"""What was measured, as tables for people (in Markdown) and as one JSON object."""
+"""What was measured, as tables for people, in Markdown."""
 import statistics
 
-LIMIT, HALL = "bare epoll loop", "townhall"
+LIMIT = "bare epoll loop"
 
 
 def spread(values, form):
@@ -14,8 +14,17 @@ def spread(values, form):
     return median if low == high else f"{median} ({low}–{high})"
 
 
-def millions(value):
-    return f"{value / 1e6:.2f} M"
+def three(value):
+    """Three digits that count, and no exponent."""
+    return f"{float(f'{value:.3g}'):,g}"
+
+
+def short(value):
+    """A number of which only the beginning counts."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{three(value / size)} {unit}"
+    return three(value)
 
 
 def microseconds(value):
@@ -38,9 +47,9 @@ def notes(runs):
     """What keeps a row from being taken at face value."""
     found = sorted({reason for run in runs if not run["pass"] for reason in run["reasons"]})
     if found:
-        found = ["**LOST: " + "; ".join(found) + "**"]
+        found = ["**failed: " + "; ".join(found) + "**"]
     void = [run for run in runs if run.get("void")]
-    bound = [run for run in void if (run["generator_cpu"] or 0) > 0.9]
+    bound = [run for run in void if (run.get("generator_cpu") or 0) > 0.9]
     if bound:
         found.append(f"generator-bound in {len(bound)} of {len(runs)}")
     if len(void) > len(bound):
@@ -54,16 +63,6 @@ def ratios(scenario, field, ours, theirs):
     return [a / b for a, b in pairs if a and b]
 
 
-def fastest_peer(scenario, field, better):
-    """Whichever is best by its median, of those that are no hall and no limit."""
-    peers = {}
-    for name, runs in scenario.items():
-        values = [value for value in of(runs, field) if value is not None]
-        if values and not name.startswith((HALL, LIMIT)):
-            peers[name] = statistics.median(values)
-    return better(peers, key=peers.get) if peers else None
-
-
 def markdown(header, rows):
     """Padded, so that it can be read as it is."""
     table = [header, *rows]
@@ -71,43 +70,6 @@ def markdown(header, rows):
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in table]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
-
-
-def flat_out(scenario):
-    rows = [[
-        name,
-        spread(of(runs, "deliveries_per_s"), millions),
-        spread(of(runs, "cpu_us"), microseconds),
-        spread(of(runs, "frames_per_write"), "{:.0f}".format),
-        spread(of(runs, "bytes"), "{:.0f}".format),
-        spread(of(runs, "generator_cpu"), percent),
-        notes(runs),
-    ] for name, runs in scenario.items()]
-    header = ["flat out", "deliveries/s", "CPU a delivery", "frames a write", "bytes", "generator's core", ""]
-    return markdown(header, rows)
-
-
-def paced(scenario):
-    rows = [[
-        name,
-        spread(of(runs, "deliveries_per_s"), "{:,.0f}".format),
-        spread(of(runs, "cpu_us"), microseconds),
-        spread(of(runs, "frames_per_write"), "{:.2f}".format),
-        spread(of(runs, "p99_ms"), "{:.1f} ms".format),
-        spread(of(runs, "generator_cpu"), percent),
-        notes(runs),
-    ] for name, runs in scenario.items()]
-    return markdown(["paced", "deliveries/s", "CPU a delivery", "frames a write", "p99", "generator's core", ""], rows)
-
-
-def idle(scenario):
-    rows = [[
-        name,
-        spread(of(runs, "bytes_a_connection"), lambda value: f"{value / 1024:.1f} KiB"),
-        spread(of(runs, "idle_cpu"), "{:.2%}".format),
-        notes([{**run, "void": None} for run in runs]),
-    ] for name, runs in scenario.items()]
-    return markdown(["idle", "memory a connection", "CPU of all, of one core", ""], rows)
 
 
 def thousands(value):
@@ -144,39 +106,11 @@ def accepted(scenario):
 
 def parts(scenario):
     """Each part is what the function takes less without it."""
+    sizes = sorted({size for runs in scenario.values() for size in runs}, key=int, reverse=True)
     rows = [[
         name,
-        *[spread(of(runs[size], field), microseconds)
-          for size in sorted(runs, reverse=True) for field in ("function_us", "redis_cpu_us")],
-        notes([run for size in runs for run in runs[size]]),
+        *[spread(of(runs[size], field), microseconds) for size in sizes for field in ("function_us", "redis_cpu_us")],
+        notes([run for size in sizes for run in runs[size]]),
     ] for name, runs in scenario.items()]
-    sizes = sorted({size for runs in scenario.values() for size in runs}, reverse=True)
     header = [f"{what}, {size} a call" for size in sizes for what in ("function, a message", "Redis' CPU")]
     return markdown(["redis-benchmark", *header, ""], rows)
-
-
-def conclusions(results):
-    """The ratios that the goals are about, as lines."""
-    flat, slow = results["flat out"], results["paced"]
-    lines = []
-
-    def say(what, values):
-        if values:
-            lines.append(f"{what}: {spread(values, times)}")
-
-    counted = all(of(flat[HALL], "frames_per_write"))
-    alike = "with as many frames a write" if counted else "with 50 frames a write (the hall's were not counted)"
-    say(f"flat out, the hall's deliveries/s to the limit's {alike}", ratios(flat, "deliveries_per_s", HALL, LIMIT))
-    say("flat out, the hall's CPU a delivery to the limit's", ratios(flat, "cpu_us", HALL, LIMIT))
-    peer = fastest_peer(flat, "deliveries_per_s", max)
-    say(f"flat out, the hall's deliveries/s to the fastest peer's ({peer})",
-        ratios(flat, "deliveries_per_s", HALL, peer))
-    say("paced, the hall's CPU a delivery to the limit's", ratios(slow, "cpu_us", HALL, LIMIT))
-    peer = fastest_peer(slow, "cpu_us", min)
-    say(f"paced, the hall's CPU a delivery to the cheapest peer's ({peer})", ratios(slow, "cpu_us", HALL, peer))
-    for name, scenario in (("flat out", flat), ("paced", slow)):
-        # With two cores in all, the generator must have one of them, so what two would deliver cannot be seen. But a
-        # core does one second of work a second: N cores deliver N / (CPU a delivery), if the work can be spread at all.
-        worth = [2 * ratio for ratio in ratios(scenario, "cpu_us", HALL, HALL + ", two cores")]
-        say(f"{name}, two cores are worth so many of one, by CPU a delivery", worth)
-    return lines
