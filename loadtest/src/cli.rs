@@ -45,7 +45,8 @@ pub enum Scenario {
     #[command(after_help = EXIT_CODES)]
     Churn(Churn),
     /// A long, quiet run of one room with some churn; with --watch it says whether the server's memory grows
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = EXIT_CODES, mut_arg("rate", |arg| arg.default_value("10")), mut_arg("leave_rate", |arg| arg.default_value("1")),
+        mut_arg("seconds", |arg| arg.help("For how long publishers speak; an hour if neither this nor --messages is given")))]
     Soak(Churn),
     /// What a day is like: rooms of all sizes (half of all are in the first, a quarter in the second, and so on), a tenth of
     /// each speaks, and clients leave and come back
@@ -327,5 +328,19 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_soak_is_quiet_unless_that_is_said() {
+        let soak = |arguments: &[&str]| {
+            let all = ["townhall-load", "soak", "ws://a"].iter().chain(arguments);
+            let Scenario::Soak(Churn { speech, leaving, .. }) = Cli::parse_from(all).scenario else { unreachable!() };
+            (speech.rate, leaving.leave_rate)
+        };
+        assert_eq!((soak(&[]), soak(&["--rate", "50"])), ((10.0, 1.0), (50.0, 1.0)));
+        let Scenario::Churn(churn) = Cli::parse_from(["townhall-load", "churn", "ws://a"]).scenario else {
+            unreachable!()
+        };
+        assert_eq!(churn.speech.rate, 100.0);
     }
 }
