@@ -73,9 +73,9 @@ pub struct Fanout {
     /// How many more only count what they get, which is far cheaper. The room must be silent when the run ends
     #[arg(long, short, default_value_t = 0)]
     pub listeners: usize,
-    /// How many of --connections speak; 0 only with --seconds: another process speaks
-    #[arg(long, short, default_value_t = 10)]
-    pub publishers: u32,
+    /// How many of --connections speak, 10 or all if that is not given; 0 only with --seconds: another process speaks
+    #[arg(long, short)]
+    pub publishers: Option<u32>,
     /// The room; without it a new one, load-<random>
     #[arg(long)]
     pub room: Option<String>,
@@ -124,7 +124,7 @@ pub struct Connect {
     #[arg(long, default_value_t = 64, value_parser = positive)]
     pub window: usize,
     /// For how long all stay when the last one is in
-    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "0s", value_parser = length)]
     pub stay: Duration,
     #[command(flatten)]
     pub plots: Plots,
@@ -143,11 +143,11 @@ pub struct Storm {
     /// How many clients read and judge everything they get
     #[arg(long, short, default_value_t = 1000, value_parser = positive)]
     pub connections: usize,
-    /// How many of them speak
-    #[arg(long, short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub publishers: u32,
+    /// How many of them speak; 10 or all if that is not given
+    #[arg(long, short, value_parser = clap::value_parser!(u32).range(1..))]
+    pub publishers: Option<u32>,
     /// When all lines are cut, after the publishers began
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = length)]
     pub cut_after: Duration,
     /// A command for the shell that is run then in place of that, like 'kill -9 4711'
     #[arg(long, value_name = "COMMAND")]
@@ -167,9 +167,9 @@ pub struct Churn {
     /// How many clients read and judge everything they get
     #[arg(long, short, default_value_t = 1000, value_parser = positive)]
     pub connections: usize,
-    /// How many of them speak
-    #[arg(long, short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub publishers: u32,
+    /// How many of them speak; 10 or all if that is not given
+    #[arg(long, short, value_parser = clap::value_parser!(u32).range(1..))]
+    pub publishers: Option<u32>,
     #[command(flatten)]
     pub leaving: Leaving,
     #[command(flatten)]
@@ -204,7 +204,7 @@ pub struct Leaving {
     #[arg(long, default_value_t = 10.0, value_parser = above_zero)]
     pub leave_rate: f64,
     /// For how long each stays away
-    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "1s", value_parser = length)]
     pub away: Duration,
 }
 
@@ -261,7 +261,7 @@ pub struct Speech {
     #[arg(long, default_value_t = 120)]
     pub size: usize,
     /// How long to wait at the end for what is still missing
-    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "20s", value_parser = length)]
     pub settle: Duration,
 }
 
@@ -316,8 +316,22 @@ pub fn above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Seconds, or with a unit.
+pub fn length(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
+    let length = match text.parse::<f64>() {
+        Ok(_) => number(text).map(Duration::from_secs_f64),
+        Err(_) => humantime::parse_duration(text).map_err(|_| "a number of seconds, or like 500ms, 20s, 1h".to_owned()),
+    }?;
+    if length > LONGEST { Err("at most ten years".to_owned()) } else { Ok(length) }
+}
+
+/// The same, and more than nothing.
 pub fn seconds(text: &str) -> Result<Duration, String> {
-    above_zero(text).map(Duration::from_secs_f64)
+    match length(text)? {
+        length if length >= Duration::from_millis(1) => Ok(length),
+        _ => Err("more than that".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -328,6 +342,17 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_length_is_seconds_or_has_a_unit() {
+        for (text, expected) in [("5", 5000), ("0.5", 500), ("250ms", 250), ("1m 2s", 62_000), ("0", 0)] {
+            assert_eq!(length(text), Ok(Duration::from_millis(expected)), "{text}");
+        }
+        for wrong in ["", "soon", "-1", "nan", "inf", "18446744073709551615s", "1e30"] {
+            assert!(length(wrong).is_err(), "{wrong}");
+        }
+        assert!(seconds("0").is_err() && seconds("1ms").is_ok());
     }
 
     #[test]

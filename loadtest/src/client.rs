@@ -16,7 +16,7 @@ use crate::receiver::{Entrance, Receiver, Sight};
 use crate::speaker::Speaker;
 use crate::standing::Standing;
 use crate::tally::Tally;
-use crate::wire::{Command, Heard, JOIN_REF, Stamp};
+use crate::wire::{Command, Heard, JOIN_REF};
 
 /// Where a client is on its way into the room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +40,8 @@ pub struct Client {
     stage: Stage,
     /// When it was to enter, or lost its line: until it has everything that it was promised.
     awaited: Awaited,
-    /// It was away because it wanted to, until then.
-    absent_until: Duration,
+    /// It was away because it wanted to, from when to when, the last time.
+    absence: (Duration, Duration),
     receiver: Receiver,
     speaker: Option<Speaker>,
     /// How often the server shows that it is there; `None`: never.
@@ -75,7 +75,7 @@ impl Client {
             number,
             stage: Stage::Away,
             awaited: Awaited::Nothing,
-            absent_until: Duration::ZERO,
+            absence: (Duration::ZERO, Duration::ZERO),
             receiver: Receiver::default(),
             speaker,
             beat: None,
@@ -175,9 +175,15 @@ impl Client {
             id => IdHash::of(id),
         };
         tally.ledgers[room.number].see(spot, id, now);
-        if let Some(stamp) = Stamp::read(&heard.text).filter(|stamp| stamp.run == room.run) {
+        let stamp = room.stamp(&heard.text);
+        if room.is_ours && heard.kind == "message" && stamp.is_none() {
+            return false; // nobody said that
+        }
+        if let Some(stamp) = stamp {
             if sight != Sight::Doubled {
-                tally.delivered_after(now.saturating_sub(stamp.scheduled.max(self.absent_until)));
+                let (left, back) = self.absence;
+                let since = if (left..back).contains(&stamp.scheduled) { back } else { stamp.scheduled };
+                tally.delivered_after(now.saturating_sub(since));
             }
             if let Some(speaker) = &mut self.speaker
                 && speaker.publisher() == stamp.publisher
@@ -250,9 +256,15 @@ impl Guest for Client {
         self.awaited = Awaited::Entering(at);
     }
 
-    fn due_back(&mut self, at: Duration) {
+    fn due_back(&mut self, now: Duration, at: Duration) {
         self.awaited = Awaited::Back(at);
-        self.absent_until = at;
+        self.absence = (now, at);
+    }
+
+    fn stop(&mut self, at: Duration) {
+        if let Some(speaker) = &mut self.speaker {
+            speaker.stop(at);
+        }
     }
 
     fn connected(&mut self, now: Duration, _tally: &mut Tally) {
@@ -341,7 +353,7 @@ impl Guest for Client {
     }
 
     fn stand(&self, now: Duration, standing: &mut Standing, by_room: Option<usize>) {
-        standing.add_guest(self, self.speaker.as_ref(), now);
+        standing.add_guest(self, self.speaker.as_ref(), now, by_room);
         if let Some(room) = by_room {
             standing.rooms[room].lower(self.receiver.spot());
         }
@@ -362,7 +374,6 @@ impl Guest for Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::Dialect;
     use crate::speaker::{Pace, Script, Until};
 
     const NOW: Duration = Duration::from_millis(1);
@@ -379,11 +390,7 @@ mod tests {
             let script = Script { publishers: 1, pace: Pace::Window(8), until: Until::Messages(2), until_heard: false };
             let mut speaker = Speaker::new(script, 0);
             speaker.start(NOW);
-            Bench {
-                client: Client::new(0, Some(speaker)),
-                room: Room { number: 0, name: "r".into(), run: 1, size: 60, dialect: Dialect::Townhall },
-                tally: Tally::new(1),
-            }
+            Bench { client: Client::new(0, Some(speaker)), room: Room::for_test("r"), tally: Tally::new(1) }
         }
 
         /// In the room at the offset 0 of the epoch `e`.
@@ -406,7 +413,7 @@ mod tests {
 
         fn hears_message(&mut self, offset: u64, id: &str) {
             self.hears(&format!(
-                r#"{{"type":"message","room":"r","offset":{offset},"id":"{id}","from":{{"id":"u","name":"n"}},"at":5,"text":"1 0 0 0 .."}}"#
+                r#"{{"type":"message","room":"r","offset":{offset},"id":"{id}","from":{{"id":"u","name":"n"}},"at":5,"text":"1 0 0 0 ...................................................."}}"#
             ));
         }
 
@@ -538,7 +545,7 @@ mod tests {
         let mut bench = Bench::live();
         bench.hears_message(1, "a");
         bench.client.cut(ms(0));
-        bench.client.due_back(ms(1));
+        bench.client.due_back(ms(0), ms(1));
         bench.greets();
         bench.commands(NOW);
         bench.hears(r#"{"type":"joined","room":"r","epoch":"e","offset":2,"backlog":1,"recovered":true}"#);

@@ -14,9 +14,12 @@ use uuid::Uuid;
 use crate::guest::{Guest, Reaction, Room};
 use crate::line::{Came, Line, in_short};
 use crate::run::Run;
+use crate::standing::TICK;
 use crate::tally::Tally;
 use crate::worker::Phase;
 
+/// How an end is called that was planned.
+pub const LEFT: &str = "left, as planned";
 /// From the first packet to the upgrade.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(50);
@@ -60,8 +63,6 @@ pub struct Life {
     pub tally: Rc<RefCell<Tally>>,
     pub run: Arc<Run>,
     pub phase: watch::Receiver<Phase>,
-    /// Whether it is among those that leave and come back, where there is churn.
-    pub may_leave: bool,
     /// How many may be on their way in at once; `None`: whose turn it is goes in.
     pub entrances: Option<Arc<Semaphore>>,
 }
@@ -82,9 +83,12 @@ impl Agenda {
         [self.move_at, self.leave_at, self.cut_at].into_iter().flatten().min()
     }
 
-    /// What is due.
-    fn due(&self, now: Duration) -> Option<End> {
+    /// What is due. Who is not in yet leaves a little later.
+    fn due(&mut self, now: Duration, is_live: bool) -> Option<End> {
         let is_due = |time: Option<Duration>| time.is_some_and(|time| time <= now);
+        if is_due(self.leave_at) && !is_live {
+            self.leave_at = Some(now + TICK);
+        }
         if is_due(self.cut_at) {
             Some(End::Lost("cut by the generator".to_owned()))
         } else if is_due(self.leave_at) {
@@ -124,7 +128,7 @@ impl Life {
             let stays_away = matches!(end, End::Final(_)) || self.left_for_good();
             let pause_ends = self.run.now() + pause;
             if matches!(end, End::Left) {
-                self.guest.borrow_mut().due_back(pause_ends);
+                self.guest.borrow_mut().due_back(self.run.now(), pause_ends);
             }
             self.note(end);
             if stays_away || self.is_over_before(pause_ends).await {
@@ -144,7 +148,7 @@ impl Life {
             return None;
         }
         let Some(entrances) = self.entrances.clone() else {
-            self.tally.borrow_mut().lag.record(self.run.now().saturating_sub(due));
+            self.tally.borrow_mut().entry_lag.record(self.run.now().saturating_sub(due));
             self.guest.borrow_mut().due(due);
             return Some(None);
         };
@@ -164,7 +168,7 @@ impl Life {
         let why = match end {
             End::Final(why) | End::Lost(why) => why,
             End::Moved => "asked to reconnect".to_owned(),
-            End::Left => "left, as planned".to_owned(),
+            End::Left => LEFT.to_owned(),
             End::Over => return,
         };
         self.tally.borrow_mut().end(&why);
@@ -223,7 +227,8 @@ impl Life {
                 return End::Over;
             }
             let now = self.run.now();
-            if let Some(end) = agenda.due(now) {
+            let is_live = self.guest.borrow().is_live();
+            if let Some(end) = agenda.due(now, is_live) {
                 if !matches!(end, End::Lost(_)) {
                     line.goodbye().await;
                 }
@@ -272,12 +277,21 @@ impl Life {
             Err(_) => return true, // whoever led the run is gone
         }
         let phase = *self.phase.borrow_and_update();
-        if let Phase::Speaking(from) = phase {
-            let (number, plan) = (self.guest.borrow().number(), &self.run.plan);
-            self.guest.borrow_mut().begin(from);
-            let leaves = self.may_leave.then(|| plan.leaves(number, absences)).flatten();
-            agenda.leave_at = leaves.map(|after| from + after);
-            agenda.cut_at = plan.cut_after.map(|after| from + after).filter(|time| *time > self.run.now());
+        let (number, plan) = (self.guest.borrow().number(), &self.run.plan);
+        match phase {
+            Phase::Speaking(from) => {
+                self.guest.borrow_mut().begin(from);
+                let leaves = self.run.seats[number].leaver.and_then(|leaver| plan.leaves(leaver, absences));
+                agenda.leave_at = leaves.map(|after| from + after);
+                agenda.cut_at = plan.cut_after.map(|after| from + after).filter(|time| *time > self.run.now());
+            }
+            Phase::Settling { stop } => {
+                (agenda.leave_at, agenda.cut_at) = (None, None);
+                if let Some(stop) = stop {
+                    self.guest.borrow_mut().stop(stop);
+                }
+            }
+            _ => {}
         }
         phase.is_over()
     }

@@ -33,6 +33,11 @@ const EVENTS: usize = 4096;
 /// after every packet spends its processor on looking, and the server's on being waked.
 const NAP: Duration = Duration::from_millis(2);
 
+/// An answer to the handshake is not longer than that…
+const LONGEST_ANSWER: usize = 16 * 1024;
+/// …and comes within that.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
@@ -44,8 +49,8 @@ const THE_ROOM: usize = 0;
 /// Where a listener is on its way into the room.
 #[derive(Debug)]
 enum Stage {
-    /// Connected or about to be; so much of the answer to the handshake is here.
-    Upgrading(Vec<u8>),
+    /// Connected or about to be, since then; so much of the answer to the handshake is here.
+    Upgrading(Vec<u8>, Duration),
     Inside,
     Gone,
 }
@@ -77,6 +82,7 @@ pub fn work(
         seats: Vec::with_capacity(numbers.len()),
         numbers,
         gone: 0,
+        lost: Vec::new(),
         tally: Tally::new(run.rooms.len()),
         run,
     };
@@ -104,14 +110,15 @@ pub fn work(
             crowd.serve(event, &mut buffer);
         }
         if reported.elapsed() >= TICK {
-            report(crowd.standing(now == Phase::Settling))?;
+            crowd.give_up_on_the_silent();
+            report(crowd.standing(matches!(now, Phase::Settling { .. })))?;
             reported = Instant::now();
         }
         if let Phase::Speaking(_) = now {
             thread::sleep(NAP.saturating_sub(looked.elapsed()));
         }
     }
-    Ok((crowd.tally, crowd.seats.into_iter().map(|seat| seat.listener).collect()))
+    Ok((crowd.tally, crowd.seats.into_iter().map(|seat| seat.listener).chain(crowd.lost).collect()))
 }
 
 struct Crowd<'a> {
@@ -120,6 +127,8 @@ struct Crowd<'a> {
     /// Of all that come, among the run's listeners.
     numbers: Vec<usize>,
     gone: usize,
+    /// Those who could not even connect.
+    lost: Vec<Listener>,
     tally: Tally,
     run: &'a Run,
 }
@@ -132,11 +141,22 @@ impl Crowd<'_> {
             && self.run.now() >= from + self.run.plan.turn(number)
         {
             let place = self.seats.len();
-            let mut socket = connect(self.run, number).context("cannot connect a listener")?;
+            let stage = Stage::Upgrading(Vec::new(), self.run.now());
+            let (stage, socket) = match connect(self.run, number) {
+                Ok(socket) => (stage, socket),
+                Err(error) => {
+                    self.tally.refusals += 1;
+                    self.tally.end(&error.to_string());
+                    self.gone += 1;
+                    self.lost.push(Listener::new(number));
+                    self.numbers.remove(place);
+                    continue;
+                }
+            };
+            let mut socket = socket;
             let both = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut socket, Token(place), both).context("cannot poll a socket")?;
             let outgoing = upgrade(self.run, number);
-            let stage = Stage::Upgrading(Vec::new());
             let walker = Walker::new(self.run.plan.lines, self.run.plan.dialect);
             self.seats.push(Seat { socket, stage, walker, listener: Listener::new(number), outgoing });
         }
@@ -149,14 +169,31 @@ impl Crowd<'_> {
     }
 
     fn serve(&mut self, event: &Event, buffer: &mut [u8]) {
-        let seat = &mut self.seats[event.token().0];
+        let place = event.token().0;
+        let seat = &mut self.seats[place];
         if matches!(seat.stage, Stage::Gone) {
             return;
         }
         if let Err(end) = seat.serve(event, buffer, self.run, &mut self.tally) {
+            self.end(place, &end);
+        }
+    }
+
+    fn give_up_on_the_silent(&mut self) {
+        let now = self.run.now();
+        for place in 0..self.seats.len() {
+            if matches!(&self.seats[place].stage, Stage::Upgrading(_, since) if now > *since + CONNECT_TIMEOUT) {
+                self.end(place, "no answer to the handshake");
+            }
+        }
+    }
+
+    fn end(&mut self, place: usize, why: &str) {
+        let seat = &mut self.seats[place];
+        {
             let was_in = matches!(seat.stage, Stage::Inside);
             self.tally.refusals += u64::from(!was_in);
-            self.tally.end(&end);
+            self.tally.end(why);
             self.gone += 1;
             seat.stage = Stage::Gone;
             // The socket may have failed already, and then nobody is told of its end.
@@ -222,10 +259,13 @@ impl Seat {
     }
 
     fn take(&mut self, bytes: &[u8], run: &Run, tally: &mut Tally) -> Result<(), End> {
-        let Stage::Upgrading(answer) = &mut self.stage else {
+        let Stage::Upgrading(answer, _) = &mut self.stage else {
             return self.walk(bytes, run, tally);
         };
         answer.extend_from_slice(bytes);
+        if answer.len() > LONGEST_ANSWER {
+            return Err("an answer to the handshake that does not end".to_owned());
+        }
         let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
             return Ok(());
         };

@@ -1,9 +1,12 @@
 //! Where and how a run was made: without it a figure says nothing.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 
 use crate::machine;
 use crate::plan::{Entry, Plan};
+use crate::run::since;
 
 #[derive(Debug, Default, Serialize)]
 pub struct Environment {
@@ -33,7 +36,7 @@ impl Environment {
         Environment {
             version: env!("CARGO_PKG_VERSION"),
             command: command(std::env::args()),
-            began: plan.began.as_secs(),
+            began: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(since(plan.began)).as_secs(),
             processor: machine::processor(),
             cores: machine::cores(),
             kernel: machine::kernel(),

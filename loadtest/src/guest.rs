@@ -11,6 +11,7 @@ use crate::stamps::Stamps;
 use crate::standing::Standing;
 use crate::tally::Tally;
 use crate::verdict::Acceptance;
+use crate::wire::Stamp;
 
 /// A room of the run.
 #[derive(Debug)]
@@ -22,7 +23,27 @@ pub struct Room {
     pub run: u32,
     /// Bytes of text.
     pub size: usize,
+    /// Of the whole run.
+    pub publishers: u32,
+    /// Nobody else can be there: its name was made up.
+    pub is_ours: bool,
     pub dialect: Dialect,
+}
+
+impl Room {
+    /// What a message of this run says about itself; `None`: it is somebody else's, or mangled.
+    pub fn stamp(&self, text: &str) -> Option<Stamp> {
+        let stamp = Stamp::read(text).filter(|stamp| stamp.run == self.run && stamp.publisher < self.publishers)?;
+        let whole = text.len() == self.size.max(stamp.bytes())
+            && text.as_bytes()[stamp.bytes()..].iter().all(|byte| *byte == b'.');
+        whole.then_some(stamp)
+    }
+
+    #[cfg(test)]
+    pub fn for_test(name: &str) -> Self {
+        let name = name.to_owned();
+        Room { number: 0, name, run: 1, size: 60, publishers: 8, is_ours: false, dialect: Dialect::Townhall }
+    }
 }
 
 /// What the connection is to do after a frame.
@@ -40,10 +61,12 @@ pub trait Guest {
     fn number(&self) -> usize;
     /// The speaking began.
     fn begin(&mut self, from: Duration);
+    /// The run was interrupted: nothing that is due later is said.
+    fn stop(&mut self, at: Duration);
     /// It should be in the room by now: from here its entering is measured.
     fn due(&mut self, at: Duration);
     /// It is away because it wanted to, until then: from here its coming back is measured.
-    fn due_back(&mut self, at: Duration);
+    fn due_back(&mut self, now: Duration, at: Duration);
     /// A connection is there.
     fn connected(&mut self, now: Duration, tally: &mut Tally);
     /// The connection is gone.
@@ -104,8 +127,8 @@ pub struct Said {
     pub accepted: Vec<Acceptance>,
     /// Accepted by coming back, where nothing else says so.
     pub by_ear: u64,
-    /// Said when the line broke, where nothing is said again.
-    pub in_doubt: u64,
+    /// Numbers of messages that were said when the line broke, where nothing is said again.
+    pub in_doubt: Vec<u64>,
     /// Due, and not accepted.
     pub unaccepted: u64,
     pub accepted_twice_differently: u64,
@@ -113,13 +136,14 @@ pub struct Said {
 
 impl Said {
     pub fn of(speaker: Speaker, until: Duration) -> Self {
+        let unaccepted = speaker.unaccepted(until);
         Said {
             publisher: speaker.publisher(),
             sent: speaker.sent,
             by_ear: speaker.by_ear,
             in_doubt: speaker.in_doubt,
             resent: speaker.resent,
-            unaccepted: speaker.unaccepted(until),
+            unaccepted,
             accepted_twice_differently: speaker.accepted_twice_differently,
             accepted: speaker.accepted,
         }

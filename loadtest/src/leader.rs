@@ -2,7 +2,7 @@
 //! of everybody. By where the workers say that their clients stand it knows when each is done.
 
 use std::process::Stdio;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::process::Command;
@@ -15,6 +15,7 @@ use crate::machine::{self, Load, LoadMeter};
 use crate::place::Spot;
 use crate::plan::{Entry, Plan, Share};
 use crate::progress::Progress;
+use crate::run::since;
 use crate::speaker::Until;
 use crate::standing::{Goal, RoomStanding, Standing, TICK};
 use crate::tally::Tally;
@@ -27,8 +28,8 @@ const GATHERING: Duration = Duration::from_secs(30);
 const STUCK: Duration = Duration::from_secs(30);
 /// After everybody has everything: time for what is one too many.
 const GRACE: Duration = Duration::from_millis(250);
-/// Where only others speak, they have finished when they said nothing for so long: listeners cannot tell what comes later
-/// from what came before.
+/// Where nobody can tell whether there is more (only others speak, and listeners cannot tell what comes later from what came
+/// before; or somebody was away where nothing is resumed), it is over when nothing came for so long.
 const SILENCE: Duration = Duration::from_secs(1);
 /// So many failed attempts for each target, without a single success, and there is nobody.
 const HOPELESS: u64 = 5;
@@ -110,7 +111,11 @@ pub async fn run(plan: Plan, lead: &Lead) -> anyhow::Result<Outcome> {
 fn shares(plan: &Plan, workers: Option<usize>) -> anyhow::Result<Vec<Share>> {
     let holds = machine::clients_a_process()?;
     let split = |clients: usize, wanted: usize| wanted.max(clients.div_ceil(holds)).min(clients);
-    let readers = split(plan.readers(), workers.unwrap_or_else(machine::cores));
+    let most = match plan.entry {
+        Entry::Open(_) => usize::MAX,
+        Entry::Window(size) => size, // each has a part of it
+    };
+    let readers = split(plan.readers(), workers.unwrap_or_else(machine::cores).min(most));
     let crowds = split(plan.listeners, 1);
     let readers = (0..readers).map(|first| Share::Readers { first, of: readers });
     Ok(readers.chain((0..crowds).map(|first| Share::Listeners { first, of: crowds })).collect())
@@ -126,7 +131,7 @@ struct Leader<'a> {
 
 impl Leader<'_> {
     fn now(&self) -> Duration {
-        SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(self.plan.began)
+        since(self.plan.began)
     }
 
     /// `None`: nobody got in.
@@ -150,16 +155,14 @@ impl Leader<'_> {
             spoken = self.speak(&mut course, &mut meter) => { spoken?; false }
             _ = ctrl_c() => true,
         };
-        self.crew.order(Phase::Settling);
-        let patience = if interrupted { 5 * TICK } else { self.lead.settle };
-        course.goals = self.settle(patience).await?;
+        self.crew.order(Phase::Settling { stop: interrupted.then(|| self.now()) });
+        course.goals = self.settle(&mut meter).await?;
         course.until = self.now();
         course.load = meter.load();
         course.watched_gathering = all_in.zip(watched).map(|(after, before)| after.saturating_sub(before));
         course.watched_cpu = all_in.and_then(|before| Some(self.watched_cpu()?.saturating_sub(before)));
         self.timeline.end(course.until, &self.crew.standing());
         course.moments = self.timeline.moments();
-        self.progress.done();
         Ok(Some(course))
     }
 
@@ -238,16 +241,28 @@ impl Leader<'_> {
         }
     }
 
-    /// Until everybody has everything, and is back, or the patience ends: the head of each room.
-    async fn settle(&mut self, patience: Duration) -> anyhow::Result<Vec<Option<Spot>>> {
-        let deadline = self.now() + patience;
+    /// Until everybody has everything, and is back, or the patience ends, or the user's: the head of each room.
+    async fn settle(&mut self, meter: &mut LoadMeter) -> anyhow::Result<Vec<Option<Spot>>> {
+        let deadline = self.now() + self.lead.settle;
+        let mut heard = (self.crew.standing().deliveries, self.now());
         let silence = match (self.plan.script.publishers, self.plan.listeners) {
             (0, 1..) => SILENCE,
             _ => Duration::ZERO,
         };
         let mut goals = vec![Goal::new(silence); self.plan.rooms.len()];
         loop {
-            let (mut standing, now) = self.tick().await?;
+            let ticked = tokio::select! {
+                ticked = self.tick() => Some(ticked?),
+                _ = ctrl_c() => None,
+            };
+            let Some((mut standing, now)) = ticked else {
+                return Ok(goals.iter().map(|goal| goal.spot).collect());
+            };
+            meter.look(standing.deliveries);
+            if standing.deliveries != heard.0 {
+                heard = (standing.deliveries, now);
+            }
+            let is_quiet = standing.adrift == 0 || now >= heard.1 + SILENCE;
             standing.rooms.resize_with(goals.len(), RoomStanding::default);
             for (goal, room) in goals.iter_mut().zip(&standing.rooms) {
                 goal.look(room.head(), standing.speaking > 0, now);
@@ -255,7 +270,7 @@ impl Leader<'_> {
             let spots = || goals.iter().map(|goal| goal.spot).collect();
             let all_have = |(goal, room): (&Goal, &RoomStanding)| goal.is_fixed && room.reached(goal.spot);
             let all_are_back = !self.plan.resume || standing.live + standing.gone >= standing.clients;
-            if standing.speaking == 0 && all_are_back && goals.iter().zip(&standing.rooms).all(all_have) {
+            if standing.speaking == 0 && all_are_back && is_quiet && goals.iter().zip(&standing.rooms).all(all_have) {
                 let spots = spots();
                 let timeline = &mut self.timeline;
                 self.crew.listen(GRACE, &mut |second, recorded| timeline.delivered(second, &recorded)).await?;

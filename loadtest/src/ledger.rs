@@ -36,12 +36,16 @@ pub struct Ledger {
 impl Ledger {
     /// Small, since a run may have ten thousand rooms in which little is said.
     const PAGE: u64 = 128;
+    /// What is seen beyond that is kept nowhere: a hundred million places, unless a server spreads them on purpose.
+    const MAX_PAGES: usize = 1 << 20;
+    /// Epochs beyond that are not told apart: a log that begins anew so often has long failed.
+    const MAX_EPOCHS: usize = 10_000;
     /// Announcements beyond that are not kept: a server that loses so much has long failed.
     const MAX_ANNOUNCED: usize = 10_000;
 
     /// A receiver saw this id in this place.
     pub fn see(&mut self, spot: Spot, id: IdHash, now: Duration) {
-        let slot = self.slot(spot);
+        let Some(slot) = self.slot(spot) else { return };
         if *slot == id.number() {
             return;
         }
@@ -53,25 +57,32 @@ impl Ledger {
         }
     }
 
-    fn slot(&mut self, spot: Spot) -> &mut u64 {
+    /// `None`: there is no room for more.
+    fn slot(&mut self, spot: Spot) -> Option<&mut u64> {
         let key = (spot.epoch, spot.offset / Self::PAGE);
         let page = match self.recent {
             Some((recent, page)) if recent == key => page,
-            _ => self.page(key),
+            _ => self.page(key)?,
         };
         self.recent = Some((key, page));
-        &mut self.pages[page][(spot.offset % Self::PAGE) as usize]
+        Some(&mut self.pages[page][(spot.offset % Self::PAGE) as usize])
     }
 
-    fn page(&mut self, key: (EpochKey, u64)) -> usize {
-        *self.index.entry(key).or_insert_with(|| {
+    fn page(&mut self, key: (EpochKey, u64)) -> Option<usize> {
+        if self.pages.len() == Self::MAX_PAGES && !self.index.contains_key(&key) {
+            return None;
+        }
+        Some(*self.index.entry(key).or_insert_with(|| {
             self.pages.push(vec![0; Self::PAGE as usize].into_boxed_slice());
             self.pages.len() - 1
-        })
+        }))
     }
 
     /// Somebody was told that the log reaches to here.
     pub fn reach(&mut self, spot: Spot, now: Duration) {
+        if self.epochs.len() == Self::MAX_EPOCHS && !self.epochs.contains_key(&spot.epoch) {
+            return;
+        }
         let note = self.epochs.entry(spot.epoch).or_insert(EpochNote { first_seen: now, head: spot.offset });
         note.head = note.head.max(spot.offset);
     }

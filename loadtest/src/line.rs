@@ -71,6 +71,8 @@ pub fn in_short(error: &Error) -> String {
     match error {
         // That is what TLS makes of a certificate, which says more about itself.
         Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
+        // Without a word for it there is the system's.
+        Error::Io(error) if error.kind().to_string() == "uncategorized error" => error.to_string(),
         Error::Io(error) => error.kind().to_string(),
         Error::Http(response) => format!("HTTP {}", response.status().as_u16()),
         other => other.to_string(),

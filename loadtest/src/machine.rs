@@ -43,7 +43,9 @@ pub fn sources(clients: usize, given: &[IpAddr], targets: &[IpAddr], ports: usiz
     if !given.is_empty() {
         let each = clients.div_ceil(given.len());
         ensure!(each <= ports, "{clients} clients: {each} from each --source, {}", these_ports(ports));
+        let alike = |source: &IpAddr| targets.iter().all(|target| target.is_ipv4() == source.is_ipv4());
         for source in given {
+            ensure!(alike(source), "--source {source}: not of the same family as every server's address");
             let there = std::net::UdpSocket::bind((*source, 0));
             there.with_context(|| format!("--source {source}: no address of this machine"))?;
         }

@@ -53,12 +53,15 @@ mod wire;
 mod worker;
 
 use std::fmt::Display;
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use serde::Serialize;
+use tempfile::NamedTempFile;
 
 use crate::cli::{Cli, Output, Plots, Scenario};
 use crate::report::Report;
@@ -92,6 +95,7 @@ trait Outcome: Figures + Default + Display + Serialize {
     /// Whether it has passed, and why not.
     fn verdict(&mut self) -> (&mut bool, &mut Vec<String>);
     fn has_passed(&self) -> bool;
+    fn reasons(&self) -> &[String];
 }
 
 /// Runs a scenario and says what came of it, on a page, too, if that was asked for; whether it passed.
@@ -103,12 +107,18 @@ fn plotted(
     let Some(path) = &plots.html else {
         return told(output, &judged(output, scenario)?);
     };
-    // Before the run: an hour's result must not be lost to a directory that is not there.
+    // Before the run: an hour's result must not be lost to a directory that is not there; nor the last page to a run that
+    // comes to nothing.
     let failed = || format!("--html {}", path.display());
-    let mut file = std::fs::File::create(path).with_context(failed)?;
+    let part =
+        NamedTempFile::new_in(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(".".as_ref()));
+    let mut part = part.with_context(failed)?;
     let report = judged(output, scenario)?;
-    file.write_all(page::of(&report).as_bytes()).with_context(failed)?;
-    told(output, &report)
+    let passed = told(output, &report)?;
+    part.write_all(page::of(&report).as_bytes()).with_context(failed)?;
+    part.as_file().set_permissions(Permissions::from_mode(0o644)).with_context(failed)?;
+    part.persist(path).with_context(failed)?;
+    Ok(passed)
 }
 
 /// The same of a scenario that has nothing to plot.
@@ -130,9 +140,12 @@ fn judged<R: Outcome>(output: &Output, scenario: impl Future<Output = anyhow::Re
 
 /// Says what came of it; whether it passed.
 fn told(output: &Output, result: &impl Outcome) -> anyhow::Result<bool> {
-    if !output.quiet {
-        eprint!("{result}");
-    }
+    // Nobody is there to be told if that fails; the JSON is for somebody else.
+    let _ = match (output.quiet, result.has_passed()) {
+        (false, _) => write!(std::io::stderr(), "{result}"),
+        (true, false) => writeln!(std::io::stderr(), "fail: {}", result.reasons().join(", ")),
+        (true, true) => Ok(()),
+    };
     if output.json {
         writeln!(std::io::stdout(), "{}", serde_json::to_string(&result)?)?;
     }

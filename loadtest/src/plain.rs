@@ -13,10 +13,12 @@ use crate::stamps::Stamps;
 use crate::standing::Standing;
 use crate::tally::Tally;
 use crate::target::Manner;
-use crate::wire::Stamp;
 
 /// Lines that tell a client what it asked for, and no refusals.
 const NOTICES: [&str; 5] = ["name", "room", "who", "help", "login"];
+
+/// Refusals that the door itself repeats.
+const RETRYABLE: [&str; 2] = ["rate_limited", "unavailable"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -34,6 +36,8 @@ pub struct Plain {
     manner: Manner,
     stage: Stage,
     has_joined: bool,
+    /// The door says that it went to its room.
+    is_where_it_belongs: bool,
     is_speaking: bool,
     due: Option<Duration>,
     lost: Option<Duration>,
@@ -53,6 +57,7 @@ impl Plain {
             manner,
             stage: Stage::Away,
             has_joined: false,
+            is_where_it_belongs: false,
             is_speaking: false,
             due: None,
             lost: None,
@@ -81,21 +86,31 @@ impl Plain {
         }
     }
 
-    fn noticed(&mut self, notice: &str, now: Duration, tally: &mut Tally) {
+    fn noticed(&mut self, notice: &str, room: &Room, now: Duration, tally: &mut Tally) -> Reaction {
         let code = notice.split(' ').next().unwrap_or_default();
-        if code == "who" && matches!(self.stage, Stage::Entering { .. }) {
+        let is_entering = matches!(self.stage, Stage::Entering { .. });
+        if code == "room" && is_entering {
+            self.is_where_it_belongs = notice.ends_with(&format!(" {}", room.name));
+        } else if code == "who" && is_entering && self.is_where_it_belongs {
             self.is_in(now, tally);
         } else if code == "gap" {
             self.heard.drifts();
         } else if !NOTICES.contains(&code) {
             tally.error(code);
+            if is_entering && !RETRYABLE.contains(&code) {
+                return Reaction::GiveUp; // what it would say would be said elsewhere
+            }
         }
+        Reaction::Stay
     }
 
     fn message(&mut self, text: &str, room: &Room, now: Duration, tally: &mut Tally) {
         tally.deliveries += 1;
         tally.delivered_at(now);
-        let Some(stamp) = Stamp::read(text).filter(|stamp| stamp.run == room.run) else { return };
+        let Some(stamp) = room.stamp(text) else {
+            tally.breaches += u64::from(room.is_ours);
+            return;
+        };
         if self.heard.hear(&stamp) == Sight::Doubled {
             return;
         }
@@ -124,14 +139,23 @@ impl Guest for Plain {
         self.due = Some(at);
     }
 
-    fn due_back(&mut self, at: Duration) {
+    fn due_back(&mut self, _now: Duration, at: Duration) {
         self.lost = Some(at);
+    }
+
+    fn stop(&mut self, at: Duration) {
+        if let Some(speaker) = &mut self.speaker {
+            speaker.stop(at);
+        }
     }
 
     fn connected(&mut self, now: Duration, tally: &mut Tally) {
         self.asked_at = now;
         match self.manner {
-            Manner::Lines => self.stage = Stage::Entering { said: 0 },
+            Manner::Lines => {
+                self.is_where_it_belongs = false;
+                self.stage = Stage::Entering { said: 0 };
+            }
             Manner::Plain | Manner::Protocol => self.is_in(now, tally), // its address said where to
         }
     }
@@ -193,7 +217,7 @@ impl Guest for Plain {
         _answers: &mut Vec<&'static str>,
     ) -> Reaction {
         match (text.strip_prefix("! "), text.split_once(':')) {
-            (Some(notice), _) => self.noticed(notice, now, tally),
+            (Some(notice), _) => return self.noticed(notice, room, now, tally),
             // On its way it may hear of another room.
             (None, Some((_, text))) if self.stage == Stage::Live => self.message(text, room, now, tally),
             (None, Some(_)) => {}
@@ -210,8 +234,15 @@ impl Guest for Plain {
         self.stage == Stage::Live
     }
 
-    fn stand(&self, now: Duration, standing: &mut Standing, _by_room: Option<usize>) {
-        standing.add_guest(self, self.speaker.as_ref(), now);
+    fn stand(&self, now: Duration, standing: &mut Standing, by_room: Option<usize>) {
+        standing.add_guest(self, self.speaker.as_ref(), now, by_room);
+        if let Some(room) = by_room.filter(|_| self.has_joined) {
+            if self.heard.has_drifted() {
+                standing.adrift += 1;
+            } else {
+                standing.rooms[room].has_heard(self.heard.count());
+            }
+        }
     }
 
     fn end(self: Box<Self>, room: usize, until: Duration) -> Gone {
@@ -229,8 +260,8 @@ impl Guest for Plain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::Dialect;
     use crate::speaker::{Pace, Script, Until};
+    use crate::wire::Stamp;
 
     const NOW: Duration = Duration::from_millis(5);
 
@@ -245,7 +276,7 @@ mod tests {
             let script = Script { publishers: 1, pace: Pace::Window(8), until: Until::Messages(2), until_heard: false };
             let mut speaker = Speaker::new(script, 3);
             speaker.start(NOW);
-            let room = Room { number: 0, name: "r".into(), run: 1, size: 60, dialect: Dialect::Townhall };
+            let room = Room { is_ours: true, publishers: 4, ..Room::for_test("r") };
             Bench { plain: Plain::new(9, manner, Some(speaker)), room, tally: Tally::new(1) }
         }
 
@@ -253,8 +284,8 @@ mod tests {
             std::iter::from_fn(|| self.plain.next_command(&self.room, NOW, &mut self.tally)).collect()
         }
 
-        fn hears(&mut self, line: &str) {
-            self.plain.hear(line, &self.room, NOW, &mut self.tally, &mut Vec::new());
+        fn hears(&mut self, line: &str) -> Reaction {
+            self.plain.hear(line, &self.room, NOW, &mut self.tally, &mut Vec::new())
         }
     }
 
@@ -264,6 +295,8 @@ mod tests {
         bench.plain.due(NOW);
         bench.plain.connected(NOW, &mut bench.tally);
         assert_eq!(bench.says(), ["/name load-9", "/room r", "/who"]);
+        bench.hears("! who 1 here: load-9");
+        assert!(!bench.plain.is_live(), "that was another room");
         bench.hears("! room you are in r");
         bench.hears("zoe:this is another room's");
         assert!(!bench.plain.is_live() && bench.says().is_empty());
@@ -290,7 +323,34 @@ mod tests {
         assert!(bench.says().is_empty());
         let gone = Box::new(bench.plain).end(0, NOW);
         let said = gone.said.unwrap();
-        assert_eq!((said.by_ear, said.in_doubt, said.unaccepted, said.sent), (1, 1, 0, 2));
+        assert_eq!((said.by_ear, said.in_doubt, said.unaccepted, said.sent), (1, vec![1], 0, 2));
+    }
+
+    #[test]
+    fn who_is_not_let_into_its_room_says_nothing_elsewhere() {
+        let mut bench = Bench::at(Manner::Lines);
+        bench.plain.connected(NOW, &mut bench.tally);
+        bench.says();
+        assert_eq!(bench.hears("! rate_limited slow down"), Reaction::Stay);
+        assert_eq!(bench.hears("! forbidden not here"), Reaction::GiveUp);
+        bench.hears("! who 1 here: load-9");
+        assert!(!bench.plain.is_live() && bench.says().is_empty());
+    }
+
+    #[test]
+    fn what_nobody_said_in_a_room_of_the_runs_own_is_a_breach() {
+        let mut bench = Bench::at(Manner::Plain);
+        bench.plain.connected(NOW, &mut bench.tally);
+        let said = Stamp { run: 1, publisher: 3, number: 0, scheduled: NOW }.write(60);
+        bench.hears(&format!("load-9:{said}"));
+        assert_eq!(bench.tally.breaches, 0);
+        for text in [said.replace('.', "x"), said.replacen(" 3 ", " 9 ", 1), "hello".into(), format!("{said}.")] {
+            bench.hears(&format!("load-9:{text}"));
+        }
+        assert_eq!(bench.tally.breaches, 4);
+        bench.room.is_ours = false;
+        bench.hears("zoe:hello");
+        assert_eq!(bench.tally.breaches, 4);
     }
 
     #[test]

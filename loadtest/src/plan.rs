@@ -14,7 +14,7 @@ use crate::target::Target;
 pub struct Plan {
     /// Marks this run's messages.
     pub run: u32,
-    /// When it began, since 1970: all other times are since then.
+    /// When it began, by the system's clock that never jumps: all other times are since then.
     pub began: Duration,
     pub rooms: Vec<RoomPlan>,
     /// Bytes of a message's text.
@@ -41,6 +41,8 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RoomPlan {
     pub name: String,
+    /// Nobody else can be there: its name was made up.
+    pub is_ours: bool,
     /// How many clients it has that read.
     pub members: usize,
     /// How many of those speak.
@@ -79,6 +81,8 @@ pub enum Share {
 pub struct Seat {
     pub room: usize,
     pub publisher: Option<u32>,
+    /// Its place among those that may leave.
+    pub leaver: Option<usize>,
 }
 
 impl Plan {
@@ -97,7 +101,7 @@ impl Plan {
         let mut first_of = Vec::with_capacity(self.rooms.len());
         for (room, plan) in self.rooms.iter().enumerate() {
             first_of.push(seats.len());
-            seats.extend((0..plan.members).map(|_| Seat { room, publisher: None }));
+            seats.extend((0..plan.members).map(|_| Seat { room, publisher: None, leaver: None }));
         }
         let most = self.rooms.iter().map(|room| room.publishers as usize).max().unwrap_or(0);
         let speaking = (0..most).flat_map(|nth| {
@@ -106,6 +110,9 @@ impl Plan {
         });
         for (publisher, seat) in (0..).zip(speaking) {
             seats[seat].publisher = Some(publisher);
+        }
+        for (leaver, seat) in seats.iter_mut().filter(|seat| seat.publisher.is_none()).enumerate() {
+            seat.leaver = Some(leaver);
         }
         seats
     }
@@ -131,10 +138,17 @@ impl Plan {
         }
     }
 
-    /// When a client that reads and does not speak goes away, for the `time`th time, after the speaking began; not after the script's end.
-    pub fn leaves(&self, client: usize, time: u32) -> Option<Duration> {
+    /// How many may leave. Those that speak stay, or what they would have said meanwhile would look like a late server's.
+    pub fn leavers(&self) -> usize {
+        let publishers: usize = self.rooms.iter().map(|room| room.publishers as usize).sum();
+        self.readers() - publishers
+    }
+
+    /// When the `leaver`th of those that may leave goes away, for the `time`th time, after the speaking began; not after the
+    /// script's end.
+    pub fn leaves(&self, leaver: usize, time: u32) -> Option<Duration> {
         let Churn { rate, .. } = self.churn?;
-        let place = f64::from(time) * self.readers() as f64 + client as f64 + 1.0;
+        let place = f64::from(time) * self.leavers() as f64 + leaver as f64 + 1.0;
         let at = Duration::try_from_secs_f64(place / rate).ok()?;
         self.script.length().filter(|length| at < *length).map(|_| at)
     }
@@ -151,7 +165,12 @@ pub mod tests {
             run: 1,
             began: Duration::ZERO,
             rooms: rooms
-                .map(|(n, &(members, publishers))| RoomPlan { name: format!("r{n}"), members, publishers })
+                .map(|(n, &(members, publishers))| RoomPlan {
+                    name: format!("r{n}"),
+                    is_ours: true,
+                    members,
+                    publishers,
+                })
                 .collect(),
             size: 60,
             dialect: Dialect::Townhall,
@@ -200,8 +219,10 @@ pub mod tests {
 
     #[test]
     fn everybody_leaves_in_turn_until_the_script_ends() {
-        let mut plan = plan(&[(4, 0)]);
+        let mut plan = plan(&[(6, 2)]);
         assert_eq!(plan.leaves(0, 0), None);
+        let leavers: Vec<_> = plan.seats().iter().map(|seat| seat.leaver).collect();
+        assert_eq!(leavers, [None, None, Some(0), Some(1), Some(2), Some(3)]);
         plan.churn = Some(Churn { rate: 2.0, away: Duration::from_secs(1) });
         let ms = |client, time| plan.leaves(client, time).map(|at| at.as_millis());
         assert_eq!([ms(0, 0), ms(1, 0), ms(3, 0), ms(0, 1)], [Some(500), Some(1000), Some(2000), Some(2500)]);

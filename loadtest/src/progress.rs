@@ -34,9 +34,11 @@ impl Progress {
             false => writeln!(stderr(), "{}", words()),
         };
     }
+}
 
-    /// What follows begins on a line of its own.
-    pub fn done(&self) {
+/// What follows begins on a line of its own, whatever became of the run.
+impl Drop for Progress {
+    fn drop(&mut self) {
         if self.every.is_some() && self.is_terminal {
             let _ = write!(stderr(), "\r\x1b[K");
         }

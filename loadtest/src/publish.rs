@@ -118,6 +118,10 @@ impl crate::Outcome for Report {
     fn has_passed(&self) -> bool {
         self.pass
     }
+
+    fn reasons(&self) -> &[String] {
+        &self.reasons
+    }
 }
 
 impl Figures for Report {

@@ -175,7 +175,7 @@ impl Receiver {
         self.holes.iter().map(|(from, to)| to - from + 1).sum()
     }
 
-    fn misses(&self, offset: u64) -> bool {
+    pub fn misses(&self, offset: u64) -> bool {
         let hole = self.holes.partition_point(|hole| hole.1 < offset);
         offset > self.last || self.holes.get(hole).is_some_and(|&(from, _)| from <= offset)
     }

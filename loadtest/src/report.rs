@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::connection::LEFT;
 use crate::environment::Environment;
 use crate::guest::{Gone, View};
 use crate::latency::Latencies;
@@ -144,7 +145,7 @@ impl Report {
             sent: said().map(|said| said.sent).sum(),
             resent: said().map(|said| said.resent).sum(),
             accepted: said().map(|said| said.accepted.len() as u64 + said.by_ear).sum(),
-            in_doubt: said().map(|said| said.in_doubt).sum(),
+            in_doubt: said().map(|said| said.in_doubt.len() as u64).sum(),
             unaccepted: said().map(|said| said.unaccepted).sum(),
             accepted_twice_differently: said().map(|said| said.accepted_twice_differently).sum(),
             deliveries: tally.deliveries,
@@ -153,13 +154,13 @@ impl Report {
             breaches: tally.breaches,
             accepted_ms: tally.accepted.summary(),
             delivered_ms: tally.delivered().summary(),
-            lag_ms: tally.lag.summary(),
+            lag_ms: if promise.is_heard { tally.lag.summary() } else { tally.entry_lag.summary() },
             cpu_share: course.load.as_ref().map(|load| load.own),
             cores_busy: course.load.as_ref().and_then(|load| load.cores_busy),
             busiest_worker: course.load.map(|load| load.busiest),
             watched_cpu_s: course.watched_cpu.map(|cpu| cpu.as_secs_f64()),
             watched_entry_cpu_s: course.watched_gathering.map(|cpu| cpu.as_secs_f64()),
-            watched_growth: growth(&course.moments),
+            watched_growth: growth(&course.moments, course.from),
             seconds: course.until.saturating_sub(course.from).as_secs_f64(),
             errors: tally.errors,
             ends: tally.ends,
@@ -183,19 +184,22 @@ impl Report {
             (self.breaches, "frames against the protocol"),
             (self.connections - self.connected, "clients never got into the room"),
             (self.listeners - self.listeners_in, "listeners never got into the room"),
-            (if promise.all_are_back { self.away } else { 0 }, "clients did not come back"),
+            (if promise.all_are_back { self.away } else { 0 }, "clients were away at the end"),
         ];
         let counted = faults.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
         let nothing = [
             (promise.is_heard && self.deliveries == 0, "nothing was received"),
             (promise.is_cut && self.back_ms.count == 0, "no line was cut"),
+            (promise.is_left && !self.ends.contains_key(LEFT), "nobody left"),
         ];
         counted.chain(nothing.iter().filter(|(is_so, _)| *is_so).map(|(_, what)| (*what).to_owned())).collect()
     }
 }
 
-/// How much the watched process' memory grew after the first tenth of the run, as a share.
-fn growth(moments: &[Moment]) -> Option<f64> {
+/// How much the watched process' memory grew after the first tenth of the speaking, as a share.
+fn growth(moments: &[Moment], from: Duration) -> Option<f64> {
+    let begun = moments.partition_point(|moment| moment.at_s < from.as_secs_f64());
+    let moments = &moments[begun..];
     let first = moments.get(moments.len() / 10)?.watched_mib.filter(|mib| *mib > 0.0)?;
     Some(moments.iter().rev().find_map(|moment| moment.watched_mib)? / first - 1.0)
 }
@@ -207,6 +211,10 @@ impl crate::Outcome for Report {
 
     fn has_passed(&self) -> bool {
         self.pass
+    }
+
+    fn reasons(&self) -> &[String] {
+        &self.reasons
     }
 }
 
@@ -259,7 +267,7 @@ fn judged(outcome: &Outcome) -> Verdict {
         let room = members[0].room;
         let goal = outcome.course.goals.get(room).copied().flatten();
         let said = || members.iter().filter_map(|member| member.said.as_ref());
-        let counts: Vec<(u32, u64)> = said().map(|said| (said.publisher, said.sent)).collect();
+        let counts: Vec<_> = said().map(|said| (said.publisher, said.sent, &said.in_doubt[..])).collect();
         let mut views = Vec::new();
         for member in members {
             match &member.view {
@@ -278,7 +286,7 @@ fn judged(outcome: &Outcome) -> Verdict {
 }
 
 fn void_reason(tally: &Tally, load: Option<&Load>, plan: &Plan, promise: &Promise) -> Option<String> {
-    let lag = tally.lag.at_quantile(0.99);
+    let lag = if promise.is_heard { &tally.lag } else { &tally.entry_lag }.at_quantile(0.99);
     let has_schedule = matches!(plan.script.pace, Pace::Open(_)) || !promise.is_heard;
     if has_schedule && lag > MOST_LAG {
         return Some(format!("the generator was late: p99 {} ms", lag.as_millis()));
@@ -333,6 +341,9 @@ impl fmt::Display for Report {
             self.deliveries_per_s,
             self.seconds
         )?;
+        if self.in_doubt > 0 {
+            writeln!(f, "{} in doubt: their line broke, and nothing tells whether they were heard", self.in_doubt)?;
+        }
         writeln!(
             f,
             "lost {}, doubled {}, swapped {}, mismatched {}; told of {} lost, {} views broken",
@@ -398,8 +409,14 @@ mod tests {
         }
     }
 
-    const ROOM: Promise =
-        Promise { scenario: "fanout", is_ordered: true, is_heard: true, is_cut: false, all_are_back: false };
+    const ROOM: Promise = Promise {
+        scenario: "fanout",
+        is_ordered: true,
+        is_heard: true,
+        is_cut: false,
+        is_left: false,
+        all_are_back: false,
+    };
 
     fn told(outcome: Outcome) -> Report {
         Report::of(outcome, &ROOM, Environment::default())
@@ -443,7 +460,7 @@ mod tests {
         nobody.tally.deliveries = 1;
         nobody.clients.push(client(Receiver::default(), false));
         let report = Report::of(nobody, &storm, Environment::default());
-        assert_eq!(report.reasons, ["1 clients did not come back", "no line was cut"]);
+        assert_eq!(report.reasons, ["1 clients were away at the end", "no line was cut"]);
 
         let mut all = outcome();
         all.tally.deliveries = 1;
@@ -483,8 +500,11 @@ mod tests {
     fn memory_that_grows_is_told_from_memory_that_was_needed() {
         let moment = |mib: f64| Moment { watched_mib: Some(mib), ..Moment::default() };
         let moments: Vec<Moment> = [10.0, 20.0].into_iter().chain([20.0; 17]).chain([30.0]).map(moment).collect();
-        assert_eq!(growth(&moments), Some(0.5));
-        assert_eq!(growth(&[]), None);
+        assert_eq!(growth(&moments, Duration::ZERO), Some(0.5));
+        assert_eq!(growth(&[], Duration::ZERO), None);
+        let moment = |(second, mib): (u32, f64)| Moment { at_s: second.into(), ..moment(mib) };
+        let coming_in: Vec<Moment> = [(1, 1.0), (2, 5.0), (3, 10.0), (4, 10.0)].map(moment).to_vec();
+        assert_eq!(growth(&coming_in, Duration::from_secs(3)), Some(0.0));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! A run as a worker's clients know it: its plan, its rooms and its clock.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use rustix::time::{ClockId, clock_gettime};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use townhall::tls::whom_this_machine_trusts;
@@ -33,12 +34,13 @@ impl Run {
             name: room.name.clone(),
             run: plan.run,
             size: plan.size,
+            publishers: plan.script.publishers,
+            is_ours: room.is_ours,
             dialect: plan.dialect,
         };
         let rooms = plan.rooms.iter().enumerate().map(room).collect();
-        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(plan.began);
         let now = Instant::now();
-        let began = now.checked_sub(since).unwrap_or(now);
+        let began = now.checked_sub(since(plan.began)).unwrap_or(now);
         Ok(Run { rooms, seats: plan.seats(), tls: tls(&plan)?, began, plan })
     }
 
@@ -54,12 +56,22 @@ impl Run {
 
     /// Since the run began, which is the same in all its processes.
     pub fn now(&self) -> Duration {
-        self.began.elapsed()
+        since(self.plan.began)
     }
 
     pub fn instant(&self, time: Duration) -> tokio::time::Instant {
         (self.began + time).into()
     }
+}
+
+/// What the system's clock says that never jumps and is the same for all processes.
+pub fn clock() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
+}
+
+pub fn since(began: Duration) -> Duration {
+    clock().saturating_sub(began)
 }
 
 fn tls(plan: &Plan) -> anyhow::Result<HashMap<String, Tls>> {

@@ -1,7 +1,7 @@
 //! What each scenario is: its options, made a plan of, and what of its run is a fault.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{bail, ensure};
 
@@ -11,6 +11,7 @@ use crate::leader::{self, Lead};
 use crate::machine;
 use crate::plan::{Churn, Entry, Plan, RoomPlan};
 use crate::report::Report;
+use crate::run::clock;
 use crate::speaker::{Pace, Script, Until};
 use crate::target::{Manner, Target};
 use crate::wire::Stamp;
@@ -34,6 +35,8 @@ pub struct Promise {
     pub is_heard: bool,
     /// Somebody has to lose a line.
     pub is_cut: bool,
+    /// Somebody has to leave.
+    pub is_left: bool,
     /// Nobody may be away at the end.
     pub all_are_back: bool,
 }
@@ -60,16 +63,17 @@ struct Draft<'a> {
 
 pub async fn fanout(options: &Fanout) -> anyhow::Result<Report> {
     let Fanout { way, connections, listeners, publishers, room, resume, speech, output, .. } = options;
-    check_publishers(*publishers, *connections)?;
+    let publishers = publishers.unwrap_or(some_of(*connections));
+    check_publishers(publishers, *connections)?;
     ensure!(
-        *publishers > 0 || speech.seconds.is_some(),
+        publishers > 0 || speech.seconds.is_some(),
         "--publishers 0: somebody else speaks; say with --seconds how long to listen"
     );
     let draft = Draft {
         listeners: *listeners,
         room: room.as_deref(),
         resume: *resume,
-        ..Draft::of("fanout", way, vec![(*connections, *publishers)], speech, SOME_SECONDS, output.quiet)?
+        ..Draft::of("fanout", way, vec![(*connections, publishers)], speech, SOME_SECONDS, output.quiet)?
     };
     draft.run().await
 }
@@ -104,8 +108,9 @@ pub async fn connect(options: &Connect) -> anyhow::Result<Report> {
 
 pub async fn storm(options: &Storm) -> anyhow::Result<Report> {
     let Storm { way, connections, publishers, speech, output, cut_after, .. } = options;
-    check_publishers(*publishers, *connections)?;
-    let rooms = vec![(*connections, *publishers)];
+    let publishers = publishers.unwrap_or(some_of(*connections));
+    check_publishers(publishers, *connections)?;
+    let rooms = vec![(*connections, publishers)];
     let draft = Draft::of("storm", way, rooms, speech, BEFORE_AND_AFTER_THE_STORM, output.quiet)?;
     if let Some(length) = draft.script.length() {
         ensure!(*cut_after < length, "--cut-after {cut_after:?}: by then everything is said; give more --seconds");
@@ -123,8 +128,9 @@ pub async fn soak(options: &cli::Churn) -> anyhow::Result<Report> {
 
 async fn coming_and_going(name: &'static str, options: &cli::Churn, length: Duration) -> anyhow::Result<Report> {
     let cli::Churn { way, connections, publishers, leaving, speech, output, .. } = options;
-    check_publishers(*publishers, *connections)?;
-    let draft = Draft::of(name, way, vec![(*connections, *publishers)], speech, length, output.quiet)?;
+    let publishers = publishers.unwrap_or(some_of(*connections));
+    check_publishers(publishers, *connections)?;
+    let draft = Draft::of(name, way, vec![(*connections, publishers)], speech, length, output.quiet)?;
     Draft { leaving: Some(leaving), ..draft }.run().await
 }
 
@@ -132,6 +138,11 @@ pub async fn mixed(options: &Mixed) -> anyhow::Result<Report> {
     let Mixed { way, connections, leaving, speech, output, .. } = options;
     let draft = Draft::of("mixed", way, halves(*connections), speech, SOME_SECONDS, output.quiet)?;
     Draft { leaving: Some(leaving), ..draft }.run().await
+}
+
+/// Who speaks where that is not said.
+fn some_of(clients: usize) -> u32 {
+    clients.min(10) as u32
 }
 
 fn check_publishers(publishers: u32, members: usize) -> anyhow::Result<()> {
@@ -195,7 +206,8 @@ impl<'a> Draft<'a> {
             is_ordered: self.way.dialect.keeps_order(self.way.urls.len()),
             is_heard: self.name != "connect",
             is_cut: self.storm.is_some(),
-            all_are_back: self.storm.is_some() || self.leaving.is_some(),
+            is_left: self.leaving.is_some(),
+            all_are_back: self.name == "connect" || self.storm.is_some() || self.leaving.is_some(),
         }
     }
 
@@ -211,7 +223,31 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// What can be told before anybody is looked up.
+    fn check(&self) -> anyhow::Result<()> {
+        if let Some(room) = self.room {
+            let is_inside = |char: char| char.is_ascii_lowercase() || char.is_ascii_digit() || "._-".contains(char);
+            let is_name = room.starts_with(|char: char| char.is_ascii_alphanumeric()) && room.chars().all(is_inside);
+            ensure!(
+                is_name && room.len() <= 64,
+                "--room {room:?}: 1 to 64 of a-z 0-9 . _ - that begin with a letter or digit"
+            );
+        }
+        let Some(Leaving { leave_rate, away }) = self.leaving else { return Ok(()) };
+        ensure!(self.script.length().is_some(), "with --rate 0 it takes --seconds: who leaves does so by the clock");
+        let speak: u32 = self.rooms.iter().map(|(_, publishers)| publishers).sum();
+        let may_leave = self.rooms.iter().map(|(members, _)| members).sum::<usize>() - speak as usize;
+        let absent = leave_rate * away.as_secs_f64();
+        ensure!(
+            absent < may_leave as f64,
+            "--leave-rate {leave_rate} with --away {away:?}: {absent} would be away at a time, and {may_leave} clients may leave, \
+             since those that speak stay"
+        );
+        Ok(())
+    }
+
     async fn plan(&self) -> anyhow::Result<Plan> {
+        self.check()?;
         if let Some(pid) = self.way.watch {
             ensure!(machine::cpu_time_of(pid).is_some(), "--watch {pid}: there is no such process here");
         }
@@ -229,7 +265,7 @@ impl<'a> Draft<'a> {
         let everybody = self.listeners + self.rooms.iter().map(|(members, _)| members).sum::<usize>();
         Ok(Plan {
             run,
-            began: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
+            began: clock(),
             rooms: self.rooms.iter().enumerate().map(|(n, room)| self.room(run, n, room)).collect(),
             size: self.size,
             dialect: self.way.dialect,
@@ -252,7 +288,7 @@ impl<'a> Draft<'a> {
             None if self.rooms.len() == 1 => format!("load-{run:08x}"),
             None => format!("load-{run:08x}-{number}"),
         };
-        RoomPlan { name, members, publishers }
+        RoomPlan { name, is_ours: self.room.is_none() && self.script.publishers > 0, members, publishers }
     }
 
     fn sources(&self, clients: usize, targets: &[Target]) -> anyhow::Result<Vec<IpAddr>> {
@@ -293,6 +329,7 @@ mod tests {
             Scenario::Fanout(options) => fanout(&options).await.map(drop),
             Scenario::Rooms(options) => rooms(&options).await.map(drop),
             Scenario::Storm(options) => storm(&options).await.map(drop),
+            Scenario::Churn(options) => churn(&options).await.map(drop),
             _ => unreachable!("none of those"),
         }
     }
@@ -315,6 +352,10 @@ mod tests {
             (&["fanout", "ws://a", "--until-heard"], "--rate 0"),
             (&["fanout", "ws://a", "--watch", "4294967295"], "no such process"),
             (&["fanout", "ws://a", "--source", "nowhere"], "nowhere"),
+            (&["fanout", "ws://a", "--room", "a b"], "--room \"a b\""),
+            (&["churn", "ws://a", "-c", "20", "-p", "10", "--leave-rate", "20"], "20 would be away"),
+            (&["churn", "ws://a", "--rate", "0", "-m", "50"], "--seconds"),
+            (&["fanout", "ws://a?token=secret@x", "--settle", "soon"], "soon"),
             (&["rooms", "ws://a", "--members", "2", "--publishers", "3"], "--publishers 3"),
             (&["storm", "ws://a", "--seconds", "5", "--cut-after", "6s"], "--cut-after 6s"),
         ] {

@@ -22,6 +22,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant as Clock, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::Request;
 use tokio_tungstenite::{WebSocketStream, client_async};
 use uuid::Uuid;
 
@@ -29,7 +30,7 @@ use crate::cli::Output;
 use crate::dialect::Dialect;
 use crate::latency::{Latencies, Recorded};
 use crate::machine;
-use crate::target::Target;
+use crate::target::{Manner, Target};
 use crate::threshold::{Figure, Figures};
 use crate::wire::{Command, Heard, JOIN_REF, SUBPROTOCOL, Stamp};
 
@@ -43,6 +44,8 @@ const FILL_RATE: f64 = 200.0;
 const FLOOR_MS: f64 = 5.0;
 /// This thread and that of the slow readers.
 const THREADS: usize = 2;
+/// How long a client's way into the room may take.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Above this share of its processors the generator is what was measured.
 const MOST_CPU: f64 = 0.9;
 
@@ -65,19 +68,19 @@ pub struct Slow {
     #[arg(long, default_value_t = 100)]
     pub dead: u32,
     /// For how long those who pause do not read
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "2s", value_parser = crate::cli::length)]
     pub pause: Duration,
     /// Messages a second in all, whatever the server does: latencies count from when a message was due
     #[arg(long, short, default_value_t = 50.0, value_parser = clap::value_parser!(f64))]
     pub rate: f64,
     /// How long each of the two parts lasts
-    #[arg(long, short, default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, short, default_value = "10s", value_parser = crate::cli::length)]
     pub seconds: Duration,
     /// Bytes of text of a message, at least 40
     #[arg(long, default_value_t = 1000)]
     pub size: usize,
     /// How long to wait for what is still missing, after each part and at the end
-    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "20s", value_parser = crate::cli::length)]
     pub settle: Duration,
     #[command(flatten)]
     pub output: Output,
@@ -88,7 +91,8 @@ impl Slow {
         ensure!(self.size >= Stamp::MAX_BYTES, "--size {}: at least {} bytes", self.size, Stamp::MAX_BYTES);
         ensure!((0.001..=1e6).contains(&self.rate), "--rate {}: from 0.001 to 1000000", self.rate);
         ensure!(!self.seconds.is_zero(), "--seconds {:?}: more than that", self.seconds);
-        machine::make_room_for((self.connections + self.pausing + self.dead) as usize)
+        let all = [self.connections, self.pausing, self.dead].map(|count| count as usize);
+        machine::make_room_for(all.iter().sum())
     }
 }
 
@@ -151,6 +155,10 @@ impl crate::Outcome for Report {
     fn has_passed(&self) -> bool {
         self.pass
     }
+
+    fn reasons(&self) -> &[String] {
+        &self.reasons
+    }
 }
 
 impl Figures for Report {
@@ -197,8 +205,10 @@ type Socket = WebSocketStream<tokio::net::TcpStream>;
 pub async fn run(options: &Slow) -> anyhow::Result<Report> {
     options.check()?;
     let id = rand::random();
-    let door =
-        Door { target: Target::resolve(&options.url, Dialect::Townhall).await?, room: format!("slow-{id:08x}"), id };
+    let target = Target::resolve(&options.url, Dialect::Townhall).await?;
+    let is_plain_websocket = target.manner == Manner::Protocol && target.tls_host().is_none();
+    ensure!(is_plain_websocket, "{}: this scenario goes to ws:// or http:// alone", options.url);
+    let door = Door { target, room: format!("slow-{id:08x}"), id };
     LocalSet::new().run_until(lead(door, options)).await
 }
 
@@ -376,6 +386,11 @@ impl Door {
         let mut request =
             self.target.uri_for(number as usize, Uuid::from_u128(rand::random()), "").into_client_request()?;
         request.headers_mut().insert("Sec-WebSocket-Protocol", SUBPROTOCOL.parse()?);
+        let in_time = timeout(ANSWER, self.enter(tcp, request)).await;
+        in_time.map_err(|_| anyhow!("the server does not answer"))?
+    }
+
+    async fn enter(&self, tcp: TcpSocket, request: Request<()>) -> anyhow::Result<(Socket, u64)> {
         let stream = tcp.connect(self.target.address).await.context("cannot connect")?;
         stream.set_nodelay(true)?;
         let (mut socket, _) = client_async(request, stream).await.context("no handshake")?;

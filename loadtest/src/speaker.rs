@@ -123,8 +123,10 @@ pub struct Speaker {
     pub accepted: Vec<Acceptance>,
     /// Accepted by coming back, where nothing else says so.
     pub by_ear: u64,
-    /// Said when the line broke, where nothing is said again.
-    pub in_doubt: u64,
+    /// Numbers of messages that were said when the line broke, where nothing is said again.
+    pub in_doubt: Vec<u64>,
+    /// The run was interrupted: nothing is due from then on.
+    stopped: Option<Duration>,
     pub sent: u64,
     pub resent: u64,
     /// Given up: refused for good, or too old to be sent again.
@@ -146,7 +148,8 @@ impl Speaker {
             free_since: None,
             accepted: Vec::new(),
             by_ear: 0,
-            in_doubt: 0,
+            in_doubt: Vec::new(),
+            stopped: None,
             sent: 0,
             resent: 0,
             failed: 0,
@@ -164,7 +167,13 @@ impl Speaker {
 
     /// When the next new message is due; at a window's pace never earlier than it could be sent.
     fn next_due(&self) -> Option<Duration> {
-        Some(self.start? + self.script.due(self.publisher, self.next)?)
+        let due = self.start? + self.script.due(self.publisher, self.next)?;
+        self.stopped.is_none_or(|stopped| due < stopped).then_some(due)
+    }
+
+    /// The run was interrupted.
+    pub fn stop(&mut self, at: Duration) {
+        self.stopped.get_or_insert(at);
     }
 
     /// The next message to send, if one may be sent now, and how late that is where only our own clock decides.
@@ -326,7 +335,7 @@ impl Speaker {
 
     /// The connection ended at such a door: nobody would know again what was said.
     pub fn leave_in_doubt(&mut self) {
-        self.in_doubt += self.pending.len() as u64;
+        self.in_doubt.extend(self.pending.iter().map(|pending| pending.say.number));
         self.pending.clear();
         self.waiting = 0;
         self.stalled();
@@ -358,17 +367,25 @@ impl Speaker {
 
     /// How many messages are due and were never sent. At a window's pace only those of a counted script are owed.
     pub fn unsent(&self, now: Duration) -> u64 {
-        let Some(start) = self.start else {
+        let now = self.stopped.map_or(now, |stopped| now.min(stopped));
+        let Some(elapsed) = self.start.and_then(|start| now.checked_sub(start)) else {
             return 0;
         };
-        if let (Pace::Window(_), Until::After(_)) = (self.script.pace, self.script.until) {
-            return 0;
+        let publishers = u64::from(self.script.publishers);
+        // Of all publishers together, and not too few of them: what is too much is taken off again.
+        let places = match (self.script.pace, self.script.until) {
+            (Pace::Window(_), _) if self.stopped.is_some() => return 0,
+            (Pace::Window(_), Until::After(_)) => return 0,
+            (Pace::Window(_), Until::Messages(count)) => count,
+            (Pace::Open(rate), Until::Messages(count)) => count.min((elapsed.as_secs_f64() * rate) as u64 + 1),
+            (Pace::Open(rate), Until::After(length)) => (elapsed.min(length).as_secs_f64() * rate) as u64 + 1,
+        };
+        let is_due = |number: u64| self.script.due(self.publisher, number).is_some_and(|due| due <= elapsed);
+        let mut until = places / publishers + 2;
+        while until > self.next && !is_due(until - 1) {
+            until -= 1;
         }
-        let due = |number| {
-            let due = self.script.due(self.publisher, number);
-            due.is_some_and(|due| start + due <= now)
-        };
-        (self.next..).take_while(|&number| due(number)).count() as u64
+        until.saturating_sub(self.next)
     }
 
     /// Whether everything that will ever be due was sent and answered.
@@ -380,6 +397,7 @@ impl Speaker {
     /// Whether nothing new may be scheduled: at a window's pace the clock ends it, at an open one the schedule does.
     fn time_is_up(&self, now: Duration) -> bool {
         match (self.script.pace, self.script.until, self.start) {
+            (Pace::Window(_), ..) if self.stopped.is_some_and(|stopped| now >= stopped) => true,
             (Pace::Window(_), Until::After(length), Some(start)) => now >= start + length,
             _ => false,
         }
@@ -433,6 +451,33 @@ mod tests {
             std::iter::from_fn(|| say(&mut speaker, ms(5000))).map(|say| say.scheduled).collect();
         assert_eq!(times, [ms(100), ms(300), ms(500)]);
         assert_eq!(open(Until::After(ms(301))).unsent(ms(9000)), 2);
+    }
+
+    #[test]
+    fn what_is_owed_is_reckoned_and_not_counted() {
+        let script = Script { publishers: 3, pace: Pace::Open(7.0), until: Until::After(ms(900)), until_heard: false };
+        for publisher in 0..3 {
+            let mut speaker = Speaker::new(script.clone(), publisher);
+            speaker.start(ms(100));
+            for now in (0..2000).step_by(13) {
+                let due = |number: u64| script.due(publisher, number).is_some_and(|due| ms(100) + due <= ms(now));
+                let counted = (0..).take_while(|&number| due(number)).count() as u64;
+                assert_eq!(speaker.unsent(ms(now)), counted, "{publisher} at {now}");
+            }
+        }
+        let fast = Script { publishers: 1, pace: Pace::Open(1e9), until: Until::After(ms(20_000)), until_heard: false };
+        let mut speaker = Speaker::new(fast, 0);
+        speaker.start(ms(0));
+        assert!(speaker.unsent(ms(60_000)).abs_diff(20_000_000_000) <= 1);
+    }
+
+    #[test]
+    fn an_interrupted_run_owes_nothing_that_was_due_later() {
+        let mut speaker = open(Until::After(ms(60_000)));
+        assert!(say(&mut speaker, ms(100)).is_some());
+        speaker.stop(ms(250));
+        assert_eq!((speaker.wake(ms(250)), say(&mut speaker, ms(400)), speaker.unsent(ms(9000))), (None, None, 0));
+        assert!(!speaker.is_done(ms(9000)), "the one that was said has no answer");
     }
 
     #[test]

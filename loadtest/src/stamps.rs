@@ -45,16 +45,30 @@ impl Stamps {
         self.adrift.contains(&publisher) || self.others_are_adrift && !self.of.contains_key(&publisher)
     }
 
-    /// Holds it against how many messages each publisher of the room said.
-    pub fn judge(&self, client: usize, said: &[(u32, u64)], verdict: &mut Verdict) {
+    /// Whether it may never have what was said by some.
+    pub fn has_drifted(&self) -> bool {
+        self.others_are_adrift
+    }
+
+    /// How far it is, over all publishers whom it heard: messages that it has, or that came before those.
+    pub fn count(&self) -> u64 {
+        self.of.values().map(|receiver| receiver.last).sum()
+    }
+
+    /// Holds it against what each publisher of the room said: how many, and which of them are in doubt, so that nobody need
+    /// have them.
+    pub fn judge(&self, client: usize, said: &[(u32, u64, &[u64])], verdict: &mut Verdict) {
         let nothing = Receiver::default();
         let (mut lost, mut doubled, mut swapped) = (0, 0, 0);
-        for (publisher, count) in said {
+        for (publisher, count, in_doubt) in said {
             let receiver = self.of.get(publisher).unwrap_or(&nothing);
             let behind = count.saturating_sub(receiver.last);
             let is_adrift = self.is_adrift(*publisher);
             verdict.told += receiver.told + if is_adrift { behind } else { 0 };
-            lost += receiver.missing() + if is_adrift { 0 } else { behind };
+            let missing = receiver.missing() + if is_adrift { 0 } else { behind };
+            let excused = in_doubt.iter().filter(|number| receiver.misses(*number + 1)).count() as u64;
+            lost += missing.saturating_sub(excused);
+            verdict.mismatched += receiver.last.saturating_sub(*count); // nobody said so many
             doubled += receiver.doubled;
             swapped += receiver.swapped;
         }
@@ -88,7 +102,7 @@ mod tests {
     /// Of ten messages: lost, doubled, swapped, told.
     fn judged(stamps: &Stamps) -> [u64; 4] {
         let mut verdict = Verdict::default();
-        stamps.judge(0, &[(7, 10)], &mut verdict);
+        stamps.judge(0, &[(7, 10, &[])], &mut verdict);
         [verdict.lost, verdict.doubled, verdict.swapped, verdict.told]
     }
 
@@ -97,6 +111,19 @@ mod tests {
         assert_eq!(judged(&stamps(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9])), [0; 4]);
         assert_eq!(judged(&stamps(&[0, 1, 2, 2, 5, 4, 6, 7])), [1 + 2, 1, 1, 0]);
         assert_eq!(judged(&Stamps::default()), [10, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_in_doubt_may_be_missing_and_what_nobody_said_may_not_be_there() {
+        let judged = |numbers: &[u64], in_doubt: &[u64]| {
+            let mut verdict = Verdict::default();
+            stamps(numbers).judge(0, &[(7, 5, in_doubt)], &mut verdict);
+            [verdict.lost, verdict.mismatched]
+        };
+        assert_eq!(judged(&[0, 1, 3], &[2, 4]), [0, 0]);
+        assert_eq!(judged(&[0, 1, 2, 3, 4], &[2, 4]), [0, 0]);
+        assert_eq!(judged(&[0, 1, 3], &[2]), [1, 0]);
+        assert_eq!(judged(&[0, 1, 2, 3, 4, 5], &[]), [0, 1]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Standing {
     pub deliveries: u64,
     /// Publishers that have something to say or to be answered.
     pub speaking: usize,
+    /// Clients of which nobody can tell whether they have everything, since they were away where nothing is resumed.
+    pub adrift: usize,
     /// By room; only while the run settles.
     pub rooms: Vec<RoomStanding>,
 }
@@ -40,10 +42,15 @@ pub struct RoomStanding {
     pub lowest: Option<Spot>,
     /// Not all are in one epoch.
     pub torn: bool,
+    /// What its publishers said that was accepted.
+    pub said: u64,
+    /// How much of it the last one has heard, or is past, of those who have no offsets.
+    pub heard: Option<u64>,
 }
 
 impl Standing {
-    pub fn add_guest(&mut self, guest: &dyn Guest, speaker: Option<&Speaker>, now: Duration) {
+    /// `by_room`: its room, while that counts.
+    pub fn add_guest(&mut self, guest: &dyn Guest, speaker: Option<&Speaker>, now: Duration, by_room: Option<usize>) {
         self.clients += 1;
         self.joined += usize::from(guest.has_joined());
         self.live += usize::from(guest.is_live());
@@ -51,6 +58,9 @@ impl Standing {
             self.sent += speaker.sent;
             self.accepted += speaker.accepted_count();
             self.speaking += usize::from(!speaker.is_done(now));
+            if let Some(room) = by_room {
+                self.rooms[room].said += speaker.accepted_count();
+            }
         }
     }
 
@@ -74,6 +84,7 @@ impl Standing {
         self.accepted += other.accepted;
         self.deliveries += other.deliveries;
         self.speaking += other.speaking;
+        self.adrift += other.adrift;
         self.rooms.resize_with(self.rooms.len().max(other.rooms.len()), RoomStanding::default);
         for (ours, theirs) in self.rooms.iter_mut().zip(&other.rooms) {
             ours.add(theirs);
@@ -93,6 +104,11 @@ impl RoomStanding {
         };
     }
 
+    /// Somebody without offsets has heard, or is past, so many messages of this run.
+    pub fn has_heard(&mut self, messages: u64) {
+        self.heard = Some(self.heard.map_or(messages, |heard| heard.min(messages)));
+    }
+
     /// Of one epoch, the furthest head; of two, that of the later one.
     fn add(&mut self, other: &RoomStanding) {
         self.head = match (self.head, other.head) {
@@ -101,6 +117,10 @@ impl RoomStanding {
         };
         self.torn |= other.torn;
         self.lower(other.lowest);
+        self.said += other.said;
+        if let Some(heard) = other.heard {
+            self.has_heard(heard);
+        }
     }
 
     pub fn head(&self) -> Option<Spot> {
@@ -109,6 +129,10 @@ impl RoomStanding {
 
     /// Whether every client that is in the room has everything up to `goal`; who is in no room has.
     pub fn reached(&self, goal: Option<Spot>) -> bool {
+        self.heard.is_none_or(|heard| heard >= self.said) && self.log_reached(goal)
+    }
+
+    fn log_reached(&self, goal: Option<Spot>) -> bool {
         match (goal, self.lowest) {
             (Some(goal), Some(lowest)) => !self.torn && lowest.epoch == goal.epoch && lowest.offset >= goal.offset,
             (_, None) => true,
@@ -156,7 +180,7 @@ mod tests {
     }
 
     fn standing(head: Spot, since: u64, lowest: Spot) -> RoomStanding {
-        RoomStanding { head: Some((Duration::from_secs(since), head)), lowest: Some(lowest), torn: false }
+        RoomStanding { head: Some((Duration::from_secs(since), head)), lowest: Some(lowest), ..RoomStanding::default() }
     }
 
     #[test]
@@ -198,6 +222,15 @@ mod tests {
         assert!(!goal.is_fixed);
         goal.look(Some(spot("a", 8)), false, ms(1900));
         assert_eq!((goal.spot, goal.is_fixed), (Some(spot("a", 8)), true));
+    }
+
+    #[test]
+    fn who_has_no_offsets_is_waited_for_by_what_was_said() {
+        let mut all = RoomStanding { said: 7, ..RoomStanding::default() };
+        all.has_heard(9);
+        assert!(all.reached(None));
+        all.add(&RoomStanding { said: 1, heard: Some(7), ..RoomStanding::default() });
+        assert!(!all.reached(None), "the last one has 7 of 8");
     }
 
     #[test]

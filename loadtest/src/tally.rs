@@ -10,6 +10,8 @@ use crate::ledger::Ledger;
 
 /// How many kinds of errors are told apart; the server makes up their names.
 const MAX_KINDS: usize = 32;
+/// What is left of a name, in characters.
+const LONGEST_KIND: usize = 100;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Tally {
@@ -24,8 +26,10 @@ pub struct Tally {
     /// From when a message was due to its delivery, at every receiver; but for this second's.
     delivered: Recorded,
     this_second: Recorded,
-    /// How late our own clock made a message, or a client.
+    /// How late our own clock made a message…
     pub lag: Recorded,
+    /// …or a client's coming in.
+    pub entry_lag: Recorded,
     pub last_entered: Duration,
     pub last_back: Duration,
     pub deliveries: u64,
@@ -56,6 +60,7 @@ impl Tally {
             delivered: Recorded::new(),
             this_second: Recorded::new(),
             lag: Recorded::new(),
+            entry_lag: Recorded::new(),
             last_entered: Duration::ZERO,
             last_back: Duration::ZERO,
             deliveries: 0,
@@ -131,6 +136,7 @@ impl Tally {
             (&mut self.accepted, &other.accepted),
             (&mut self.delivered, &other.delivered),
             (&mut self.lag, &other.lag),
+            (&mut self.entry_lag, &other.entry_lag),
         ] {
             ours.add(theirs);
         }
@@ -154,6 +160,7 @@ impl Tally {
 }
 
 fn count(kinds: &mut BTreeMap<String, u64>, kind: &str, times: u64) {
+    let kind: &str = &kind.chars().filter(|char| !char.is_control()).take(LONGEST_KIND).collect::<String>();
     if let Some(so_far) = kinds.get_mut(kind) {
         *so_far += times;
     } else if kinds.len() < MAX_KINDS {
@@ -175,6 +182,10 @@ mod tests {
         }
         assert_eq!(tally.errors.len(), MAX_KINDS + 1);
         assert_eq!(tally.errors.values().sum::<u64>(), 1000);
+        let mut tally = Tally::new(1);
+        tally.error(&format!("\x1b]0;title\x07\npass {}", "x".repeat(1000)));
+        let kind = tally.errors.keys().next().unwrap();
+        assert!(kind.starts_with("]0;titlepass") && kind.len() == LONGEST_KIND, "{kind}");
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl Target {
     /// looked up once, before the clock runs.
     pub async fn resolve(url: &str, dialect: Dialect) -> anyhow::Result<Self> {
         let (manner, uri) = door(url, dialect)?;
+        let url = shown(url);
         let host = uri.host().with_context(|| format!("{url}: no host"))?;
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
         let address = tokio::net::lookup_host((host.trim_matches(['[', ']']), port))
@@ -98,15 +99,25 @@ impl Target {
     }
 }
 
+/// What may be said of a URL: without what may hold a token or a password.
+fn shown(url: &str) -> String {
+    let address = url.split('?').next().unwrap_or_default();
+    match address.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
+        Some((scheme, Some((_, host)))) => format!("{scheme}://…@{host}"),
+        _ => address.to_owned(),
+    }
+}
+
 /// What a URL may be.
 const URLS: &str = "ws://host:port[/base], wss://…, http://…, https://…, plain+ws://… or tcp://host:port";
 
 /// How one speaks at a door, and its address, as its URL says.
-fn door(url: &str, dialect: Dialect) -> anyhow::Result<(Manner, Uri)> {
-    let (manner, rest) = match url.strip_prefix("plain+") {
+fn door(given: &str, dialect: Dialect) -> anyhow::Result<(Manner, Uri)> {
+    let url = shown(given);
+    let (manner, rest) = match given.strip_prefix("plain+") {
         Some(rest) => (Manner::Plain, rest),
-        None if url.starts_with("tcp://") => (Manner::Lines, url),
-        None => (Manner::Protocol, url),
+        None if given.starts_with("tcp://") => (Manner::Lines, given),
+        None => (Manner::Protocol, given),
     };
     let uri: Uri = rest.parse().with_context(|| format!("{url}: not a URL; {URLS}"))?;
     let scheme = match (uri.scheme_str(), manner) {
@@ -118,6 +129,10 @@ fn door(url: &str, dialect: Dialect) -> anyhow::Result<(Manner, Uri)> {
     ensure!(manner == Manner::Protocol || dialect == Dialect::Townhall, "{url}: goes with no --dialect");
     let authority = uri.authority().with_context(|| format!("{url}: no host"))?;
     ensure!(!uri.host().unwrap_or_default().is_empty(), "{url}: no host");
+    ensure!(
+        !authority.as_str().contains('@'),
+        "{url}: a name and a password are sent nowhere; townhall.v1 has ?token="
+    );
     let whole = if manner == Manner::Lines {
         ensure!(uri.port_u16().is_some(), "{url}: a line door's URL says its port");
         format!("tcp://{authority}/")
@@ -168,6 +183,11 @@ mod tests {
             assert!(door(url, Dialect::Townhall).is_err(), "{url}");
         }
         assert!(door("tcp://hall:1", Dialect::Socketio).is_err());
+        for secret in ["ws://me:secret@hall", "ftp://hall/ws?token=secret", "ws://me:secret@?x", "plain+tcp://a?secret"]
+        {
+            let words = format!("{:#}", door(secret, Dialect::Townhall).unwrap_err());
+            assert!(!words.contains("secret"), "{words}");
+        }
     }
 
     #[test]

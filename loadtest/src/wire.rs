@@ -145,6 +145,9 @@ impl Stamp {
     /// The longest stamp with numbers below a hundred million, and so the smallest text.
     pub const MAX_BYTES: usize = 40;
 
+    /// Greater numbers are none of ours, and sums over many could not hold them.
+    const MOST: u64 = 1 << 48;
+
     /// A text of `size` bytes that begins with the stamp.
     pub fn write(&self, size: usize) -> String {
         let Stamp { run, publisher, number, scheduled } = self;
@@ -152,12 +155,19 @@ impl Stamp {
         format!("{head:.<size$}")
     }
 
+    /// How many of them are the stamp.
+    pub fn bytes(&self) -> usize {
+        let digits = |number: u64| (number.checked_ilog(16).unwrap_or(0) + 1) as usize;
+        let us = u64::try_from(self.scheduled.as_micros()).unwrap_or(u64::MAX);
+        digits(self.run.into()) + digits(self.publisher.into()) + digits(self.number) + digits(us) + 4
+    }
+
     pub fn read(text: &str) -> Option<Self> {
         let mut parts = text.splitn(5, ' ');
         Some(Stamp {
             run: u32::from_str_radix(parts.next()?, 16).ok()?,
             publisher: u32::from_str_radix(parts.next()?, 16).ok()?,
-            number: u64::from_str_radix(parts.next()?, 16).ok()?,
+            number: u64::from_str_radix(parts.next()?, 16).ok().filter(|number| *number < Self::MOST)?,
             scheduled: Duration::from_micros(u64::from_str_radix(parts.next()?, 16).ok()?),
         })
     }
@@ -219,6 +229,10 @@ mod tests {
         assert_eq!(stamp.write(Stamp::MAX_BYTES).len(), Stamp::MAX_BYTES);
         assert_eq!(stamp.write(120).len(), 120);
         assert_eq!(Stamp::read(&stamp.write(120)), Some(stamp));
+        for stamp in [stamp, Stamp { run: 0, publisher: 16, number: 255, scheduled: Duration::ZERO }] {
+            assert_eq!(stamp.write(0).len(), stamp.bytes());
+        }
+        assert_eq!(Stamp::read("1 0 1000000000000 0 ...."), None);
         assert_eq!(Stamp::read("hello there you all"), None);
         assert_eq!(Stamp::read(""), None);
     }

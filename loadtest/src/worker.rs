@@ -44,8 +44,9 @@ pub enum Phase {
     Gathering(Duration),
     /// Publishers follow their script, which began then.
     Speaking(Duration),
-    /// Stragglers come in. It is said where clients stand in each room.
-    Settling,
+    /// Stragglers come in. It is said where clients stand in each room. `stop`: the run was interrupted then, and nothing that
+    /// is due later is said.
+    Settling { stop: Option<Duration> },
     /// Since then.
     Over(Duration),
 }
@@ -146,7 +147,7 @@ fn readers(run: &Arc<Run>, first: usize, of: usize, phase: watch::Receiver<Phase
         .collect();
     let entrances = match run.plan.entry {
         Entry::Open(_) => None,
-        Entry::Window(size) => Some(Arc::new(Semaphore::new(size.div_ceil(of)))),
+        Entry::Window(size) => Some(Arc::new(Semaphore::new(size / of + usize::from(first < size % of)))),
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
@@ -155,9 +156,7 @@ fn readers(run: &Arc<Run>, first: usize, of: usize, phase: watch::Receiver<Phase
             .iter()
             .map(|(room, guest)| {
                 let (guest, tally, run, phase) = (guest.clone(), tally.clone(), run.clone(), phase.clone());
-                // One that speaks stays: what it would have said while it was away would look like a late server's.
-                let may_leave = seats[guest.borrow().number()].publisher.is_none();
-                let life = Life { guest, room: *room, tally, run, phase, may_leave, entrances: entrances.clone() };
+                let life = Life { guest, room: *room, tally, run, phase, entrances: entrances.clone() };
                 tokio::task::spawn_local(life.live())
             })
             .collect();
@@ -200,7 +199,7 @@ async fn watch_over(
             }
             second = now.as_secs();
         }
-        let settling = *phase.borrow() == Phase::Settling;
+        let settling = matches!(*phase.borrow(), Phase::Settling { .. });
         say_standing(standing(guests, &tally.borrow(), lives, now, settling))?;
     }
 }

@@ -41,7 +41,8 @@ fn a_hall_that_is_full_does_not_pass() {
         load(&["connect", &hall.ws(), "--connections", "60", "--connect-rate", "0", "--window", "4", "--stay", "1s"]);
     let result = result(&output);
     assert_eq!(output.status.code(), Some(1), "{result}");
-    assert_eq!(result["reasons"], serde_json::json!(["10 clients never got into the room"]), "{result}");
+    let reasons = ["10 clients never got into the room", "10 clients were away at the end"];
+    assert_eq!(result["reasons"], serde_json::json!(reasons), "{result}");
     assert!(result["ends"]["HTTP 503"].as_u64() > Some(0), "{result}");
 }
 
@@ -135,7 +136,7 @@ fn who_has_nowhere_to_come_back_to_fails_a_storm() {
     assert_eq!(output.status.code(), Some(1));
     let reasons: Vec<&str> =
         result["reasons"].as_array().unwrap().iter().filter_map(|reason| reason.as_str()).collect();
-    assert!(reasons.contains(&"5 clients did not come back"), "{reasons:?}");
+    assert!(reasons.contains(&"5 clients were away at the end"), "{reasons:?}");
     assert!(result["all_back_s"].is_null(), "{result}");
 }
 
@@ -199,6 +200,45 @@ fn clients_come_from_the_addresses_that_were_given() {
     assert_eq!(output.status.code(), Some(2));
     let expected = ["127.0.0.7", "127.0.0.8"].map(|address| address.parse().unwrap());
     assert_eq!(seen.join().unwrap(), BTreeSet::from(expected));
+}
+
+/// What would be said elsewhere is not said at all.
+#[test]
+fn a_room_that_is_refused_at_the_line_door_is_no_other_room() {
+    let lines = free().to_string();
+    let _hall = Server::hall(&["--tcp", &lines, "--rooms", "staff,help"]);
+    let output = load(&["fanout", &format!("tcp://{lines}"), "-c", "4", "-p", "1", "-m", "5"]);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains("forbidden"), "{words}");
+}
+
+#[test]
+fn a_page_is_there_whole_or_as_it_was() {
+    let hall = Server::hall(&[]);
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let page = directory.join(format!("kept-{}.html", std::process::id()));
+    std::fs::write(&page, "the last one").unwrap();
+    let options = ["-c", "4", "-m", "5", "--html", page.to_str().unwrap()];
+    let refused = load(&[&["fanout", &hall.ws(), "--size", "1"], &options[..]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(&page).unwrap(), "the last one");
+    passes(&[&["fanout", &hall.ws()], &options[..]].concat());
+    assert!(std::fs::read_to_string(&page).unwrap().contains("townhall-load fanout"));
+    let nowhere = load(&["fanout", &hall.ws(), "--html", "/no/such/directory/page.html"]);
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("--html /no/such/directory/page.html"));
+    std::fs::remove_file(page).unwrap();
+}
+
+/// A server that accepts and says nothing.
+#[test]
+fn a_server_that_says_nothing_is_not_waited_for_by_listeners() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let output = load(&["fanout", &url, "-c", "1", "-l", "2", "-m", "1"]);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains("no answer to the handshake"), "{words}");
 }
 
 #[test]
