@@ -109,6 +109,11 @@ impl Crew {
         all
     }
 
+    /// Whether all have said where their clients stand in each room.
+    pub fn tells_by_room(&self) -> bool {
+        self.hands.iter().all(|hand| hand.standing.by_room)
+    }
+
     /// What measures what the workers, and this process, take of the processors.
     pub fn meter(&self) -> LoadMeter {
         let workers = self.hands.iter().map(|hand| (hand.process.id(), hand.name.clone()));

@@ -209,6 +209,7 @@ impl Crowd<'_> {
             deliveries: self.tally.deliveries,
             ..Standing::default()
         };
+        standing.by_room = settling;
         let room = settling.then_some(THE_ROOM);
         standing.rooms.resize_with(usize::from(settling), RoomStanding::default);
         for seat in &self.seats {

@@ -262,6 +262,9 @@ impl Leader<'_> {
             if standing.deliveries != heard.0 {
                 heard = (standing.deliveries, now);
             }
+            if !self.crew.tells_by_room() && now <= deadline {
+                continue; // what was said before the settling began says nothing of it
+            }
             let is_quiet = standing.adrift == 0 || now >= heard.1 + SILENCE;
             standing.rooms.resize_with(goals.len(), RoomStanding::default);
             for (goal, room) in goals.iter_mut().zip(&standing.rooms) {

@@ -29,7 +29,8 @@ pub struct Standing {
     pub speaking: usize,
     /// Clients of which nobody can tell whether they have everything, since they were away where nothing is resumed.
     pub adrift: usize,
-    /// By room; only while the run settles.
+    /// The run settles, and where they stand is told by room.
+    pub by_room: bool,
     pub rooms: Vec<RoomStanding>,
 }
 

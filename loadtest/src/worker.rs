@@ -220,6 +220,7 @@ fn standing(
     if settling {
         let heads = tally.ledgers.iter().map(|ledger| RoomStanding { head: ledger.head(), ..RoomStanding::default() });
         standing.rooms = heads.collect();
+        standing.by_room = true;
     }
     for (room, guest) in guests {
         guest.borrow().stand(now, &mut standing, settling.then_some(*room));
