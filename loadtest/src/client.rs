@@ -182,8 +182,8 @@ impl Client {
         if let Some(stamp) = stamp {
             if sight != Sight::Doubled {
                 let (left, back) = self.absence;
-                let since = if (left..back).contains(&stamp.scheduled) { back } else { stamp.scheduled };
-                tally.delivered_after(now.saturating_sub(since));
+                let absent = back.min(now).saturating_sub(left.max(stamp.scheduled)); // while it was due
+                tally.delivered_after(now.saturating_sub(stamp.scheduled + absent));
             }
             if let Some(speaker) = &mut self.speaker
                 && speaker.publisher() == stamp.publisher
@@ -552,6 +552,10 @@ mod tests {
         bench.hears_message(2, "b"); // both were due at 0, and now it is 1 ms
         let delivered = bench.tally.delivered().summary();
         assert_eq!((delivered.count, delivered.max, delivered.p50), (2, 1.0, 0.001));
+        bench.hears_message(3, "c"); // it was due at 0, and came while it was there
+        bench.client.absence = (ms(5), ms(9));
+        bench.hears_message(4, "d");
+        assert_eq!(bench.tally.delivered().count(), 4);
     }
 
     #[test]

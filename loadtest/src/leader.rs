@@ -61,6 +61,8 @@ pub struct Course {
     pub until: Duration,
     /// When all lines were cut, or the command was run in place of that.
     pub cut_at: Option<Duration>,
+    /// By the user.
+    pub interrupted: bool,
     /// By room: the head of the log that every receiver has to reach.
     pub goals: Vec<Option<Spot>>,
     /// What this program took of its processors while messages came; `None`: there was no time, or the system does not say.
@@ -155,6 +157,7 @@ impl Leader<'_> {
             spoken = self.speak(&mut course, &mut meter) => { spoken?; false }
             _ = ctrl_c() => true,
         };
+        course.interrupted = interrupted;
         self.crew.order(Phase::Settling { stop: interrupted.then(|| self.now()) });
         course.goals = self.settle(&mut meter).await?;
         course.until = self.now();

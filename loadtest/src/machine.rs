@@ -116,14 +116,15 @@ pub struct Worker {
     pub share: f64,
 }
 
-/// Measures from the last look before something came of it to the last one that saw more: a generator that has nothing to do
-/// before and after is not therefore at leisure.
+/// Measures from the first look at which something had come of it to the last one that saw more: a generator that has nothing
+/// to do before and after is not therefore at leisure. What is over between two looks is measured from the look before it.
 #[derive(Debug, Default)]
 pub struct LoadMeter {
     processes: Vec<(u32, String)>,
     done: u64,
-    from: Option<Reading>,
-    to: Option<Reading>,
+    before: Option<Reading>,
+    first: Option<Reading>,
+    last: Option<Reading>,
 }
 
 impl LoadMeter {
@@ -140,18 +141,23 @@ impl LoadMeter {
     }
 
     fn note(&mut self, done: u64, read: impl FnOnce() -> Option<Reading>) {
-        let more = done > self.done && self.from.is_some();
+        let more = done > self.done && self.before.is_some();
         self.done = done;
-        if more {
-            self.to = read();
-        } else if self.to.is_none() {
-            self.from = read();
+        match (more, &self.first) {
+            (false, None) => self.before = read(),
+            (false, Some(_)) => {}
+            (true, None) => self.first = read(),
+            (true, Some(_)) => self.last = read(),
         }
     }
 
     /// `None`: nothing came, or the system does not say.
     pub fn load(&self) -> Option<Load> {
-        let (from, to) = (self.from.as_ref()?, self.to.as_ref()?);
+        let (from, to) = match (&self.before, &self.first, &self.last) {
+            (_, Some(first), Some(last)) => (first, last),
+            (Some(before), Some(first), None) => (before, first),
+            _ => return None,
+        };
         let seconds = (to.at - from.at).as_secs_f64();
         let used: Vec<f64> =
             to.used.iter().zip(&from.used).map(|(to, from)| to.saturating_sub(*from).as_secs_f64()).collect();
@@ -310,11 +316,12 @@ mod tests {
         meter.note(5, || reading(began, 10, 1));
         assert!(meter.load().is_none());
         meter.note(6, || reading(began, 11, 2));
+        assert_eq!(meter.load().map(|load| load.own), Some(0.5), "there was only one such look");
         meter.note(9, || reading(began, 14, 4));
         meter.note(9, || reading(began, 99, 4));
         let load = meter.load().unwrap();
-        assert_eq!(load.own, 0.375);
-        assert_eq!((&*load.busiest.name, load.busiest.share), ("crowd", 0.75));
+        assert_eq!(load.own, 1.0 / 3.0);
+        assert_eq!((&*load.busiest.name, load.busiest.share), ("crowd", 2.0 / 3.0));
         assert_eq!(load.cores_busy, Some(0.5));
     }
 

@@ -25,7 +25,7 @@ const MOST_LAG: Duration = Duration::from_millis(100);
 /// So did one that took more of the processors than that.
 const MOST_CPU: f64 = 0.9;
 /// So did one whose processors had nothing left, whoever took it.
-const FULL: f64 = 0.97;
+const FULL: f64 = 0.95;
 
 /// Everything that is said about a run. Its fields are the JSON object's.
 #[derive(Debug, Default, Serialize)]
@@ -36,6 +36,8 @@ pub struct Report {
     /// The generator itself was the bottleneck: its latencies say nothing.
     pub void: bool,
     pub void_reason: Option<String>,
+    /// It was ended by Ctrl-C.
+    pub interrupted: bool,
     pub scenario: &'static str,
     /// The first one, where there are several.
     pub room: String,
@@ -127,6 +129,7 @@ impl Report {
             reasons: Vec::new(),
             void: void_reason.is_some(),
             void_reason,
+            interrupted: course.interrupted,
             scenario: promise.scenario,
             room: plan.rooms.first().map_or(String::new(), |room| room.name.clone()),
             rooms: plan.rooms.len() as u64,
@@ -301,13 +304,16 @@ fn void_reason(tally: &Tally, load: Option<&Load>, plan: &Plan, promise: &Promis
         return Some(format!("the generator's process {name} took {} of one processor", percent(*share)));
     }
     let busy = cores_busy.filter(|busy| *busy > FULL)?;
-    Some(format!("the generator's processors were busy to {}, of which it had {}", percent(busy), percent(*own)))
+    Some(format!("its processors were busy to {}, with others' work: of it they had {}", percent(busy), percent(*own)))
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = &self.verdict;
         writeln!(f, "{}{}", if self.pass { "pass" } else { "fail: " }, self.reasons.join(", "))?;
+        if self.interrupted {
+            writeln!(f, "interrupted: it was to go on longer")?;
+        }
         if let Some(reason) = &self.void_reason {
             writeln!(f, "void: {reason}; the latencies say nothing")?;
         }
@@ -487,7 +493,7 @@ mod tests {
         for (load, why) in [
             (load(0.95, 0.5, 0.95), "took 95% of its processors"),
             (load(0.49, 0.96, 0.5), "process crowd-0 took 96%"),
-            (load(0.4, 0.4, 0.99), "busy to 99%, of which it had 40%"),
+            (load(0.4, 0.4, 0.99), "busy to 99%, with others' work: of it they had 40%"),
         ] {
             let mut busy = outcome();
             busy.course.load = Some(load);

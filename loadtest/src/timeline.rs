@@ -63,9 +63,9 @@ impl Timeline {
         }
     }
 
-    /// So they stand at the end, in the middle of a second.
+    /// So they stand at the end, in the middle of a second. Less than half of one is a part of the one before.
     pub fn end(&mut self, now: Duration, standing: &Standing) {
-        if now > self.sums.at {
+        if now >= self.sums.at + Duration::from_millis(500) {
             self.take(now, standing);
         }
     }

@@ -175,6 +175,7 @@ fn an_interrupted_run_is_judged() {
     let result = result(&output);
     assert_eq!((output.status.code(), &result["pass"]), (Some(0), &true.into()), "{result}");
     assert!(number(&result, "deliveries") > 0 && are_gone(&workers), "{result}");
+    assert_eq!(result["interrupted"], true, "{result}");
 }
 
 #[test]
