@@ -22,7 +22,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 every receiver got everything once and in order · 1 something was lost, doubled, \
 swapped or never accepted, nothing was received, or a --threshold does not hold · 2 wrong usage, or no connection at all.\n\
-A run is void when this program was the bottleneck; its latencies then say nothing, its verdict still holds.";
+A run is void when this program was, or may have been, the bottleneck; its latencies then say nothing, its verdict still holds.";
 
 const EXIT_CODES_OF_CONNECT: &str = "Exit codes: 0 everybody got into the room · 1 somebody did not, or a --threshold does \
 not hold · 2 wrong usage, or no connection at all.";
