@@ -206,8 +206,8 @@ class Clock {
  * The server's limit on commands, kept on this side too: a queue that is emptied after an outage must not run into
  * refusals, a hundred of which in a row end the connection.
  *
- * What is not answered yet may not be read yet, and be read all at once. So it counts as if it had just been sent; then
- * no delay on the way can make the server see more than it allows.
+ * What is not answered yet may not be read yet, and be read all at once. So it counts as if it had just been sent, until
+ * the very moment of its answer; then no delay on the way can make the server see more than it allows.
  */
 class Pace {
   /**
@@ -223,14 +223,18 @@ class Pace {
     this.at = clock.now_ms();
   }
 
+  /** The time that went by, with so many unanswered. @param {number} unanswered */
+  refill(unanswered) {
+    const now = this.clock.now_ms();
+    this.left = Math.min(this.burst - unanswered, this.left + ((now - this.at) * this.rate) / 1000);
+    this.at = now;
+  }
+
   /** How long to wait until a command may go; `Infinity`: for an answer. @param {number} unanswered */
   wait_ms(unanswered) {
     if (!this.rate) return 0;
-    const now = this.clock.now_ms();
-    const most = this.burst - unanswered;
-    this.left = Math.min(most, this.left + ((now - this.at) * this.rate) / 1000);
-    this.at = now;
-    if (most < 1) return Infinity;
+    this.refill(unanswered);
+    if (unanswered > this.burst - 1) return Infinity;
     return this.left >= 1 ? 0 : Math.ceil(((1 - this.left) * 1000) / this.rate);
   }
 
@@ -704,7 +708,10 @@ export class Townhall extends EventTarget {
       return;
     }
     const command = this.#unanswered.get(frame.ref)?.command;
-    if (command) this.#unanswered.delete(frame.ref);
+    if (command) {
+      this.#pace.refill(this.#unanswered.size);
+      this.#unanswered.delete(frame.ref);
+    }
     if (this.#state === "open") this.#take(frame, command);
     else if (frame.type === "welcome") this.#welcomed(frame);
     else if (frame.type === "error") this.#tell("error", frame);

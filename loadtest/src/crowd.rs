@@ -30,8 +30,9 @@ const BUFFER: usize = 256 * 1024;
 /// Sockets looked at in one go.
 const EVENTS: usize = 4096;
 /// While messages come, the crowd looks no more often than that. It has no use for a message at once, and whoever looks
-/// after every packet spends its processor on looking, and the server's on being waked.
-const NAP: Duration = Duration::from_millis(2);
+/// after every packet spends its processor on looking, and the server's on being waked. In that time not more comes than a
+/// socket has room for: at 10,000 messages/s of 300 bytes, 60 KB.
+const NAP: Duration = Duration::from_millis(20);
 
 /// An answer to the handshake is not longer than that…
 const LONGEST_ANSWER: usize = 16 * 1024;
