@@ -1,9 +1,10 @@
 //! The hot path: one delivery loop per worker.
 //!
 //! Waking a task per connection costs more than writing to its socket, so the loop writes to the members of a room in turn.
-//! It serves only those who are up to date: at a room's bell it takes one snapshot of what is new, and tries to write it to
-//! every member whose writing it owns, some members at a time, rooms in turn. Whoever is behind, or whose socket is full, is handed to the connection's own task,
-//! and comes back when it has caught up (see `outgoing.rs`, which says who owns what).
+//! It serves only those who are up to date: at a room's bell it goes from row to row of the room's members, takes a snapshot of
+//! what is new for the row, and tries to write it to every member whose writing it owns; rooms in turn. Whoever is behind, or
+//! whose socket is full, is handed to the connection's own task, and comes back when it has caught up (see `outgoing.rs`, which
+//! says who owns what).
 
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
@@ -22,8 +23,8 @@ use crate::outgoing::{ConnectionId, Outgoing};
 use crate::room::{News, Room};
 use crate::vital::vital;
 
-/// After as many members the loop lets others have its thread, and another room its turn.
-const TURN: usize = 128;
+/// After as many members, which are a row, the loop lets others have its thread, and another room its turn.
+const TURN: usize = 32;
 /// As many comings and goings may wait.
 const CHANGES: usize = 4096;
 
@@ -99,25 +100,21 @@ fn key(room: &Arc<Room>) -> RoomKey {
 /// A room's members whom this loop serves.
 struct Audience {
     room: Arc<Room>,
-    /// By encoding.
-    members: [IndexMap<ConnectionId, Arc<Outgoing>>; Encoding::COUNT],
-    /// Whoever is up to date has all records before this one, and was told all whispers before that.
-    served: Seq,
-    whispered: Seq,
-    pass: Option<Pass>,
-    /// The bell rang during the pass; it is not heard before the next one.
+    rows: Vec<Row>,
+    /// The next row of the pass that is under way.
+    next: Option<usize>,
+    /// The bell rang during the pass; rows that it had been at have not heard.
     again: bool,
 }
 
-/// What is new, on its way to everybody who is up to date.
-struct Pass {
-    news: News,
-    /// Which members are next: those of this encoding, from this index on.
+/// Members of one encoding, at most [`TURN`], who are served in one go: whoever of them is up to date has the same. What is said
+/// while a pass is at the first rows goes out to the last ones with that pass.
+struct Row {
     encoding: Encoding,
-    next: usize,
-    /// The news in that encoding.
-    slices: Vec<Bytes>,
-    sent: Sent,
+    members: IndexMap<ConnectionId, Arc<Outgoing>>,
+    /// Whoever is up to date has all records before this one, and was told all whispers before that.
+    served: Seq,
+    whispered: Seq,
 }
 
 impl Loop {
@@ -149,7 +146,7 @@ impl Loop {
     fn hear(&mut self, room: &Arc<Room>) {
         match self.audiences.get_mut(&key(room)) {
             None => room.heard(self.index),
-            Some(audience) if audience.pass.is_some() => audience.again = true,
+            Some(audience) if audience.next.is_some() => audience.again = true,
             Some(audience) => {
                 audience.begin(self.index);
                 self.passing.push_back(key(room));
@@ -157,7 +154,7 @@ impl Loop {
         }
     }
 
-    /// Serves so many members, of the rooms in turn.
+    /// Serves about so many members, row by row, of the rooms in turn.
     fn serve(&mut self) {
         let now = Instant::now();
         let mut left = TURN;
@@ -165,11 +162,11 @@ impl Loop {
             && let Some(room) = self.passing.pop_front()
         {
             let Some(audience) = self.audiences.get_mut(&room) else { continue };
-            left -= audience.serve(left, now);
-            if audience.pass.is_none() && std::mem::take(&mut audience.again) {
+            left = left.saturating_sub(audience.serve(now).max(1));
+            if audience.next.is_none() && std::mem::take(&mut audience.again) {
                 audience.begin(self.index);
             }
-            if audience.pass.is_some() {
+            if audience.next.is_some() {
                 self.passing.push_back(room);
             }
         }
@@ -179,14 +176,14 @@ impl Loop {
         match change {
             Change::Came(room, member) => {
                 let audience = self.audiences.entry(key(&room)).or_insert_with(|| Audience::of(room));
-                audience.members[member.encoding as usize].insert(member.id, member.clone());
+                audience.seat(member.clone());
                 // Whatever was served before this moment passed it by.
                 member.nudge();
             }
             Change::Went(room, member) => {
                 let Some(audience) = self.audiences.get_mut(&key(&room)) else { return };
                 audience.forget(member);
-                if audience.members.iter().all(IndexMap::is_empty) {
+                if audience.rows.iter().all(|row| row.members.is_empty()) {
                     self.audiences.remove(&key(&room));
                     room.heard(self.index);
                 }
@@ -197,78 +194,67 @@ impl Loop {
 
 impl Audience {
     fn of(room: Arc<Room>) -> Self {
-        let (served, whispered) = room.with_whispers(|log, whispers| (log.end(), whispers.end()));
-        Audience { room, members: Default::default(), served, whispered, pass: None, again: false }
+        Audience { room, rows: Vec::new(), next: None, again: false }
+    }
+
+    fn seat(&mut self, member: Arc<Outgoing>) {
+        let has_room = |row: &Row| row.encoding == member.encoding && row.members.len() < TURN;
+        let place = self.rows.iter().position(has_room).unwrap_or_else(|| {
+            self.rows.push(Row::of(&self.room, member.encoding));
+            self.rows.len() - 1
+        });
+        self.rows[place].members.insert(member.id, member);
+    }
+
+    fn forget(&mut self, member: ConnectionId) {
+        self.rows.iter_mut().find_map(|row| row.members.swap_remove(&member));
     }
 
     fn begin(&mut self, index: usize) {
         self.room.heard(index);
-        let news = self.room.news(self.served, self.whispered);
-        (self.served, self.whispered) = (news.batch.to, news.whispers.to);
-        self.pass = Some(Pass::new(news));
+        self.next = Some(0);
     }
 
-    /// Writes what is new to the next `most` members that are up to date; to how many.
-    fn serve(&mut self, most: usize, now: Instant) -> usize {
-        let mut served = 0;
-        while let Some(pass) = &mut self.pass {
-            let members = &self.members[pass.encoding as usize];
-            let part = members.as_slice().get_range(pass.next..members.len().min(pass.next + most - served));
-            let part = part.unwrap_or_default();
-            pass.write(&self.room, part.values(), now);
-            served += part.len();
-            if pass.next < members.len() {
-                break;
-            }
-            if !pass.turn_to_next_encoding() {
-                self.pass = None;
-            }
-        }
-        served
-    }
-
-    fn forget(&mut self, member: ConnectionId) {
-        for members in &mut self.members {
-            if let Some((index, ..)) = members.swap_remove_full(&member)
-                && let Some((_, moved)) = members.get_index(index)
-                && self.pass.is_some()
-            {
-                // A pass that has been here does not come again.
-                moved.nudge();
-            }
-        }
+    /// Serves the next row; to how many members.
+    fn serve(&mut self, now: Instant) -> usize {
+        let Some(next) = self.next else { return 0 };
+        self.next = Some(next + 1).filter(|next| *next < self.rows.len());
+        self.rows.get_mut(next).map_or(0, |row| row.serve(&self.room, now))
     }
 }
 
-impl Pass {
-    fn new(news: News) -> Self {
-        let [first, ..] = Encoding::ALL;
-        Pass { encoding: first, next: 0, slices: slices(&news, first), sent: Sent::default(), news }
+impl Row {
+    fn of(room: &Room, encoding: Encoding) -> Self {
+        let (served, whispered) = room.with_whispers(|log, whispers| (log.end(), whispers.end()));
+        Row { encoding, members: IndexMap::new(), served, whispered }
     }
 
-    fn write<'a>(&mut self, room: &Arc<Room>, members: impl Iterator<Item = &'a Arc<Outgoing>>, now: Instant) {
-        let vector: Vec<_> = self.slices.iter().map(|slice| IoSlice::new(slice)).collect();
-        for member in members {
-            self.sent.add(member.serve(room, &self.news, &vector, now));
-            self.next += 1;
+    /// Writes what is new to all members that are up to date; to how many.
+    fn serve(&mut self, room: &Arc<Room>, now: Instant) -> usize {
+        if self.members.is_empty() {
+            return 0;
         }
+        let news = room.news(self.served, self.whispered);
+        (self.served, self.whispered) = (news.batch.to, news.whispers.to);
+        let slices = slices(&news, self.encoding);
+        let vector: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+        let mut sent = Sent::default();
+        for member in self.members.values() {
+            sent.add(member.serve(room, &news, &vector, now));
+        }
+        count(self.encoding, sent, news.batch.newest_ms);
+        self.members.len()
     }
+}
 
-    /// False: there is none.
-    fn turn_to_next_encoding(&mut self) -> bool {
-        let sent = std::mem::take(&mut self.sent);
-        if sent.bytes > 0 {
-            METRICS.sent_bytes.increment(sent.bytes);
-        }
-        if sent.writes > 0 {
-            METRICS.sent(self.encoding, sent);
-            METRICS.delivery_seconds.record(seconds_since(self.news.batch.newest_ms));
-        }
-        let Some(next) = Encoding::ALL.get(self.encoding as usize + 1) else { return false };
-        self.encoding = *next;
-        self.next = 0;
-        self.slices = slices(&self.news, self.encoding);
-        true
+/// Once a row, however many members and messages it was.
+fn count(encoding: Encoding, sent: Sent, newest_ms: u64) {
+    if sent.bytes > 0 {
+        METRICS.sent_bytes.increment(sent.bytes);
+    }
+    if sent.writes > 0 {
+        METRICS.sent(encoding, sent);
+        METRICS.delivery_seconds.record(seconds_since(newest_ms));
     }
 }
 

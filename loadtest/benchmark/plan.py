@@ -25,7 +25,7 @@ def rows(costs, load, machine):
     yield f"messages/s that one Redis carries, used to {machine.share:.0%}", f"{most:,.0f}"
     yield "**Redis**", "**one server**" if masters == 1 else f"**a cluster of {masters} masters**"
     yield "what Redis hands to nodes", f"{it.redis_bits / 1e9:.2f} Gbit/s"
-    yield f"what Redis keeps, with {load.history:,} messages a room", f"{it.redis_memory / 2**30:.0f} GiB"
+    yield f"what Redis keeps, with {load.history:,} messages a room", f"{table.three(it.redis_memory / 2**30)} GiB"
 
 
 def size_of(machine):

@@ -134,7 +134,8 @@ def nodes_for(costs, load, machine):
         if max(shares.values()) <= machine.share:
             before = used(demand(costs, load, max(1, nodes - 1)), machine)
             return demand(costs, load, nodes), max(before, key=before.get)
-    raise ValueError(f"{MOST_NODES} such nodes do not carry that")
+    shares = used(demand(costs, load, MOST_NODES), machine)
+    raise ValueError(f"{MOST_NODES:,} such nodes do not carry that; what each lacks is {max(shares, key=shares.get)}")
 
 
 def used(it, machine):
@@ -155,7 +156,7 @@ def masters_for(costs, load, nodes, share):
     most = most_messages(costs, load, nodes, share)
     if not most:
         raise ValueError(f"{nodes} nodes keep a Redis busy by themselves")
-    return math.ceil(load.messages / most)
+    return max(1, math.ceil(load.messages / most))
 
 
 def solved(rows, right):

@@ -20,6 +20,11 @@ pub struct Cli {
     pub scenario: Scenario,
 }
 
+/// How many messages a publisher has under way at --rate 0, unless that is said.
+pub const UNDER_WAY: usize = 32;
+/// How many clients are on their way in at once at --connect-rate 0, unless that is said.
+pub const ON_THEIR_WAY: usize = 64;
+
 const EXIT_CODES: &str = "Exit codes: 0 every receiver got everything once and in order · 1 something was lost, doubled, \
 swapped or never accepted, nothing was received, or a --threshold does not hold · 2 wrong usage, or no connection at all.\n\
 A run is void when this program was, or may have been, the bottleneck; its latencies then say nothing, its verdict still holds.";
@@ -120,9 +125,9 @@ pub struct Connect {
     /// How many clients
     #[arg(long, short, default_value_t = 1000, value_parser = positive)]
     pub connections: usize,
-    /// With --connect-rate 0: how many are on their way in at once
-    #[arg(long, default_value_t = 64, value_parser = positive)]
-    pub window: usize,
+    /// With --connect-rate 0: how many are on their way in at once; 64 if that is not given
+    #[arg(long, value_parser = positive)]
+    pub window: Option<usize>,
     /// For how long all stay when the last one is in
     #[arg(long, default_value = "0s", value_parser = length)]
     pub stay: Duration,
@@ -149,7 +154,8 @@ pub struct Storm {
     /// When all lines are cut, after the publishers began
     #[arg(long, default_value = "5s", value_parser = length)]
     pub cut_after: Duration,
-    /// A command for the shell that is run then in place of that, like 'kill -9 4711'
+    /// A command for the shell that is run then in place of that, like 'kill -9 4711'. One that fails fails the run; nobody
+    /// waits for one that goes on
     #[arg(long, value_name = "COMMAND")]
     pub instead: Option<String>,
     #[command(flatten)]
@@ -250,9 +256,9 @@ pub struct Speech {
     /// they are accepted
     #[arg(long, short, default_value_t = 100.0, value_parser = rate)]
     pub rate: f64,
-    /// With --rate 0: how many messages each publisher has under way
-    #[arg(long, default_value_t = 32, value_parser = positive)]
-    pub window: usize,
+    /// With --rate 0: how many messages each publisher has under way; 32 if that is not given
+    #[arg(long, value_parser = positive)]
+    pub window: Option<usize>,
     /// With --rate 0: a message is under way until its publisher has heard it, too. Nothing piles up then in a server that
     /// accepts faster than it delivers
     #[arg(long)]

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::guest::{Gone, Guest, Reaction, Room, Said, View};
+use crate::guest::{Gone, Guest, Reaction, Room, Said, View, next_message};
 use crate::place::{EpochKey, IdHash, Spot};
 use crate::receiver::{Entrance, Receiver, Sight};
 use crate::speaker::Speaker;
@@ -176,8 +176,9 @@ impl Client {
         };
         tally.ledgers[room.number].see(spot, id, now);
         let stamp = room.stamp(&heard.text);
-        if room.is_ours && heard.kind == "message" && stamp.is_none() {
-            return false; // nobody said that
+        let is_theirs = stamp.map_or(!room.is_ours || heard.kind != "message", |stamp| stamp.is_under(&heard.id));
+        if !is_theirs {
+            return false; // nobody said that, or not under this id
         }
         if let Some(stamp) = stamp {
             if sight != Sight::Doubled {
@@ -246,10 +247,8 @@ impl Guest for Client {
         self.number
     }
 
-    fn begin(&mut self, from: Duration) {
-        if let Some(speaker) = &mut self.speaker {
-            speaker.start(from);
-        }
+    fn speaker(&mut self) -> Option<&mut Speaker> {
+        self.speaker.as_mut()
     }
 
     fn due(&mut self, at: Duration) {
@@ -259,12 +258,6 @@ impl Guest for Client {
     fn due_back(&mut self, now: Duration, at: Duration) {
         self.awaited = Awaited::Back(at);
         self.absence = (now, at);
-    }
-
-    fn stop(&mut self, at: Duration) {
-        if let Some(speaker) = &mut self.speaker {
-            speaker.stop(at);
-        }
     }
 
     fn connected(&mut self, now: Duration, _tally: &mut Tally) {
@@ -292,13 +285,8 @@ impl Guest for Client {
                 Some(room.dialect.write(&join))
             }
             Stage::Live => {
-                let speaker = self.speaker.as_mut()?;
-                let (say, lag) = speaker.next(now, self.dedupe)?;
-                if let Some(lag) = lag {
-                    tally.lag.record(lag);
-                }
-                let text = say.stamp(room.run, speaker.publisher()).write(room.size);
-                Some(room.dialect.write(&Command::Say { room: &room.name, id: say.id, text: &text }))
+                let (id, text) = next_message(self.speaker.as_mut()?, room, now, self.dedupe, tally)?;
+                Some(room.dialect.write(&Command::Say { room: &room.name, id, text: &text }))
             }
             _ => None,
         }
@@ -309,12 +297,6 @@ impl Guest for Client {
             Stage::Joining { asked: false, at } => Some(at),
             Stage::Live => self.speaker.as_ref()?.wake(now),
             _ => None,
-        }
-    }
-
-    fn stalled(&mut self) {
-        if let Some(speaker) = &mut self.speaker {
-            speaker.stalled();
         }
     }
 
@@ -352,9 +334,10 @@ impl Guest for Client {
         self.stage == Stage::Live
     }
 
-    fn stand(&self, now: Duration, standing: &mut Standing, by_room: Option<usize>) {
-        standing.add_guest(self, self.speaker.as_ref(), now, by_room);
-        if let Some(room) = by_room {
+    fn stand(&self, now: Duration, standing: &mut Standing, by_room: Option<usize>, is_gone: bool) {
+        let is_speaking = !is_gone && self.speaker.as_ref().is_some_and(|speaker| !speaker.is_done(now));
+        standing.add_guest(self, self.speaker.as_ref(), is_speaking, by_room);
+        if let Some(room) = by_room.filter(|_| !is_gone) {
             standing.rooms[room].lower(self.receiver.spot());
         }
     }
@@ -373,8 +356,11 @@ impl Guest for Client {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::speaker::{Pace, Script, Until};
+    use crate::wire::Stamp;
 
     const NOW: Duration = Duration::from_millis(1);
 
@@ -388,7 +374,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let script = Script { publishers: 1, pace: Pace::Window(8), until: Until::Messages(2), until_heard: false };
-            let mut speaker = Speaker::new(script, 0);
+            let mut speaker = Speaker::new(script, 1, 0);
             speaker.start(NOW);
             Bench { client: Client::new(0, Some(speaker)), room: Room::for_test("r"), tally: Tally::new(1) }
         }
@@ -411,9 +397,15 @@ mod tests {
             self.client.hear(text, &self.room, NOW, &mut self.tally, &mut Vec::new())
         }
 
-        fn hears_message(&mut self, offset: u64, id: &str) {
+        /// Message by message, all are of one publisher.
+        fn hears_message(&mut self, offset: u64, publisher: u32) {
+            let stamp = Stamp { run: 1, publisher, number: offset - 1, scheduled: Duration::ZERO };
+            self.hears_text(offset, stamp.id(), &stamp.write(60));
+        }
+
+        fn hears_text(&mut self, offset: u64, id: Uuid, text: &str) {
             self.hears(&format!(
-                r#"{{"type":"message","room":"r","offset":{offset},"id":"{id}","from":{{"id":"u","name":"n"}},"at":5,"text":"1 0 0 0 ...................................................."}}"#
+                r#"{{"type":"message","room":"r","offset":{offset},"id":"{id}","from":{{"id":"u","name":"n"}},"at":5,"text":"{text}"}}"#
             ));
         }
 
@@ -445,7 +437,7 @@ mod tests {
     #[test]
     fn a_position_moves_by_joined_gap_and_events_alone() {
         let mut bench = Bench::live();
-        bench.hears_message(1, "a");
+        bench.hears_message(1, 3);
         assert_eq!(bench.place(), ("e".into(), 1));
         bench.hears(r#"{"type":"topic","room":"r","offset":2,"at":5}"#);
         assert_eq!(bench.place(), ("e".into(), 2));
@@ -471,9 +463,9 @@ mod tests {
         let join = bench.commands(NOW);
         assert_eq!(join[0]["after"], serde_json::json!({"epoch": "e", "offset": 0}));
         bench.hears(r#"{"type":"joined","room":"r","epoch":"e","offset":2,"backlog":2,"recovered":true}"#);
-        bench.hears_message(1, ids[0]);
+        bench.hears_message(1, 0);
         assert!(bench.commands(NOW).is_empty());
-        bench.hears_message(2, "somebody else's");
+        bench.hears_message(2, 3);
         let again = bench.commands(NOW);
         assert_eq!(again.len(), 1, "the other one came with the backlog");
         assert_eq!(again[0]["id"], ids[1]);
@@ -531,6 +523,18 @@ mod tests {
     }
 
     #[test]
+    fn a_text_under_another_messages_id_is_a_breach() {
+        let mut bench = Bench::live();
+        let stamp = |number| Stamp { run: 1, publisher: 3, number, scheduled: Duration::ZERO };
+        bench.hears_text(1, stamp(1).id(), &stamp(1).write(60));
+        assert_eq!(bench.tally.breaches, 0);
+        bench.hears_text(2, stamp(2).id(), &stamp(3).write(60));
+        assert_eq!(bench.tally.breaches, 1);
+        bench.hears_text(3, stamp(3).id(), "somebody else's, in a room that is not the run's own");
+        assert_eq!(bench.tally.breaches, 1);
+    }
+
+    #[test]
     fn a_line_without_a_beat_or_an_answer_is_dead() {
         let mut bench = Bench::new();
         bench.client.connected(NOW, &mut bench.tally);
@@ -543,18 +547,18 @@ mod tests {
     fn what_was_said_while_it_stayed_away_is_late_only_since_it_wanted_to_be_back() {
         let ms = Duration::from_millis;
         let mut bench = Bench::live();
-        bench.hears_message(1, "a");
+        bench.hears_message(1, 3);
         bench.client.cut(ms(0));
         bench.client.due_back(ms(0), ms(1));
         bench.greets();
         bench.commands(NOW);
         bench.hears(r#"{"type":"joined","room":"r","epoch":"e","offset":2,"backlog":1,"recovered":true}"#);
-        bench.hears_message(2, "b"); // both were due at 0, and now it is 1 ms
+        bench.hears_message(2, 3); // both were due at 0, and now it is 1 ms
         let delivered = bench.tally.delivered().summary();
         assert_eq!((delivered.count, delivered.max, delivered.p50), (2, 1.0, 0.001));
-        bench.hears_message(3, "c"); // it was due at 0, and came while it was there
+        bench.hears_message(3, 3); // it was due at 0, and came while it was there
         bench.client.absence = (ms(5), ms(9));
-        bench.hears_message(4, "d");
+        bench.hears_message(4, 3);
         assert_eq!(bench.tally.delivered().count(), 4);
     }
 
@@ -573,7 +577,7 @@ mod tests {
         bench.commands(NOW);
         bench.hears(r#"{"type":"joined","room":"r","epoch":"e","offset":1,"backlog":1,"recovered":true}"#);
         assert_eq!(bench.tally.back.count(), 0, "its backlog has not come");
-        bench.hears_message(1, "a");
+        bench.hears_message(1, 3);
         assert_eq!((bench.tally.entered.count(), bench.tally.back.count()), (1, 1));
         assert!(bench.tally.back.at_quantile(1.0) >= ms(1));
     }

@@ -157,7 +157,7 @@ impl Hand {
             .arg(WORKER)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .process_group(0) // Ctrl-C is for whoever leads the run
+            .process_group(0) // Ctrl-C, and Ctrl-Z, are for whoever leads the run
             .spawn()
             .context("cannot start a worker")?;
         let (Some(mut orders), Some(said)) = (process.stdin.take(), process.stdout.take()) else {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::dialect::Dialect;
 use crate::receiver::Receiver;
@@ -59,10 +60,20 @@ pub enum Reaction {
 /// A client, as its connection sees it. All times are since the run began.
 pub trait Guest {
     fn number(&self) -> usize;
+    /// What it says, if it is a publisher.
+    fn speaker(&mut self) -> Option<&mut Speaker>;
     /// The speaking began.
-    fn begin(&mut self, from: Duration);
+    fn begin(&mut self, from: Duration) {
+        if let Some(speaker) = self.speaker() {
+            speaker.start(from);
+        }
+    }
     /// The run was interrupted: nothing that is due later is said.
-    fn stop(&mut self, at: Duration);
+    fn stop(&mut self, at: Duration) {
+        if let Some(speaker) = self.speaker() {
+            speaker.stop(at);
+        }
+    }
     /// It should be in the room by now: from here its entering is measured.
     fn due(&mut self, at: Duration);
     /// It is away because it wanted to, until then: from here its coming back is measured.
@@ -76,7 +87,11 @@ pub trait Guest {
     /// When to ask for that again, unless something is heard before.
     fn wake(&self, now: Duration) -> Option<Duration>;
     /// The socket takes nothing for now.
-    fn stalled(&mut self);
+    fn stalled(&mut self) {
+        if let Some(speaker) = self.speaker() {
+            speaker.stalled();
+        }
+    }
     /// When the line would be dead if nothing more were heard.
     fn dead_at(&self) -> Option<Duration>;
     /// Takes a frame in, or a line of one. `answers`: what has to be answered at once is added to them.
@@ -92,10 +107,25 @@ pub trait Guest {
     fn has_joined(&self) -> bool;
     /// Whether it is in the room, with everything that was promised at the door.
     fn is_live(&self) -> bool;
-    /// Adds itself to where all stand; `by_room`: in its room, too.
-    fn stand(&self, now: Duration, standing: &mut Standing, by_room: Option<usize>);
+    /// Adds itself to where all stand; `by_room`: in its room, too. `is_gone`: nobody waits for it, since it will not come back.
+    fn stand(&self, now: Duration, standing: &mut Standing, by_room: Option<usize>, is_gone: bool);
     /// What is left of it at the end of the run, which came at `until`.
     fn end(self: Box<Self>, room: usize, until: Duration) -> Gone;
+}
+
+/// The speaker's next message, if one may be sent now, with its text. `dedupe`: how long the server knows one again.
+pub fn next_message(
+    speaker: &mut Speaker,
+    room: &Room,
+    now: Duration,
+    dedupe: Option<Duration>,
+    tally: &mut Tally,
+) -> Option<(Uuid, String)> {
+    let (say, lag) = speaker.next(now, dedupe)?;
+    if let Some(lag) = lag {
+        tally.lag.record(lag);
+    }
+    Some((say.id, say.stamp.write(room.size)))
 }
 
 /// What is left of a client.

@@ -5,10 +5,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::process::Command;
-use tokio::signal::ctrl_c;
+use tokio::process::{Child, Command};
 
 use crate::crew::Crew;
+use crate::ends::Ends;
 use crate::guest::Gone;
 use crate::listener::Listener;
 use crate::machine::{self, Load, LoadMeter};
@@ -63,6 +63,8 @@ pub struct Course {
     pub cut_at: Option<Duration>,
     /// By the user.
     pub interrupted: bool,
+    /// How the command that was run in place of cutting failed.
+    pub command_failed: Option<String>,
     /// By room: the head of the log that every receiver has to reach.
     pub goals: Vec<Option<Spot>>,
     /// What this program took of its processors while messages came; `None`: there was no time, or the system does not say.
@@ -88,10 +90,11 @@ pub struct Outcome {
 pub async fn run(plan: Plan, lead: &Lead) -> anyhow::Result<Outcome> {
     let shares = shares(&plan, lead.workers)?;
     let workers = shares.len();
+    let mut ends = Ends::watch()?;
     let crew = Crew::start(&plan, shares).await?;
-    let mut leader =
-        Leader { plan, lead, crew, timeline: Timeline::new(lead.watch), progress: Progress::new(lead.quiet) };
-    let course = leader.lead().await?;
+    let (timeline, progress) = (Timeline::new(lead.watch), Progress::new(lead.quiet));
+    let mut leader = Leader { plan, lead, crew, timeline, progress, command: None };
+    let course = leader.lead(&mut ends).await?;
     let Leader { plan, crew, .. } = leader;
     let until = course.as_ref().map_or(Duration::ZERO, |course| course.until);
     let mut tally = Tally::new(plan.rooms.len());
@@ -103,8 +106,9 @@ pub async fn run(plan: Plan, lead: &Lead) -> anyhow::Result<Outcome> {
     }
     clients.sort_by_key(|client| client.number);
     let Some(course) = course else {
-        let why: Vec<String> = tally.ends.keys().chain(tally.errors.keys()).cloned().collect();
-        bail!("nobody got into the room: {}", why.join(", "));
+        let why: Vec<&str> = tally.ends.keys().chain(tally.errors.keys()).map(String::as_str).collect();
+        let doors: Vec<String> = plan.targets.iter().map(ToString::to_string).collect();
+        bail!("nobody got into the room at {}: {}", doors.join(", "), why.join(", "));
     };
     Ok(Outcome { plan, workers, course, tally, clients, listeners })
 }
@@ -129,6 +133,8 @@ struct Leader<'a> {
     crew: Crew,
     timeline: Timeline,
     progress: Progress,
+    /// What was run in place of cutting all lines.
+    command: Option<Child>,
 }
 
 impl Leader<'_> {
@@ -137,12 +143,12 @@ impl Leader<'_> {
     }
 
     /// `None`: nobody got in.
-    async fn lead(&mut self) -> anyhow::Result<Option<Course>> {
+    async fn lead(&mut self, ends: &mut Ends) -> anyhow::Result<Option<Course>> {
         let gathered = self.now();
         let mut meter = self.crew.meter();
         let watched = self.watched_cpu();
         self.crew.order(Phase::Gathering(gathered));
-        self.gather(gathered, &mut meter).await?;
+        self.gather(gathered, &mut meter, ends).await?;
         if self.crew.standing().joined == 0 {
             return Ok(None);
         }
@@ -155,18 +161,25 @@ impl Leader<'_> {
         course.cut_at = self.plan.cut_after.map(|after| course.from + after);
         let interrupted = tokio::select! {
             spoken = self.speak(&mut course, &mut meter) => { spoken?; false }
-            _ = ctrl_c() => true,
+            () = ends.next() => true,
         };
         course.interrupted = interrupted;
         self.crew.order(Phase::Settling { stop: interrupted.then(|| self.now()) });
-        course.goals = self.settle(&mut meter).await?;
+        course.goals = self.settle(&mut meter, ends).await?;
         course.until = self.now();
+        course.command_failed = self.command_failed();
         course.load = meter.load();
         course.watched_gathering = all_in.zip(watched).map(|(after, before)| after.saturating_sub(before));
         course.watched_cpu = all_in.and_then(|before| Some(self.watched_cpu()?.saturating_sub(before)));
         self.timeline.end(course.until, &self.crew.standing());
         course.moments = self.timeline.moments();
         Ok(Some(course))
+    }
+
+    /// One that goes on has not failed.
+    fn command_failed(&mut self) -> Option<String> {
+        let status = self.command.as_mut()?.try_wait().ok()??;
+        (!status.success()).then(|| status.to_string())
     }
 
     fn watched_cpu(&self) -> Option<Duration> {
@@ -183,7 +196,7 @@ impl Leader<'_> {
     }
 
     /// Until all are in the room, or will not get there.
-    async fn gather(&mut self, from: Duration, meter: &mut LoadMeter) -> anyhow::Result<()> {
+    async fn gather(&mut self, from: Duration, meter: &mut LoadMeter, ends: &mut Ends) -> anyhow::Result<()> {
         let everybody = self.plan.everybody();
         let most = self.plan.readers().max(self.plan.listeners);
         let deadline = match self.plan.entry {
@@ -194,10 +207,14 @@ impl Leader<'_> {
         loop {
             let (standing, now) = tokio::select! {
                 ticked = self.tick() => ticked?,
-                _ = ctrl_c() => bail!("interrupted while clients came in"),
+                () = ends.next() => bail!("interrupted while clients came in"),
             };
             meter.look(standing.live as u64);
-            self.progress.say(|| format!("{} of {everybody} are in", standing.live));
+            self.progress.say(|| {
+                let refused =
+                    if standing.refusals > 0 { format!(", {} refused", standing.refusals) } else { String::new() };
+                format!("{} of {everybody} are in{refused}", standing.live)
+            });
             if standing.live != progress.0 {
                 progress = (standing.live, now);
             }
@@ -229,7 +246,7 @@ impl Leader<'_> {
                 && now >= from + *after
             {
                 course.cut_at = Some(now);
-                run_command(command)?;
+                self.command = Some(started(command)?);
             }
             if standing.accepted != progress.0 {
                 progress = (standing.accepted, now);
@@ -245,7 +262,7 @@ impl Leader<'_> {
     }
 
     /// Until everybody has everything, and is back, or the patience ends, or the user's: the head of each room.
-    async fn settle(&mut self, meter: &mut LoadMeter) -> anyhow::Result<Vec<Option<Spot>>> {
+    async fn settle(&mut self, meter: &mut LoadMeter, ends: &mut Ends) -> anyhow::Result<Vec<Option<Spot>>> {
         let deadline = self.now() + self.lead.settle;
         let mut heard = (self.crew.standing().deliveries, self.now());
         let silence = match (self.plan.script.publishers, self.plan.listeners) {
@@ -256,7 +273,7 @@ impl Leader<'_> {
         loop {
             let ticked = tokio::select! {
                 ticked = self.tick() => Some(ticked?),
-                _ = ctrl_c() => None,
+                () = ends.next() => None,
             };
             let Some((mut standing, now)) = ticked else {
                 return Ok(goals.iter().map(|goal| goal.spot).collect());
@@ -291,9 +308,8 @@ impl Leader<'_> {
     }
 }
 
-/// Runs a command of the user's shell; nobody waits for it.
-fn run_command(command: &str) -> anyhow::Result<()> {
+/// Starts a command of the user's shell.
+fn started(command: &str) -> anyhow::Result<Child> {
     let shell = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-    drop(shell.with_context(|| format!("--instead {command}"))?);
-    Ok(())
+    shell.with_context(|| format!("--instead {command}"))
 }

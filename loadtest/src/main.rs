@@ -1,7 +1,7 @@
 //! `townhall-load`: puts load on chat servers, and says what every single receiver got.
 //!
 //! - [`cli`] the command line; [`scenario`] what each scenario is: a [`plan`], and what of its run is a fault
-//! - [`leader`] leads a run: gather, speak, settle; [`crew`] its workers, as it sees them; [`pipe`] how both talk
+//! - [`leader`] leads a run: gather, speak, settle, and [`ends`] it early; [`crew`] its workers, as it sees them; [`pipe`] how both talk
 //! - [`worker`] a process with a share of the clients; [`run`] what its clients know; [`standing`] where they stand
 //! - [`connection`] a client's life on the network; [`line`] its bytes; [`guest`] any client, without its socket: [`client`], or
 //!   [`plain`] without the protocol
@@ -21,6 +21,7 @@ mod connection;
 mod crew;
 mod crowd;
 mod dialect;
+mod ends;
 mod environment;
 mod guest;
 mod latency;

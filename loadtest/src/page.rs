@@ -2,6 +2,9 @@
 //! light and in dark, and printed.
 
 use std::fmt::{self, Display, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use humantime::format_rfc3339_seconds;
 
 use crate::latency::Latencies;
 use crate::report::Report;
@@ -67,7 +70,7 @@ pub fn of(report: &Report) -> String {
     );
     match moments.len() {
         0 | 1 => page.push_str("<p>The run was too short for plots over time.\n"),
-        _ => plots(&moments).iter().for_each(|plot| plot.draw(&times, &mut page)),
+        _ => plots(&moments).iter().for_each(|plot| plot.draw(&times, &marks(report), &mut page)),
     }
     page.push_str(&environment(report));
     page.push_str("</main>\n</html>\n");
@@ -113,6 +116,12 @@ fn tables(report: &Report) -> String {
         "<section class=\"figures\">\n{cells}</section>\n<table>\n<thead><tr><th>ms<th>count<th>p50<th>p99<th>p99.9<th>max\n\
          <tbody>\n{rows}</table>\n"
     )
+}
+
+/// What happened when, in seconds since the run began.
+fn marks(report: &Report) -> Vec<(&'static str, f64)> {
+    let back = report.cut_at_s.zip(report.all_back_s).map(|(cut, after)| cut + after);
+    [("cut", report.cut_at_s), ("all back", back)].into_iter().filter_map(|(what, at)| Some((what, at?))).collect()
 }
 
 fn plots(moments: &[Moment]) -> Vec<Plot> {
@@ -218,7 +227,7 @@ fn round_up(value: f64) -> f64 {
 }
 
 impl Plot {
-    fn draw(&self, times: &[f64], page: &mut String) {
+    fn draw(&self, times: &[f64], marks: &[(&str, f64)], page: &mut String) {
         let scale = Scale::of(self);
         let last = times.last().copied().unwrap_or(1.0).max(f64::MIN_POSITIVE);
         let x = |time: f64| LEFT + time / last * (WIDTH - LEFT - RIGHT);
@@ -254,6 +263,14 @@ impl Plot {
                 short(time)
             );
         }
+        for ((what, time), y) in marks.iter().zip([TOP + 10.0, TOP + 26.0]) {
+            let (x, foot) = (x(*time), HEIGHT - BOTTOM);
+            let _ = writeln!(
+                page,
+                "<path class=\"event\" d=\"M{x:.1} {TOP}V{foot}\"/><text x=\"{:.1}\" y=\"{y:.0}\">{what}</text>",
+                x + 4.0
+            );
+        }
         for (n, line) in self.lines.iter().enumerate() {
             let _ = writeln!(page, "<path class=\"l{n}\" d=\"{}\"/>", path(line, times, x, &scale));
         }
@@ -279,7 +296,7 @@ fn environment(report: &Report) -> String {
     let share = |share: Option<f64>| share.map_or("unknown".to_owned(), |share| format!("{:.0}%", 100.0 * share));
     let rows: Vec<(&str, String)> = vec![
         ("command", environment.command.clone()),
-        ("began", format!("{} (Unix time)", environment.began)),
+        ("began", format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(environment.began)).to_string()),
         ("targets", environment.targets.join(", ")),
         ("processor", format!("{} × {}", environment.cores, environment.processor)),
         ("kernel", environment.kernel.clone()),
@@ -288,10 +305,15 @@ fn environment(report: &Report) -> String {
         ("the generator's share of its processors", share(report.cpu_share)),
         ("townhall-load", environment.version.to_owned()),
     ];
+    let told = [
+        ("all were back after", report.all_back_s.map(|seconds| format!("{seconds:.2} s"))),
+        ("the server's memory grew by", report.watched_growth.map(|growth| share(Some(growth)))),
+    ];
+    let told = told.into_iter().filter_map(|(what, words)| Some((what, words?)));
     let kinds = report.errors.iter().map(|kind| ("error", kind)).chain(report.ends.iter().map(|kind| ("end", kind)));
     let kinds = kinds.map(|(what, (kind, times))| (what, format!("{kind}, {times} times")));
     let rows: String =
-        rows.into_iter().chain(kinds).map(|(name, value)| format!("<tr><th>{name}<td>{}\n", Escaped(&value))).collect();
+        told.chain(rows).chain(kinds).map(|(name, value)| format!("<tr><th>{name}<td>{}\n", Escaped(&value))).collect();
     format!("<table class=\"words\">\n<tbody>\n{rows}</table>\n")
 }
 
@@ -336,6 +358,7 @@ figcaption { font-weight: 600; } figcaption small { color: var(--quiet); font-we
 figcaption i { font-style: normal; font-weight: 400; margin-left: 14px; }
 svg { width: 100%; height: auto; } svg text { fill: var(--quiet); font: 12px system-ui, sans-serif; }
 svg path { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; } svg .grid { stroke: var(--faint); stroke-width: 1; }
+svg .event { stroke: var(--quiet); stroke-width: 1; stroke-dasharray: 4 3; }
 path.l0 { stroke: var(--l0); } path.l1 { stroke: var(--l1); } path.l2 { stroke: var(--l2); }
 i.l0 { color: var(--l0); } i.l1 { color: var(--l1); } i.l2 { color: var(--l2); }
 ";
@@ -365,6 +388,20 @@ mod tests {
             assert!(!page.contains(absent), "{absent}");
         }
         assert!(of(&Report { timeline: Vec::new(), ..report() }).contains("too short"));
+    }
+
+    #[test]
+    fn a_cut_is_marked_and_so_is_when_all_were_back() {
+        assert!(!of(&report()).contains("class=\"event\""));
+        let cut = Report { cut_at_s: Some(2.0), all_back_s: Some(1.5), ..report() };
+        assert_eq!(marks(&cut), [("cut", 2.0), ("all back", 3.5)]);
+        let page = of(&cut);
+        let half = LEFT + 2.0 / 5.0 * (WIDTH - LEFT - RIGHT);
+        assert!(page.contains(&format!("<path class=\"event\" d=\"M{half:.1} ")), "{page}");
+        assert!(page.contains(">cut</text>") && page.contains("<tr><th>all were back after<td>1.50 s"));
+        assert_eq!(page.matches("class=\"event\"").count(), 2 * page.matches("<svg").count());
+        let away = Report { cut_at_s: Some(2.0), ..report() };
+        assert_eq!(marks(&away), [("cut", 2.0)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::guest::{Gone, Guest, Reaction, Room, Said, View};
+use crate::guest::{Gone, Guest, Reaction, Room, Said, View, next_message};
 use crate::receiver::Sight;
 use crate::speaker::Speaker;
 use crate::stamps::Stamps;
@@ -128,6 +128,10 @@ impl Guest for Plain {
         self.number
     }
 
+    fn speaker(&mut self) -> Option<&mut Speaker> {
+        self.speaker.as_mut()
+    }
+
     fn begin(&mut self, from: Duration) {
         self.is_speaking = true;
         if let Some(speaker) = &mut self.speaker {
@@ -141,12 +145,6 @@ impl Guest for Plain {
 
     fn due_back(&mut self, _now: Duration, at: Duration) {
         self.lost = Some(at);
-    }
-
-    fn stop(&mut self, at: Duration) {
-        if let Some(speaker) = &mut self.speaker {
-            speaker.stop(at);
-        }
     }
 
     fn connected(&mut self, now: Duration, tally: &mut Tally) {
@@ -179,14 +177,7 @@ impl Guest for Plain {
                 self.stage = Stage::Entering { said: said + 1 };
                 Some(next)
             }
-            Stage::Live => {
-                let speaker = self.speaker.as_mut()?;
-                let (say, lag) = speaker.next(now, None)?;
-                if let Some(lag) = lag {
-                    tally.lag.record(lag);
-                }
-                Some(say.stamp(room.run, speaker.publisher()).write(room.size))
-            }
+            Stage::Live => next_message(self.speaker.as_mut()?, room, now, None, tally).map(|(_, text)| text),
         }
     }
 
@@ -194,12 +185,6 @@ impl Guest for Plain {
         match self.stage {
             Stage::Live => self.speaker.as_ref()?.wake(now),
             _ => None,
-        }
-    }
-
-    fn stalled(&mut self) {
-        if let Some(speaker) = &mut self.speaker {
-            speaker.stalled();
         }
     }
 
@@ -234,9 +219,10 @@ impl Guest for Plain {
         self.stage == Stage::Live
     }
 
-    fn stand(&self, now: Duration, standing: &mut Standing, by_room: Option<usize>) {
-        standing.add_guest(self, self.speaker.as_ref(), now, by_room);
-        if let Some(room) = by_room.filter(|_| self.has_joined) {
+    fn stand(&self, now: Duration, standing: &mut Standing, by_room: Option<usize>, is_gone: bool) {
+        let is_speaking = !is_gone && self.speaker.as_ref().is_some_and(|speaker| !speaker.is_done(now));
+        standing.add_guest(self, self.speaker.as_ref(), is_speaking, by_room);
+        if let Some(room) = by_room.filter(|_| self.has_joined && !is_gone) {
             if self.heard.has_drifted() {
                 standing.adrift += 1;
             } else {
@@ -274,7 +260,7 @@ mod tests {
     impl Bench {
         fn at(manner: Manner) -> Self {
             let script = Script { publishers: 1, pace: Pace::Window(8), until: Until::Messages(2), until_heard: false };
-            let mut speaker = Speaker::new(script, 3);
+            let mut speaker = Speaker::new(script, 1, 3);
             speaker.start(NOW);
             let room = Room { is_ours: true, publishers: 4, ..Room::for_test("r") };
             Bench { plain: Plain::new(9, manner, Some(speaker)), room, tally: Tally::new(1) }
@@ -310,6 +296,7 @@ mod tests {
         let mut bench = Bench::at(Manner::Plain);
         bench.plain.speaker = Some(Speaker::new(
             Script { publishers: 1, pace: Pace::Window(8), until: Until::Messages(2), until_heard: false },
+            1,
             0,
         ));
         bench.plain.begin(NOW);

@@ -36,7 +36,7 @@ pub struct Report {
     /// The generator itself was the bottleneck: its latencies say nothing.
     pub void: bool,
     pub void_reason: Option<String>,
-    /// It was ended by Ctrl-C.
+    /// It was ended by Ctrl-C, or SIGTERM.
     pub interrupted: bool,
     pub scenario: &'static str,
     /// The first one, where there are several.
@@ -62,6 +62,8 @@ pub struct Report {
     pub resumes: u64,
     /// From the loss of a line (or from when it was to end that was planned) to having everything that was missed.
     pub back_ms: Latencies,
+    /// When all lines were cut, or the command was run in place of that, in seconds since the run began.
+    pub cut_at_s: Option<f64>,
     /// From the cut to when the last client had everything; `None`: nothing was cut, or somebody is still away.
     pub all_back_s: Option<f64>,
     /// Messages, each counted once.
@@ -144,6 +146,7 @@ impl Report {
             reconnects: tally.reconnects,
             resumes: tally.resumes,
             back_ms: tally.back.summary(),
+            cut_at_s: course.cut_at.filter(|cut| *cut < course.until).map(|cut| cut.as_secs_f64()),
             all_back_s: all_back.map(|cut| tally.last_back.saturating_sub(cut).as_secs_f64()),
             sent: said().map(|said| said.sent).sum(),
             resent: said().map(|said| said.resent).sum(),
@@ -170,7 +173,8 @@ impl Report {
             environment,
             timeline: course.moments,
         };
-        report.reasons = report.faults(promise);
+        let command = course.command_failed.map(|status| format!("the command of --instead failed: {status}"));
+        report.reasons = command.into_iter().chain(report.faults(promise)).collect();
         report.pass = report.reasons.is_empty();
         report
     }
@@ -394,6 +398,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::leader::Course;
     use crate::plan::tests::plan;
@@ -475,6 +481,40 @@ mod tests {
         all.tally.is_back(Duration::from_secs(5), Duration::from_secs(7));
         let report = Report::of(all, &storm, Environment::default());
         assert_eq!((report.pass, report.all_back_s, report.back_ms.count), (true, Some(2.0), 1));
+    }
+
+    #[test]
+    fn a_command_that_failed_is_a_fault() {
+        let mut failed = outcome();
+        failed.tally.deliveries = 1;
+        failed.course.command_failed = Some("exit status: 1".into());
+        assert_eq!(told(failed).reasons, ["the command of --instead failed: exit status: 1"]);
+    }
+
+    /// The names in a part of the manual's first column.
+    fn in_manual(part: &str) -> BTreeSet<&'static str> {
+        let manual = include_str!("../README.md");
+        let part = manual.split(part).nth(1).and_then(|rest| rest.split("\n\n").nth(1)).unwrap();
+        let columns = part.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+        columns.flat_map(|column| column.split('`').step_by(2)).filter(|name| !name.is_empty()).collect()
+    }
+
+    fn keys(value: &impl Serialize) -> BTreeSet<String> {
+        serde_json::to_value(value).unwrap().as_object().unwrap().keys().cloned().collect()
+    }
+
+    #[test]
+    fn the_manual_has_every_field() {
+        let told = [
+            ("The fields of a result", keys(&Report::default())),
+            ("Of times", keys(&Latencies::default())),
+            ("Of `environment`", keys(&Environment::default())),
+            ("Of each moment of `timeline`", keys(&Moment::default())),
+        ];
+        for (part, fields) in told {
+            let manual: BTreeSet<String> = in_manual(part).into_iter().map(str::to_owned).collect();
+            assert_eq!(manual, fields, "{part}");
+        }
     }
 
     #[test]

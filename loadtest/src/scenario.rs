@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 
-use crate::cli::{self, Connect, Fanout, Leaving, Mixed, Rooms, Speech, Storm, Way};
+use crate::cli::{self, Connect, Fanout, Leaving, Mixed, Output, Rooms, Speech, Storm, Way};
 use crate::environment::Environment;
 use crate::leader::{self, Lead};
 use crate::machine;
@@ -14,8 +14,11 @@ use crate::report::Report;
 use crate::run::clock;
 use crate::speaker::{Pace, Script, Until};
 use crate::target::{Manner, Target};
+use crate::threshold::Threshold;
 use crate::wire::Stamp;
 
+/// How figures of the watched process are called.
+const WATCHED: &str = "watched_";
 /// For how long publishers speak, unless that is said.
 const SOME_SECONDS: Duration = Duration::from_secs(10);
 const BEFORE_AND_AFTER_THE_STORM: Duration = Duration::from_secs(20);
@@ -45,6 +48,8 @@ pub struct Promise {
 #[derive(Debug)]
 struct Draft<'a> {
     name: &'static str,
+    /// Letting clients in is what is measured; nothing is said.
+    measures_entry: bool,
     way: &'a Way,
     /// Members and publishers, by room.
     rooms: Vec<(usize, u32)>,
@@ -58,7 +63,7 @@ struct Draft<'a> {
     settle: Duration,
     leaving: Option<&'a Leaving>,
     storm: Option<&'a Storm>,
-    quiet: bool,
+    output: &'a Output,
 }
 
 pub async fn fanout(options: &Fanout) -> anyhow::Result<Report> {
@@ -73,7 +78,7 @@ pub async fn fanout(options: &Fanout) -> anyhow::Result<Report> {
         listeners: *listeners,
         room: room.as_deref(),
         resume: *resume,
-        ..Draft::of("fanout", way, vec![(*connections, publishers)], speech, SOME_SECONDS, output.quiet)?
+        ..Draft::spoken("fanout", way, vec![(*connections, publishers)], speech, SOME_SECONDS, output)?
     };
     draft.run().await
 }
@@ -82,28 +87,22 @@ pub async fn rooms(options: &Rooms) -> anyhow::Result<Report> {
     let Rooms { way, rooms, members, publishers, speech, output, .. } = options;
     check_publishers(*publishers, *members)?;
     let rooms = vec![(*members, *publishers); *rooms];
-    Draft::of("rooms", way, rooms, speech, SOME_SECONDS, output.quiet)?.run().await
+    Draft::spoken("rooms", way, rooms, speech, SOME_SECONDS, output)?.run().await
 }
 
 pub async fn connect(options: &Connect) -> anyhow::Result<Report> {
     let Connect { way, connections, window, stay, output, .. } = options;
+    ensure!(
+        window.is_none() || way.connect_rate == 0.0,
+        "--window goes with --connect-rate 0: a schedule waits for nobody"
+    );
     let script = Script { publishers: 0, pace: Pace::Open(1.0), until: Until::After(*stay), until_heard: false };
-    let draft = Draft {
-        name: "connect",
-        way,
-        rooms: vec![(*connections, 0)],
-        listeners: 0,
-        room: None,
-        resume: true,
-        entry: if way.connect_rate > 0.0 { Entry::Open(way.connect_rate) } else { Entry::Window(*window) },
-        script,
-        size: Stamp::MAX_BYTES,
-        settle: Duration::ZERO,
-        leaving: None,
-        storm: None,
-        quiet: output.quiet,
+    let entry = match way.connect_rate {
+        0.0 => Entry::Window(window.unwrap_or(cli::ON_THEIR_WAY)),
+        rate => Entry::Open(rate),
     };
-    draft.run().await
+    let draft = Draft::of("connect", way, vec![(*connections, 0)], script, output);
+    Draft { measures_entry: true, entry, ..draft }.run().await
 }
 
 pub async fn storm(options: &Storm) -> anyhow::Result<Report> {
@@ -111,7 +110,7 @@ pub async fn storm(options: &Storm) -> anyhow::Result<Report> {
     let publishers = publishers.unwrap_or(some_of(*connections));
     check_publishers(publishers, *connections)?;
     let rooms = vec![(*connections, publishers)];
-    let draft = Draft::of("storm", way, rooms, speech, BEFORE_AND_AFTER_THE_STORM, output.quiet)?;
+    let draft = Draft::spoken("storm", way, rooms, speech, BEFORE_AND_AFTER_THE_STORM, output)?;
     if let Some(length) = draft.script.length() {
         ensure!(*cut_after < length, "--cut-after {cut_after:?}: by then everything is said; give more --seconds");
     }
@@ -130,13 +129,13 @@ async fn coming_and_going(name: &'static str, options: &cli::Churn, length: Dura
     let cli::Churn { way, connections, publishers, leaving, speech, output, .. } = options;
     let publishers = publishers.unwrap_or(some_of(*connections));
     check_publishers(publishers, *connections)?;
-    let draft = Draft::of(name, way, vec![(*connections, publishers)], speech, length, output.quiet)?;
+    let draft = Draft::spoken(name, way, vec![(*connections, publishers)], speech, length, output)?;
     Draft { leaving: Some(leaving), ..draft }.run().await
 }
 
 pub async fn mixed(options: &Mixed) -> anyhow::Result<Report> {
     let Mixed { way, connections, leaving, speech, output, .. } = options;
-    let draft = Draft::of("mixed", way, halves(*connections), speech, SOME_SECONDS, output.quiet)?;
+    let draft = Draft::spoken("mixed", way, halves(*connections), speech, SOME_SECONDS, output)?;
     Draft { leaving: Some(leaving), ..draft }.run().await
 }
 
@@ -165,31 +164,37 @@ fn halves(mut clients: usize) -> Vec<(usize, u32)> {
 }
 
 impl<'a> Draft<'a> {
-    /// Of rooms in which is spoken.
-    fn of(
-        name: &'static str,
-        way: &'a Way,
-        rooms: Vec<(usize, u32)>,
-        speech: &Speech,
-        length: Duration,
-        quiet: bool,
-    ) -> anyhow::Result<Self> {
-        let publishers = rooms.iter().map(|(_, publishers)| publishers).sum();
-        Ok(Draft {
+    fn of(name: &'static str, way: &'a Way, rooms: Vec<(usize, u32)>, script: Script, output: &'a Output) -> Self {
+        Draft {
             name,
+            measures_entry: false,
             way,
             rooms,
             listeners: 0,
             room: None,
             resume: true,
             entry: Entry::Open(way.connect_rate),
-            script: script(speech, publishers, length)?,
-            size: speech.size,
-            settle: speech.settle,
+            script,
+            size: Stamp::MAX_BYTES,
+            settle: Duration::ZERO,
             leaving: None,
             storm: None,
-            quiet,
-        })
+            output,
+        }
+    }
+
+    /// Of rooms in which is spoken.
+    fn spoken(
+        name: &'static str,
+        way: &'a Way,
+        rooms: Vec<(usize, u32)>,
+        speech: &Speech,
+        length: Duration,
+        output: &'a Output,
+    ) -> anyhow::Result<Self> {
+        let publishers = rooms.iter().map(|(_, publishers)| publishers).sum();
+        let script = script(speech, publishers, length)?;
+        Ok(Draft { size: speech.size, settle: speech.settle, ..Draft::of(name, way, rooms, script, output) })
     }
 
     async fn run(self) -> anyhow::Result<Report> {
@@ -204,10 +209,10 @@ impl<'a> Draft<'a> {
         Promise {
             scenario: self.name,
             is_ordered: self.way.dialect.keeps_order(self.way.urls.len()),
-            is_heard: self.name != "connect",
+            is_heard: !self.measures_entry,
             is_cut: self.storm.is_some(),
             is_left: self.leaving.is_some(),
-            all_are_back: self.name == "connect" || self.storm.is_some() || self.leaving.is_some(),
+            all_are_back: self.measures_entry || self.storm.is_some() || self.leaving.is_some(),
         }
     }
 
@@ -217,9 +222,9 @@ impl<'a> Draft<'a> {
             workers: self.way.workers,
             watch: self.way.watch,
             settle: self.settle,
-            measures_entry: self.name == "connect",
+            measures_entry: self.measures_entry,
             instead: self.storm.and_then(command),
-            quiet: self.quiet,
+            quiet: self.output.quiet,
         }
     }
 
@@ -232,6 +237,10 @@ impl<'a> Draft<'a> {
                 is_name && room.len() <= 64,
                 "--room {room:?}: 1 to 64 of a-z 0-9 . _ - that begin with a letter or digit"
             );
+        }
+        let watches = |threshold: &&Threshold| threshold.figure().starts_with(WATCHED);
+        if let (None, Some(threshold)) = (self.way.watch, self.output.thresholds.iter().find(watches)) {
+            bail!("--threshold {threshold}: of which process? It takes --watch");
         }
         let Some(Leaving { leave_rate, away }) = self.leaving else { return Ok(()) };
         ensure!(self.script.length().is_some(), "with --rate 0 it takes --seconds: who leaves does so by the clock");
@@ -255,6 +264,10 @@ impl<'a> Draft<'a> {
         let mut targets = Vec::new();
         for url in self.way.urls.iter().chain(spares) {
             targets.push(Target::resolve(url, self.way.dialect).await?);
+        }
+        let (first, back) = targets.split_at(self.way.urls.len());
+        if let Some(spare) = back.iter().find(|spare| first.iter().all(|target| target.manner != spare.manner)) {
+            bail!("--spare {spare}: nobody who was elsewhere speaks as one does there");
         }
         let counts = |target: &Target| target.manner == Manner::Protocol && target.tls_host().is_none();
         ensure!(
@@ -305,6 +318,7 @@ fn script(speech: &Speech, publishers: u32, length: Duration) -> anyhow::Result<
     let Speech { messages, seconds, rate, window, until_heard, size, .. } = *speech;
     ensure!(messages != Some(0), "--messages 0: nothing would be said");
     ensure!(!until_heard || rate == 0.0, "--until-heard goes with --rate 0: a schedule waits for nobody");
+    ensure!(window.is_none() || rate == 0.0, "--window goes with --rate 0: a schedule waits for nobody");
     if size < Stamp::MAX_BYTES {
         bail!("--size {size}: at least {} bytes, since a text says when it was due", Stamp::MAX_BYTES);
     }
@@ -312,7 +326,7 @@ fn script(speech: &Speech, publishers: u32, length: Duration) -> anyhow::Result<
         Some(messages) => Until::Messages(messages),
         None => Until::After(seconds.unwrap_or(length)),
     };
-    let pace = if rate > 0.0 { Pace::Open(rate) } else { Pace::Window(window) };
+    let pace = if rate > 0.0 { Pace::Open(rate) } else { Pace::Window(window.unwrap_or(cli::UNDER_WAY)) };
     Ok(Script { publishers, pace, until, until_heard })
 }
 
@@ -330,6 +344,8 @@ mod tests {
             Scenario::Rooms(options) => rooms(&options).await.map(drop),
             Scenario::Storm(options) => storm(&options).await.map(drop),
             Scenario::Churn(options) => churn(&options).await.map(drop),
+            Scenario::Soak(options) => soak(&options).await.map(drop),
+            Scenario::Connect(options) => connect(&options).await.map(drop),
             _ => unreachable!("none of those"),
         }
     }
@@ -350,6 +366,10 @@ mod tests {
             (&["fanout", "ws://a", "--connect-rate", "0"], "at least 0.001"),
             (&["fanout", "ws://a", "--size", "39"], "at least 40"),
             (&["fanout", "ws://a", "--until-heard"], "--rate 0"),
+            (&["fanout", "ws://a", "--window", "5"], "--rate 0"),
+            (&["connect", "ws://a", "--window", "5"], "--connect-rate 0"),
+            (&["soak", "ws://a", "--threshold", "watched_growth<0.1"], "--watch"),
+            (&["storm", "ws://127.0.0.1:1", "--spare", "tcp://127.0.0.1:1"], "--spare tcp://127.0.0.1:1"),
             (&["fanout", "ws://a", "--watch", "4294967295"], "no such process"),
             (&["fanout", "ws://a", "--source", "nowhere"], "nowhere"),
             (&["fanout", "ws://a", "--room", "a b"], "--room \"a b\""),

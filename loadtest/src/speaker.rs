@@ -80,16 +80,8 @@ impl Script {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Say {
     pub id: Uuid,
-    /// Of its publisher's messages, from 0.
-    pub number: u64,
-    pub scheduled: Duration,
-}
-
-impl Say {
     /// What its text begins with.
-    pub fn stamp(&self, run: u32, publisher: u32) -> Stamp {
-        Stamp { run, publisher, number: self.number, scheduled: self.scheduled }
-    }
+    pub stamp: Stamp,
 }
 
 #[derive(Debug)]
@@ -106,6 +98,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct Speaker {
     script: Script,
+    run: u32,
     publisher: u32,
     /// When the speaking began.
     start: Option<Duration>,
@@ -135,9 +128,10 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    pub fn new(script: Script, publisher: u32) -> Self {
+    pub fn new(script: Script, run: u32, publisher: u32) -> Self {
         Speaker {
             script,
+            run,
             publisher,
             start: None,
             next: 0,
@@ -224,8 +218,8 @@ impl Speaker {
         if scheduled > now {
             return None;
         }
-        let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
-        let say = Say { id, number: self.next, scheduled };
+        let stamp = Stamp { run: self.run, publisher: self.publisher, number: self.next, scheduled };
+        let say = Say { id: stamp.id(), stamp };
         self.pending.push_back(Pending { say, first_sent: now, under_way: true, seen: None });
         self.next += 1;
         self.sent += 1;
@@ -278,7 +272,7 @@ impl Speaker {
             self.unheard.push(pending.say.id);
         }
         self.accepted.push(acceptance);
-        Ok(Some(now.saturating_sub(pending.say.scheduled)))
+        Ok(Some(now.saturating_sub(pending.say.stamp.scheduled)))
     }
 
     /// One of ours came among the room's events. One that waits to be sent again need not be.
@@ -327,15 +321,15 @@ impl Speaker {
 
     /// A message came back at a door where that is all that tells: how long that took since it was due.
     pub fn came_back(&mut self, number: u64, now: Duration) -> Option<Duration> {
-        let place = self.pending.iter().position(|pending| pending.say.number == number)?;
+        let place = self.pending.iter().position(|pending| pending.say.stamp.number == number)?;
         let pending = self.take(place)?;
         self.by_ear += 1;
-        Some(now.saturating_sub(pending.say.scheduled))
+        Some(now.saturating_sub(pending.say.stamp.scheduled))
     }
 
     /// The connection ended at such a door: nobody would know again what was said.
     pub fn leave_in_doubt(&mut self) {
-        self.in_doubt.extend(self.pending.iter().map(|pending| pending.say.number));
+        self.in_doubt.extend(self.pending.iter().map(|pending| pending.say.stamp.number));
         self.pending.clear();
         self.waiting = 0;
         self.stalled();
@@ -422,14 +416,14 @@ mod tests {
     /// The second of two publishers, who say ten messages a second.
     fn open(until: Until) -> Speaker {
         let script = Script { publishers: 2, pace: Pace::Open(10.0), until, until_heard: false };
-        let mut speaker = Speaker::new(script, 1);
+        let mut speaker = Speaker::new(script, 1, 1);
         speaker.start(ms(0));
         speaker
     }
 
     fn window(size: usize, until: Until) -> Speaker {
         let script = Script { publishers: 1, pace: Pace::Window(size), until, until_heard: false };
-        let mut speaker = Speaker::new(script, 0);
+        let mut speaker = Speaker::new(script, 1, 0);
         speaker.start(ms(0));
         speaker
     }
@@ -448,7 +442,7 @@ mod tests {
         assert_eq!(speaker.wake(ms(0)), Some(ms(100)));
         assert_eq!(say(&mut speaker, ms(99)), None);
         let times: Vec<Duration> =
-            std::iter::from_fn(|| say(&mut speaker, ms(5000))).map(|say| say.scheduled).collect();
+            std::iter::from_fn(|| say(&mut speaker, ms(5000))).map(|say| say.stamp.scheduled).collect();
         assert_eq!(times, [ms(100), ms(300), ms(500)]);
         assert_eq!(open(Until::After(ms(301))).unsent(ms(9000)), 2);
     }
@@ -457,7 +451,7 @@ mod tests {
     fn what_is_owed_is_reckoned_and_not_counted() {
         let script = Script { publishers: 3, pace: Pace::Open(7.0), until: Until::After(ms(900)), until_heard: false };
         for publisher in 0..3 {
-            let mut speaker = Speaker::new(script.clone(), publisher);
+            let mut speaker = Speaker::new(script.clone(), 1, publisher);
             speaker.start(ms(100));
             for now in (0..2000).step_by(13) {
                 let due = |number: u64| script.due(publisher, number).is_some_and(|due| ms(100) + due <= ms(now));
@@ -466,7 +460,7 @@ mod tests {
             }
         }
         let fast = Script { publishers: 1, pace: Pace::Open(1e9), until: Until::After(ms(20_000)), until_heard: false };
-        let mut speaker = Speaker::new(fast, 0);
+        let mut speaker = Speaker::new(fast, 1, 0);
         speaker.start(ms(0));
         assert!(speaker.unsent(ms(60_000)).abs_diff(20_000_000_000) <= 1);
     }
@@ -500,7 +494,7 @@ mod tests {
         assert!(say(&mut speaker, ms(2)).is_some());
         assert_eq!((say(&mut speaker, ms(3)), speaker.wake(ms(3))), (None, None));
         assert_eq!(accept(&mut speaker, first, 1, ms(9)), Some(ms(8)));
-        assert_eq!(say(&mut speaker, ms(9)).unwrap().scheduled, ms(9));
+        assert_eq!(say(&mut speaker, ms(9)).unwrap().stamp.scheduled, ms(9));
         assert!(!speaker.is_done(ms(9)));
         assert_eq!(speaker.unaccepted(ms(9)), 2);
     }

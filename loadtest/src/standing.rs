@@ -51,14 +51,20 @@ pub struct RoomStanding {
 
 impl Standing {
     /// `by_room`: its room, while that counts.
-    pub fn add_guest(&mut self, guest: &dyn Guest, speaker: Option<&Speaker>, now: Duration, by_room: Option<usize>) {
+    pub fn add_guest(
+        &mut self,
+        guest: &dyn Guest,
+        speaker: Option<&Speaker>,
+        is_speaking: bool,
+        by_room: Option<usize>,
+    ) {
         self.clients += 1;
         self.joined += usize::from(guest.has_joined());
         self.live += usize::from(guest.is_live());
+        self.speaking += usize::from(is_speaking);
         if let Some(speaker) = speaker {
             self.sent += speaker.sent;
             self.accepted += speaker.accepted_count();
-            self.speaking += usize::from(!speaker.is_done(now));
             if let Some(room) = by_room {
                 self.rooms[room].said += speaker.accepted_count();
             }

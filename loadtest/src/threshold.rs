@@ -117,6 +117,13 @@ impl FromStr for Threshold {
     }
 }
 
+impl Threshold {
+    /// Which figure it is about.
+    pub fn figure(&self) -> &str {
+        &self.name
+    }
+}
+
 impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.written)

@@ -155,6 +155,23 @@ impl Stamp {
         format!("{head:.<size$}")
     }
 
+    /// The id of the message, which follows from what it is: a text under another one's id is found out. Version 8 of RFC 9562
+    /// leaves all bits to us but those of bytes 6 and 8.
+    pub fn id(&self) -> Uuid {
+        let [_, _, number @ ..] = self.number.to_be_bytes();
+        let [a, b, c, d] = self.publisher.to_be_bytes();
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&self.run.to_be_bytes());
+        [bytes[4], bytes[5], bytes[7], bytes[9]] = [a, b, c, d];
+        bytes[10..].copy_from_slice(&number);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    }
+
+    /// Whether that is its id.
+    pub fn is_under(&self, id: &str) -> bool {
+        Uuid::try_parse(id).is_ok_and(|id| id == self.id())
+    }
+
     /// How many of them are the stamp.
     pub fn bytes(&self) -> usize {
         let digits = |number: u64| (number.checked_ilog(16).unwrap_or(0) + 1) as usize;
@@ -216,6 +233,21 @@ mod tests {
         assert_eq!(join(None), r#"{"type":"join","room":"a","ref":"join","last":0}"#);
         let place = Place { epoch: "e".into(), offset: 3 };
         assert!(join(Some(&place)).contains(r#""after":{"epoch":"e","offset":3}"#));
+    }
+
+    #[test]
+    fn no_two_messages_have_one_id() {
+        let stamp = |run, publisher, number| Stamp { run, publisher, number, scheduled: Duration::ZERO };
+        let last = stamp(u32::MAX, u32::MAX, Stamp::MOST - 1);
+        let mut ids = vec![stamp(0, 0, 0).id(), last.id()];
+        ids.extend((0..32).flat_map(|bit| [stamp(1 << bit, 0, 0).id(), stamp(0, 1 << bit, 0).id()]));
+        ids.extend((0..48).map(|bit| stamp(0, 0, 1 << bit).id()));
+        let all = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), all);
+        assert!(ids.iter().all(|id| id.get_version_num() == 8));
+        assert_eq!(Stamp { scheduled: Duration::from_secs(5), ..last }.id(), last.id(), "said again, it is the same");
     }
 
     #[test]

@@ -137,7 +137,8 @@ fn readers(run: &Arc<Run>, first: usize, of: usize, phase: watch::Receiver<Phase
     let guests: Vec<(usize, Shared)> = (first..seats.len())
         .step_by(of)
         .map(|number| {
-            let speaker = seats[number].publisher.map(|number| Speaker::new(run.plan.script.clone(), number));
+            let speaker =
+                seats[number].publisher.map(|number| Speaker::new(run.plan.script.clone(), run.plan.run, number));
             let guest: Box<dyn Guest> = match run.plan.target(number, 0).manner {
                 Manner::Protocol => Box::new(Client::new(number, speaker)),
                 manner => Box::new(Plain::new(number, manner, speaker)),
@@ -222,8 +223,8 @@ fn standing(
         standing.rooms = heads.collect();
         standing.by_room = true;
     }
-    for (room, guest) in guests {
-        guest.borrow().stand(now, &mut standing, settling.then_some(*room));
+    for ((room, guest), life) in guests.iter().zip(lives) {
+        guest.borrow().stand(now, &mut standing, settling.then_some(*room), life.is_finished());
     }
     standing
 }

@@ -3,7 +3,7 @@
 mod hall;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -68,13 +68,14 @@ fn when_a_node_is_killed_its_clients_resume_at_the_other_one() {
 }
 
 #[test]
-fn a_storm_that_cuts_nobody_does_not_pass() {
+fn a_storm_whose_command_fails_and_that_cuts_nobody_does_not_pass() {
     let hall = Server::hall(&[]);
     let options =
-        ["--connections", "5", "--publishers", "1", "--seconds", "2", "--cut-after", "1s", "--instead", "true"];
+        ["--connections", "5", "--publishers", "1", "--seconds", "2", "--cut-after", "1s", "--instead", "exit 3"];
     let output = load(&[&["storm", &hall.ws()], &options[..]].concat());
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(result(&output)["reasons"], serde_json::json!(["no line was cut"]));
+    let reasons = ["the command of --instead failed: exit status: 3", "no line was cut"];
+    assert_eq!(result(&output)["reasons"], serde_json::json!(reasons));
 }
 
 #[test]
@@ -176,6 +177,25 @@ fn an_interrupted_run_is_judged() {
     assert_eq!((output.status.code(), &result["pass"]), (Some(0), &true.into()), "{result}");
     assert!(number(&result, "deliveries") > 0 && are_gone(&workers), "{result}");
     assert_eq!(result["interrupted"], true, "{result}");
+}
+
+#[test]
+fn it_is_not_to_be_stopped_but_ended() {
+    let hall = Server::hall(&[]);
+    let mut load = a_long_run(&hall);
+    let signal = |name: &str| Command::new("kill").args([name, &load.id().to_string()]).status().unwrap();
+    assert!(signal("-TSTP").success());
+    let stat = format!("/proc/{}/stat", load.id());
+    thread::sleep(Duration::from_millis(300));
+    let state = std::fs::read_to_string(stat).unwrap().rsplit(") ").next().unwrap().chars().next();
+    assert_ne!(state, Some('T'), "it measures time");
+    assert!(signal("-TERM").success());
+    let mut said = String::new();
+    load.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("a run goes on"), "{said}");
+    let output = load.wait_with_output().unwrap();
+    let result = result(&output);
+    assert_eq!((&result["pass"], &result["interrupted"]), (&true.into(), &true.into()), "{result}");
 }
 
 #[test]

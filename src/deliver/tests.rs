@@ -70,28 +70,52 @@ fn serving<'a>(clients: impl IntoIterator<Item = (&'a Arc<Room>, &'a Arc<Outgoin
 async fn whoever_leaves_during_a_pass_takes_nobodys_message_along() {
     let lobby = room("lobby");
     let mut clients = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..TURN + 4 {
         clients.push(client(&lobby).await);
     }
     let mut delivery = serving(clients.iter().map(|(out, _)| (&lobby, out)));
     say(&lobby, 1, "one");
     delivery.hear(&lobby);
-    let audience = delivery.audiences.get_mut(&key(&lobby)).unwrap();
-    assert_eq!(audience.serve(2, Instant::now()), 2);
-    // The last one takes the place of the first, where the pass has been already.
-    delivery.take(Change::Went(lobby.clone(), clients[0].0.id));
+    delivery.serve();
+    assert_eq!(delivery.passing, [key(&lobby)], "there is another row");
+    // The last ones of their rows take the places of the first, where the pass has been already and where it has not.
+    for left in [TURN, 0] {
+        delivery.take(Change::Went(lobby.clone(), clients[left].0.id));
+        clients.remove(left);
+    }
     delivery.serve();
     assert!(delivery.passing.is_empty());
-    clients[3].0.flush().unwrap();
-    for (_, socket) in &mut clients[1..] {
+    for (_, socket) in &mut clients {
         heard(socket, "zoe:one\n").await;
     }
-    let told = std::future::poll_fn(|context| clients[3].0.poll_handed_over(context));
-    tokio::time::timeout(PATIENCE, told).await.expect("it was told to look");
 }
 
 #[tokio::test]
-async fn what_is_said_during_a_pass_is_in_the_next_one_and_rooms_take_turns() {
+async fn what_is_said_during_a_pass_goes_out_with_it_to_the_rows_it_has_not_been_at() {
+    let hall = room("hall");
+    let mut many = Vec::new();
+    for _ in 0..2 * TURN {
+        many.push(client(&hall).await);
+    }
+    let mut delivery = serving(many.iter().map(|(out, _)| (&hall, out)));
+    say(&hall, 1, "one");
+    delivery.hear(&hall);
+    delivery.serve();
+    say(&hall, 2, "two");
+    delivery.hear(&hall);
+    delivery.serve();
+    heard(&mut many[TURN].1, "zoe:one\nzoe:two\n").await;
+    let (first, mut behind) = (&mut many[0].1, [0; 64]);
+    heard(first, "zoe:one\n").await;
+    assert!(first.try_read(&mut behind).is_err(), "the pass has been there");
+    delivery.serve();
+    heard(first, "zoe:two\n").await;
+    delivery.serve();
+    assert!(delivery.passing.is_empty());
+}
+
+#[tokio::test]
+async fn rooms_take_turns() {
     let (hall, corner) = (room("hall"), room("corner"));
     let mut many = Vec::new();
     for _ in 0..TURN + 1 {
@@ -106,16 +130,34 @@ async fn what_is_said_during_a_pass_is_in_the_next_one_and_rooms_take_turns() {
     delivery.hear(&corner);
     delivery.serve();
     assert_eq!(delivery.passing, [key(&corner), key(&hall)], "the hall has not been served whole, and waits its turn");
-    say(&hall, 2, "two");
-    delivery.hear(&hall);
     delivery.serve();
     heard(&mut few.1, "zoe:here\n").await;
     while !delivery.passing.is_empty() {
         delivery.serve();
     }
     for (_, socket) in &mut many {
-        heard(socket, "zoe:one\nzoe:two\n").await;
+        heard(socket, "zoe:one\n").await;
     }
+}
+
+#[tokio::test]
+async fn a_seat_that_was_left_is_taken_by_whoever_comes_next_and_hears_everything_from_then_on() {
+    let lobby = room("lobby");
+    let (gone, (stays, mut there)) = (client(&lobby).await.0, client(&lobby).await);
+    let mut delivery = serving([(&lobby, &gone), (&lobby, &stays)]);
+    delivery.take(Change::Went(lobby.clone(), gone.id));
+    say(&lobby, 1, "one");
+    serve(&mut delivery, &lobby);
+    say(&lobby, 2, "two"); // whoever comes now has it, and the row does not
+    let (comes, mut late) = client(&lobby).await;
+    delivery.take(Change::Came(lobby.clone(), comes.clone()));
+    comes.flush().unwrap();
+    say(&lobby, 3, "three");
+    serve(&mut delivery, &lobby);
+    heard(&mut there, "zoe:one\nzoe:two\nzoe:three\n").await;
+    heard(&mut late, "zoe:three\n").await;
+    let rows = &delivery.audiences[&key(&lobby)].rows;
+    assert_eq!((rows.len(), rows[0].members.len()), (1, 2));
 }
 
 #[tokio::test]
