@@ -97,22 +97,22 @@ fn key(room: &Arc<Room>) -> RoomKey {
     Arc::as_ptr(room) as RoomKey
 }
 
-/// A room's members whom this loop serves.
+/// A room's members whom this loop serves, in rows of [`TURN`].
 struct Audience {
     room: Arc<Room>,
-    rows: Vec<Row>,
+    /// By encoding.
+    members: [IndexMap<ConnectionId, Arc<Outgoing>>; Encoding::COUNT],
+    /// How far each row of them is.
+    marks: [Vec<Mark>; Encoding::COUNT],
     /// The next row of the pass that is under way.
-    next: Option<usize>,
+    next: Option<(Encoding, usize)>,
     /// The bell rang during the pass; rows that it had been at have not heard.
     again: bool,
 }
 
-/// Members of one encoding, at most [`TURN`], who are served in one go: whoever of them is up to date has the same. What is said
-/// while a pass is at the first rows goes out to the last ones with that pass.
-struct Row {
-    encoding: Encoding,
-    members: IndexMap<ConnectionId, Arc<Outgoing>>,
-    /// Whoever is up to date has all records before this one, and was told all whispers before that.
+/// How far those of a row are who are up to date: they have all records before one, and were told all whispers before one. What
+/// is said while a pass is at the first rows goes out to the last ones with that pass.
+struct Mark {
     served: Seq,
     whispered: Seq,
 }
@@ -183,7 +183,7 @@ impl Loop {
             Change::Went(room, member) => {
                 let Some(audience) = self.audiences.get_mut(&key(&room)) else { return };
                 audience.forget(member);
-                if audience.rows.iter().all(|row| row.members.is_empty()) {
+                if audience.is_empty() {
                     self.audiences.remove(&key(&room));
                     room.heard(self.index);
                 }
@@ -194,56 +194,84 @@ impl Loop {
 
 impl Audience {
     fn of(room: Arc<Room>) -> Self {
-        Audience { room, rows: Vec::new(), next: None, again: false }
+        Audience { room, members: Default::default(), marks: Default::default(), next: None, again: false }
     }
 
     fn seat(&mut self, member: Arc<Outgoing>) {
-        let has_room = |row: &Row| row.encoding == member.encoding && row.members.len() < TURN;
-        let place = self.rows.iter().position(has_room).unwrap_or_else(|| {
-            self.rows.push(Row::of(&self.room, member.encoding));
-            self.rows.len() - 1
-        });
-        self.rows[place].members.insert(member.id, member);
+        let (members, marks) = (&mut self.members[member.encoding as usize], &mut self.marks[member.encoding as usize]);
+        members.insert(member.id, member);
+        if marks.len() * TURN < members.len() {
+            marks.push(Mark::of(&self.room));
+        }
     }
 
     fn forget(&mut self, member: ConnectionId) {
-        self.rows.iter_mut().find_map(|row| row.members.swap_remove(&member));
+        for (members, marks) in self.members.iter_mut().zip(&mut self.marks) {
+            let Some((index, ..)) = members.swap_remove_full(&member) else { continue };
+            marks.truncate(members.len().div_ceil(TURN));
+            // Whoever takes the seat may have been before the pass and be behind it now.
+            if let Some((_, moved)) = members.get_index(index)
+                && self.next.is_some()
+            {
+                moved.nudge();
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.members.iter().all(IndexMap::is_empty)
     }
 
     fn begin(&mut self, index: usize) {
         self.room.heard(index);
-        self.next = Some(0);
+        self.next = self.first_of(&Encoding::ALL);
+    }
+
+    fn first_of(&self, encodings: &[Encoding]) -> Option<(Encoding, usize)> {
+        let has_members = |encoding: &&Encoding| !self.members[**encoding as usize].is_empty();
+        encodings.iter().find(has_members).map(|encoding| (*encoding, 0))
     }
 
     /// Serves the next row; to how many members.
     fn serve(&mut self, now: Instant) -> usize {
-        let Some(next) = self.next else { return 0 };
-        self.next = Some(next + 1).filter(|next| *next < self.rows.len());
-        self.rows.get_mut(next).map_or(0, |row| row.serve(&self.room, now))
+        let Some((encoding, row)) = self.next else { return 0 };
+        let members = &self.members[encoding as usize];
+        let (from, to) = (row * TURN, members.len().min((row + 1) * TURN));
+        let part = members.as_slice().get_range(from..to).unwrap_or_default();
+        if let Some(mark) = self.marks[encoding as usize].get_mut(row) {
+            mark.serve(&self.room, encoding, part.values(), now);
+        }
+        let is_last = to == members.len();
+        let served = part.len();
+        self.next =
+            if is_last { self.first_of(&Encoding::ALL[encoding as usize + 1..]) } else { Some((encoding, row + 1)) };
+        served
     }
 }
 
-impl Row {
-    fn of(room: &Room, encoding: Encoding) -> Self {
+impl Mark {
+    fn of(room: &Room) -> Self {
         let (served, whispered) = room.with_whispers(|log, whispers| (log.end(), whispers.end()));
-        Row { encoding, members: IndexMap::new(), served, whispered }
+        Mark { served, whispered }
     }
 
-    /// Writes what is new to all members that are up to date; to how many.
-    fn serve(&mut self, room: &Arc<Room>, now: Instant) -> usize {
-        if self.members.is_empty() {
-            return 0;
-        }
+    /// Writes what is new to all of the row who are up to date.
+    fn serve<'a>(
+        &mut self,
+        room: &Arc<Room>,
+        encoding: Encoding,
+        members: impl Iterator<Item = &'a Arc<Outgoing>>,
+        now: Instant,
+    ) {
         let news = room.news(self.served, self.whispered);
         (self.served, self.whispered) = (news.batch.to, news.whispers.to);
-        let slices = slices(&news, self.encoding);
+        let slices = slices(&news, encoding);
         let vector: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
         let mut sent = Sent::default();
-        for member in self.members.values() {
+        for member in members {
             sent.add(member.serve(room, &news, &vector, now));
         }
-        count(self.encoding, sent, news.batch.newest_ms);
-        self.members.len()
+        count(encoding, sent, news.batch.newest_ms);
     }
 }
 

@@ -530,7 +530,9 @@ mod tests {
         assert_eq!(bench.tally.breaches, 0);
         bench.hears_text(2, stamp(2).id(), &stamp(3).write(60));
         assert_eq!(bench.tally.breaches, 1);
-        bench.hears_text(3, stamp(3).id(), "somebody else's, in a room that is not the run's own");
+        bench.hears_text(3, Uuid::from_u128(0x4000_8000_0000_0000_0000), &stamp(4).write(60));
+        assert_eq!(bench.tally.breaches, 1, "it was said at a door that has no ids, and got one of the hall's");
+        bench.hears_text(4, stamp(3).id(), "somebody else's, in a room that is not the run's own");
         assert_eq!(bench.tally.breaches, 1);
     }
 

@@ -34,9 +34,6 @@ const EVENTS: usize = 4096;
 /// socket has room for: at 10,000 messages/s of 300 bytes, 60 KB.
 const NAP: Duration = Duration::from_millis(20);
 
-/// By so much it steps back behind the other processes of the run.
-const NICE: i32 = 10;
-
 /// An answer to the handshake is not longer than that…
 const LONGEST_ANSWER: usize = 16 * 1024;
 /// …and comes within that.
@@ -80,9 +77,6 @@ pub fn work(
     phase: &watch::Receiver<Phase>,
     report: &mut impl FnMut(Standing) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Tally, Vec<Listener>)> {
-    // Whoever measures goes first: on a processor that they share with a crowd, its work would be the server's lateness. A
-    // system that does not allow it has them side by side.
-    let _ = rustix::process::nice(NICE);
     let numbers: Vec<usize> = (first..run.plan.listeners).step_by(of).collect();
     let mut crowd = Crowd {
         poll: Poll::new().context("cannot start a poller")?,

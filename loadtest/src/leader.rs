@@ -164,6 +164,8 @@ impl Leader<'_> {
             () = ends.next() => true,
         };
         course.interrupted = interrupted;
+        let spoken = self.now();
+        course.cut_at = course.cut_at.filter(|cut| *cut <= spoken); // an interrupted run may not have come to it
         self.crew.order(Phase::Settling { stop: interrupted.then(|| self.now()) });
         course.goals = self.settle(&mut meter, ends).await?;
         course.until = self.now();
@@ -310,6 +312,8 @@ impl Leader<'_> {
 
 /// Starts a command of the user's shell.
 fn started(command: &str) -> anyhow::Result<Child> {
-    let shell = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null());
+    let shell = shell.process_group(0).spawn(); // Ctrl-C is for us
     shell.with_context(|| format!("--instead {command}"))
 }

@@ -1,6 +1,6 @@
 //! The result of a run: for people, and as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ impl Report {
             reconnects: tally.reconnects,
             resumes: tally.resumes,
             back_ms: tally.back.summary(),
-            cut_at_s: course.cut_at.filter(|cut| *cut < course.until).map(|cut| cut.as_secs_f64()),
+            cut_at_s: course.cut_at.map(|cut| cut.as_secs_f64()),
             all_back_s: all_back.map(|cut| tally.last_back.saturating_sub(cut).as_secs_f64()),
             sent: said().map(|said| said.sent).sum(),
             resent: said().map(|said| said.resent).sum(),
@@ -285,11 +285,27 @@ fn judged(outcome: &Outcome) -> Verdict {
         let acceptances: Vec<_> = said().flat_map(|said| said.accepted.iter().copied()).collect();
         judge(&views, &acceptances, &outcome.tally.ledgers[room], goal, &mut verdict);
     }
+    if verdict.lost > 0
+        && outcome.plan.targets.len() > 1
+        && outcome.clients.chunk_by(|a, b| a.room == b.room).any(is_torn)
+    {
+        verdict.examples.insert(0, "a room ended with logs of different epochs: are the servers one hall?".to_owned());
+        verdict.examples.truncate(Verdict::MAX_EXAMPLES);
+    }
     let goal = outcome.course.goals.first().copied().flatten();
     for listener in &outcome.listeners {
         listener.judge(goal, &mut verdict);
     }
     verdict
+}
+
+/// Whether a room's members are not all in one log.
+fn is_torn(members: &[Gone]) -> bool {
+    let epochs = members.iter().filter_map(|member| match &member.view {
+        View::Log(receiver) => receiver.spot().map(|spot| spot.epoch),
+        View::Stamps(_) => None,
+    });
+    epochs.collect::<BTreeSet<_>>().len() > 1
 }
 
 fn void_reason(tally: &Tally, load: Option<&Load>, plan: &Plan, promise: &Promise) -> Option<String> {
@@ -398,8 +414,6 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::leader::Course;
     use crate::plan::tests::plan;
@@ -481,6 +495,19 @@ mod tests {
         all.tally.is_back(Duration::from_secs(5), Duration::from_secs(7));
         let report = Report::of(all, &storm, Environment::default());
         assert_eq!((report.pass, report.all_back_s, report.back_ms.count), (true, Some(2.0), 1));
+    }
+
+    #[test]
+    fn servers_that_are_not_one_hall_are_named_as_such() {
+        let mut halls = outcome();
+        halls.tally.deliveries = 1;
+        for epoch in ["a", "b"] {
+            let mut view = Receiver::default();
+            view.joined(epoch, 0, 0, None);
+            assert!(view.event(2).is_some()); // the first one is lost
+            halls.clients.push(client(view, true));
+        }
+        assert!(told(halls).verdict.examples[0].contains("are the servers one hall?"));
     }
 
     #[test]

@@ -78,15 +78,47 @@ async fn whoever_leaves_during_a_pass_takes_nobodys_message_along() {
     delivery.hear(&lobby);
     delivery.serve();
     assert_eq!(delivery.passing, [key(&lobby)], "there is another row");
-    // The last ones of their rows take the places of the first, where the pass has been already and where it has not.
-    for left in [TURN, 0] {
-        delivery.take(Change::Went(lobby.clone(), clients[left].0.id));
-        clients.remove(left);
-    }
+    // The last one takes the place of the first, where the pass has been already.
+    delivery.take(Change::Went(lobby.clone(), clients[0].0.id));
     delivery.serve();
     assert!(delivery.passing.is_empty());
-    for (_, socket) in &mut clients {
+    let last = clients.last().unwrap().0.clone();
+    let told = std::future::poll_fn(|context| last.poll_handed_over(context));
+    tokio::time::timeout(PATIENCE, told).await.expect("it was told to look");
+    last.flush().unwrap();
+    for (_, socket) in &mut clients[1..] {
         heard(socket, "zoe:one\n").await;
+    }
+}
+
+/// Rows go with whoever leaves, and nobody is served twice or passed over.
+#[tokio::test]
+async fn a_room_that_empties_and_fills_serves_whoever_is_there() {
+    let lobby = room("lobby");
+    let mut clients = Vec::new();
+    for _ in 0..3 * TURN {
+        clients.push(client(&lobby).await);
+    }
+    let mut delivery = serving(clients.iter().map(|(out, _)| (&lobby, out)));
+    for (out, _) in clients.drain(1..) {
+        delivery.take(Change::Went(lobby.clone(), out.id));
+    }
+    let marks = |delivery: &Loop| delivery.audiences[&key(&lobby)].marks[Encoding::Line as usize].len();
+    assert_eq!(marks(&delivery), 1);
+    say(&lobby, 1, "one");
+    serve(&mut delivery, &lobby);
+    for _ in 0..2 * TURN {
+        let comes = client(&lobby).await;
+        delivery.take(Change::Came(lobby.clone(), comes.0.clone()));
+        comes.0.flush().unwrap();
+        clients.push(comes);
+    }
+    assert_eq!(marks(&delivery), 3);
+    say(&lobby, 2, "two");
+    serve(&mut delivery, &lobby);
+    heard(&mut clients[0].1, "zoe:one\nzoe:two\n").await;
+    for (_, socket) in &mut clients[1..] {
+        heard(socket, "zoe:two\n").await;
     }
 }
 
@@ -156,8 +188,7 @@ async fn a_seat_that_was_left_is_taken_by_whoever_comes_next_and_hears_everythin
     serve(&mut delivery, &lobby);
     heard(&mut there, "zoe:one\nzoe:two\nzoe:three\n").await;
     heard(&mut late, "zoe:three\n").await;
-    let rows = &delivery.audiences[&key(&lobby)].rows;
-    assert_eq!((rows.len(), rows[0].members.len()), (1, 2));
+    assert_eq!(delivery.audiences[&key(&lobby)].members[Encoding::Line as usize].len(), 2);
 }
 
 #[tokio::test]

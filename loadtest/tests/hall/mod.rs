@@ -14,11 +14,12 @@ use serde_json::Value;
 
 pub const LOAD: &str = env!("CARGO_BIN_EXE_townhall-load");
 
-/// Another package's program. With the whole workspace's features it is the one that the workspace's tests have built.
+/// Another package's program, as the workspace's tests have built it: a plain build has other features of some libraries, and
+/// would build the hall once more. With one of its tests comes the program.
 static HALL: LazyLock<PathBuf> = LazyLock::new(|| {
     let target = Path::new(LOAD).ancestors().nth(2).unwrap();
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--workspace", "--bin", "townhall", "--target-dir"]).arg(target);
+    build.args(["test", "--quiet", "--no-run", "--workspace", "--test", "command_line", "--target-dir"]).arg(target);
     assert!(build.status().unwrap().success());
     target.join("debug/townhall")
 });
