@@ -24,7 +24,7 @@ use crate::room::{News, Room};
 use crate::vital::vital;
 
 /// After as many members, which are a row, the loop lets others have its thread, and another room its turn.
-const TURN: usize = 32;
+const TURN: usize = 64;
 /// As many comings and goings may wait.
 const CHANGES: usize = 4096;
 
