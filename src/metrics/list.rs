@@ -61,7 +61,7 @@ pub const ALL: &[Metric] = &[
     counter("townhall_sent_bytes_total", NONE, "Handed to sockets").of(Unit::Bytes),
     counter("townhall_received_bytes_total", NONE, "Read from sockets").of(Unit::Bytes),
     histogram("townhall_publish_seconds", "From say to accepted"),
-    histogram("townhall_delivery_seconds", "From the broker's clock to the sockets, once for each pass over a room"),
+    histogram("townhall_delivery_seconds", "From the broker's clock to the sockets: the newest message of each pass over a room"),
     counter("townhall_errors_total", &["code"], "Refused commands by code"),
     counter("townhall_resumes_total", &["source"], "Rooms that clients resumed; source: window, broker or lost"),
     gauge("townhall_broker_up", NONE, "1 while commands and the subscription work and messages are stored"),
