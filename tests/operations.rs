@@ -100,7 +100,8 @@ fn every_panel_says_what_it_shows_and_in_which_unit() {
             }
         }
     }
-    let rows: Vec<Value> = panels().iter().filter(|panel| panel["type"] == "row").map(|row| row["title"].clone()).collect();
+    let rows: Vec<Value> =
+        panels().iter().filter(|panel| panel["type"] == "row").map(|row| row["title"].clone()).collect();
     assert_eq!(rows, ["Overview", "Connections", "Messages and latency", "Broker", "Rooms and memory", "Process"]);
 }
 
@@ -121,7 +122,8 @@ fn every_alert_has_its_runbook_and_every_runbook_its_alert() {
         }
     }
     let named: BTreeSet<&str> = alerts.into_iter().map(|(name, _)| name).collect();
-    let runbooks = OPERATIONS.lines().filter_map(|line| line.strip_prefix("### ")).filter(|it| it.starts_with("Townhall"));
+    let runbooks =
+        OPERATIONS.lines().filter_map(|line| line.strip_prefix("### ")).filter(|it| it.starts_with("Townhall"));
     assert_eq!(runbooks.collect::<BTreeSet<_>>(), named, "left the runbooks, right the alerts");
 }
 

@@ -9,7 +9,7 @@ CONNECTIONS, ROOMS = 10_000, 5_000
 # Messages a second in all rooms together: next to nothing, so that what scrapes take stands out.
 RATE = 2
 # A second. Prometheus asks once in fifteen; the kernel counts hundredths of a second, so it takes many to see one.
-SCRAPES = 50
+SCRAPES = 200
 LIMIT_MS = 5
 
 

@@ -72,7 +72,9 @@ pub fn write(page: &mut String) {
         ("process_threads", stat.map(|stat| stat.threads as f64)),
         ("process_start_time_seconds", *STARTED),
     ] {
-        let (Some(metric), Some(value)) = (list::ALL.iter().find(|metric| metric.name == name), value) else { continue };
+        let (Some(metric), Some(value)) = (list::ALL.iter().find(|metric| metric.name == name), value) else {
+            continue;
+        };
         let (help, kind) = (metric.help, metric.kind.as_str());
         let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }
