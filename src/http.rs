@@ -280,9 +280,7 @@ async fn open_plain(
     let identity = admitted.map_err(|why| match why {
         NotAdmitted::Malformed(words) => Refused::new(StatusCode::BAD_REQUEST, NotIn::Name, words),
         NotAdmitted::Unauthorized(_) => Refused::token_wrong(),
-        NotAdmitted::Unavailable(words) => {
-            Refused::for_now(StatusCode::SERVICE_UNAVAILABLE, NotIn::Unavailable, words)
-        }
+        NotAdmitted::Unavailable(words) => Refused::for_now(StatusCode::SERVICE_UNAVAILABLE, NotIn::Unavailable, words),
     })?;
     let room = match wished {
         Some(room) if identity.rights.admit(&room) => room,

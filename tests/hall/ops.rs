@@ -191,12 +191,8 @@ struct Page {
 impl Page {
     /// Panics at the first line that is not as the format wants it.
     fn read(text: &str) -> Page {
-        let mut page = Page {
-            kinds: HashMap::new(),
-            help: HashMap::new(),
-            labels: HashMap::new(),
-            samples: HashMap::new(),
-        };
+        let mut page =
+            Page { kinds: HashMap::new(), help: HashMap::new(), labels: HashMap::new(), samples: HashMap::new() };
         assert!(text.ends_with('\n'), "the last line ends");
         for line in text.lines().filter(|line| !line.is_empty()) {
             if let Some(comment) = line.strip_prefix("# ") {
