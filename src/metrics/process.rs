@@ -1,8 +1,7 @@
 //! What this process takes, under the names that every Prometheus client has for it, read from `/proc` at each scrape.
 //!
-//! Written as text, since a counter of the `metrics` crate counts whole seconds, and a node takes one in minutes. Open files
-//! are not counted one by one: the kernel needs 16 ms to list ten thousand, and since Linux 6.2 the size of the directory is
-//! their number.
+//! Written as text, since a counter of the `metrics` crate holds whole numbers, and a node may take minutes for a second of
+//! processor time. Since Linux 6.2 the size of the directory of open files is their number; ten thousand take long to list.
 
 use std::fmt::Write as _;
 use std::fs;
