@@ -9,7 +9,7 @@ test: ## format, lints and every test; installs what they need; the last line su
 	@tests/setup
 	@tests/run
 
-test-all: test conformance peers k6 instructions ## the same, and what takes a release build, or Go
+test-all: test conformance peers k6 instructions watched ## the same, and what takes a release build, or Go
 
 conformance: ## the Autobahn suite's WebSocket cases 1 to 10 against /echo of a release build (or of TOWNHALL=PATH)
 	@tests/autobahn/run
@@ -27,13 +27,18 @@ instructions: ## what a message and a delivery cost in instructions (callgrind's
 	@tests/setup valgrind
 	@cargo run --quiet --release --package townhall-instructions -- $(if $(RENEW),renew,compare)
 
+watched: ## a real Prometheus before two halls under load: every panel shows something, every alert fires for its reason (four minutes)
+	@tests/setup
+	@cargo build --quiet --package townhall --package townhall-load
+	@python3 -W error -m unittest discover --verbose --start-directory tests/watched
+
 fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz
 	@fuzz/run $(or $(SECONDS),60) $(TARGET)
 
 compare: ## the hall beside what one would use instead: writes tables and plots for README.md (20 minutes)
 	@loadtest/compare
 
-bench: ## what storing in Redis, several halls and a failover cost (ten minutes; needs Go)
+bench: ## what storing in Redis, several halls, a failover and a scrape cost (ten minutes; needs Go)
 	@loadtest/bench
 
 scaling: ## what one node costs, checked with two and three, and what a million sockets take: docs/scaling.md (six minutes)
@@ -44,4 +49,4 @@ screenshots: ## the page in web/screenshots, with people who talk in it
 	@cargo build --quiet
 	@node tests/browser/screenshots.mjs
 
-.PHONY: help test test-all conformance peers k6 instructions fuzz compare bench scaling screenshots
+.PHONY: help test test-all conformance peers k6 instructions watched fuzz compare bench scaling screenshots

@@ -153,6 +153,11 @@ impl Register {
         self.rolls().by_room.get(room).map_or(0, |entry| entry.roll.count(now))
     }
 
+    /// How many users are in the rooms of this node, here on this node, once a room.
+    pub fn here(&self) -> usize {
+        self.rolls().by_room.values().map(|entry| entry.roll.here()).sum()
+    }
+
     /// Who is in the room, by a look that begins now; all who ask meanwhile share it.
     ///
     /// # Errors

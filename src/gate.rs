@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::broker::Status;
 use crate::drain::Leaving;
+use crate::protocol::NotIn;
 
 /// Why nobody may come in; all of these pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +27,11 @@ impl Closed {
         }
     }
 
-    /// The label of `handshakes_refused_total`.
-    pub fn label(self) -> &'static str {
+    /// What is counted.
+    pub fn why(self) -> NotIn {
         match self {
-            Closed::Leaving => "draining",
-            Closed::Broker => "broker",
+            Closed::Leaving => NotIn::Draining,
+            Closed::Broker => NotIn::Broker,
         }
     }
 }
@@ -90,11 +91,11 @@ impl NoSeat {
         }
     }
 
-    /// The label of `handshakes_refused_total`.
-    pub fn label(self) -> &'static str {
+    /// What is counted.
+    pub fn why(self) -> NotIn {
         match self {
-            NoSeat::Full => "full",
-            NoSeat::Address => "address",
+            NoSeat::Full => NotIn::Full,
+            NoSeat::Address => NotIn::Address,
         }
     }
 }

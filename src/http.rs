@@ -27,7 +27,7 @@ use crate::hub::Hub;
 use crate::metrics::METRICS;
 use crate::names::RoomName;
 use crate::outgoing::Outgoing;
-use crate::protocol::{CloseReason, ErrorCode, MAX_LAST, Refusal, Tag};
+use crate::protocol::{CloseReason, ErrorCode, MAX_LAST, NotIn, Refusal, Tag};
 use crate::session::{Rules, Session};
 use crate::web;
 use crate::ws::frame::Decoder;
@@ -109,7 +109,7 @@ fn redirect(page: &str, query: Option<String>) -> Response<Body> {
 }
 
 async fn not_found() -> Response<Body> {
-    Refused::new(StatusCode::NOT_FOUND, "not_found", "there is no such address; the chat is at /").answer()
+    Refused::new(StatusCode::NOT_FOUND, NotIn::NotFound, "there is no such address; the chat is at /").answer()
 }
 
 /// While the node leaves, and to those who found no seat, everything is refused for now.
@@ -120,7 +120,7 @@ async fn come_later(State(hall): State<Hall>, request: Request, next: middleware
             NoSeat::Full => StatusCode::SERVICE_UNAVAILABLE,
             NoSeat::Address => StatusCode::TOO_MANY_REQUESTS,
         };
-        return Refused::for_now(status, no_seat.label(), no_seat.words()).answer();
+        return Refused::for_now(status, no_seat.why(), no_seat.words()).answer();
     }
     if hall.leaving.has_begun()
         && let Err(closed) = hall.gate.pass()
@@ -201,14 +201,14 @@ fn check_classic(hall: &Hall, request: &mut Request) -> Result<Handshake, Refuse
     let handshake = check(hall, request)?;
     if handshake.json {
         let words = "this address speaks plain text; townhall.v1 is spoken at /ws";
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "subprotocol", words));
+        return Err(Refused::new(StatusCode::BAD_REQUEST, NotIn::Subprotocol, words));
     }
     Ok(handshake)
 }
 
 fn query(wishes: Caught<Wishes>) -> Result<Wishes, Refused> {
     let wrong = |error: axum::extract::rejection::QueryRejection| {
-        Refused::new(StatusCode::BAD_REQUEST, "syntax", error.body_text())
+        Refused::new(StatusCode::BAD_REQUEST, NotIn::Syntax, error.body_text())
     };
     wishes.map(|Query(wishes)| wishes).map_err(wrong)
 }
@@ -237,13 +237,17 @@ async fn open_json(
     wishes: Wishes,
 ) -> Result<Response<Body>, Refused> {
     let admitted = admit(&hall, &caller, &handshake, wishes).await.inspect_err(|why| log_not_admitted(&caller, why));
-    let (code, reason, words) = match admitted {
+    let (code, why, reason, words) = match admitted {
         Ok(identity) => return Ok(open(hall, caller, handshake, identity, Encoding::Json, Connection::welcome)),
-        Err(NotAdmitted::Malformed(words)) => return Err(Refused::new(StatusCode::BAD_REQUEST, "name", words)),
-        Err(NotAdmitted::Unauthorized(words)) => (ErrorCode::Unauthorized, CloseReason::Unauthorized, words),
-        Err(NotAdmitted::Unavailable(words)) => (ErrorCode::Unavailable, CloseReason::TryLater, words),
+        Err(NotAdmitted::Malformed(words)) => return Err(Refused::new(StatusCode::BAD_REQUEST, NotIn::Name, words)),
+        Err(NotAdmitted::Unauthorized(words)) => {
+            (ErrorCode::Unauthorized, NotIn::Unauthorized, CloseReason::Unauthorized, words)
+        }
+        Err(NotAdmitted::Unavailable(words)) => {
+            (ErrorCode::Unavailable, NotIn::Unavailable, CloseReason::TryLater, words)
+        }
     };
-    METRICS.refused(code.as_str());
+    METRICS.refused(why);
     let refusal = match code {
         ErrorCode::Unavailable => Refusal::retry(code, words, COME_AGAIN_MS, Tag::default()),
         _ => Refusal::new(code, words, Tag::default()),
@@ -263,9 +267,9 @@ async fn open_plain(
     handshake: Handshake,
     mut wishes: Wishes,
 ) -> Result<Response<Body>, Refused> {
-    let forbidden = |words: String| Refused::new(StatusCode::FORBIDDEN, "room", words);
+    let forbidden = |words: String| Refused::new(StatusCode::FORBIDDEN, NotIn::Room, words);
     let wished = wishes.room.take().map(|name| {
-        RoomName::parse(&name).ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "room", RoomName::RULE))
+        RoomName::parse(&name).ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, NotIn::Room, RoomName::RULE))
     });
     let wished = wished.transpose()?;
     if let Some(room) = wished.as_ref().filter(|room| !hall.rules.admits(room)) {
@@ -274,11 +278,9 @@ async fn open_plain(
     let last = wishes.last.unwrap_or(0).min(MAX_LAST);
     let admitted = admit(&hall, &caller, &handshake, wishes).await.inspect_err(|why| log_not_admitted(&caller, why));
     let identity = admitted.map_err(|why| match why {
-        NotAdmitted::Malformed(words) => Refused::new(StatusCode::BAD_REQUEST, "name", words),
+        NotAdmitted::Malformed(words) => Refused::new(StatusCode::BAD_REQUEST, NotIn::Name, words),
         NotAdmitted::Unauthorized(_) => Refused::token_wrong(),
-        NotAdmitted::Unavailable(words) => {
-            Refused::for_now(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable.as_str(), words)
-        }
+        NotAdmitted::Unavailable(words) => Refused::for_now(StatusCode::SERVICE_UNAVAILABLE, NotIn::Unavailable, words),
     })?;
     let room = match wished {
         Some(room) if identity.rights.admit(&room) => room,

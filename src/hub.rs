@@ -123,6 +123,7 @@ impl Hub {
         presence_grace: Duration,
         stop: &CancellationToken,
     ) -> Arc<Self> {
+        METRICS.log_budget_bytes.set(budget as f64);
         let hub = Arc::new(Hub {
             pages: Pages::new(broker.clone()),
             broker,
@@ -369,6 +370,7 @@ impl Hub {
         while let Some(notice) = feed.next().await {
             match notice {
                 Notice::Gapped => {
+                    METRICS.feed_gaps.increment(1);
                     self.compare.notify_one();
                     self.register.look_again();
                 }
@@ -413,6 +415,7 @@ impl Hub {
     /// Tells a room's clients who came and who went.
     fn tell_members(&self, name: &RoomName, change: &Change) {
         let Some(open) = self.find(name) else { return };
+        METRICS.presence_changes.increment(1);
         let presence =
             |joined, left| text_frame(&Reply::Presence { room: name.clone(), count: change.count, joined, left });
         let count = presence(None, None);
@@ -495,6 +498,7 @@ impl Hub {
                     self.close_quiet_rooms();
                     let now = Instant::now();
                     self.all(|_| true).iter().for_each(|open| open.room.forget_stale(now));
+                    METRICS.members.set(self.register.here() as f64);
                 }
                 () = self.budget.exceeded() => self.shrink_to_budget(),
             }

@@ -1,17 +1,23 @@
-//! What the hall tells about itself: every metric, its name, its handle and its help in one place.
+//! What the hall tells about itself: the handles of all metrics. [`list`] says what each of them is, [`process`] has those of
+//! the process.
 //!
-//! A macro of the `metrics` crate hashes and locks at each call, so handles are made once, and a fan-out is counted once.
+//! A macro of the `metrics` crate hashes and locks at each call, so handles are made once, and a fan-out is counted once. All
+//! series of a label that has a closed set of values are there from the start, so that the first event is seen as a change.
+
+pub mod list;
+mod process;
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Unit};
+use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use self::list::{Kind, Metric};
 use crate::encoding::{Encoding, Record};
-use crate::protocol::{CloseReason, ErrorCode};
+use crate::protocol::{CloseReason, ErrorCode, NotIn};
 
-/// Bounds in seconds; publishing and delivery share them.
+/// Bounds in seconds, of all histograms.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 const UPKEEP: Duration = Duration::from_secs(1);
@@ -48,12 +54,16 @@ impl Sent {
     }
 }
 
-/// See DESIGN's list; `describe` has the words.
+/// What each of them is, [`list::ALL`] says.
 pub struct Metrics {
+    pub draining: Gauge,
     pub connections: ByDoor<Gauge>,
+    pub connections_max: Gauge,
     pub connections_opened: ByDoor<Counter>,
-    pub rooms: Gauge,
-    pub log_bytes: Gauge,
+    connections_closed: ByDoor<[Counter; CloseReason::LABELS.len()]>,
+    handshakes_refused: [Counter; NotIn::ALL.len()],
+    pub accepts_failed: Counter,
+    pub slow_readers: Gauge,
     pub messages_published: Counter,
     pub messages_received: Counter,
     deliveries: ByDoor<Counter>,
@@ -62,42 +72,71 @@ pub struct Metrics {
     pub received_bytes: Counter,
     pub publish_seconds: Histogram,
     pub delivery_seconds: Histogram,
+    errors: [Counter; ErrorCode::ALL.len()],
     pub resumes_window: Counter,
     pub resumes_broker: Counter,
     pub resumes_lost: Counter,
+    pub broker_up: Gauge,
+    pub broker_reconnects: Counter,
+    pub broker_waiting: Gauge,
+    pub broker_round_seconds: Histogram,
+    pub broker_probe_seconds: Histogram,
+    pub history_reads: Counter,
+    pub feed_gaps: Counter,
     pub gaps_repaired: Counter,
     pub messages_lost: Counter,
-    pub slow_readers: Gauge,
-    pub draining: Gauge,
-    errors: [Counter; ErrorCode::ALL.len()],
+    pub rooms: Gauge,
+    pub members: Gauge,
+    pub presence_changes: Counter,
+    pub log_bytes: Gauge,
+    pub log_budget_bytes: Gauge,
+    pub history_bytes: Gauge,
 }
 
 impl Metrics {
     fn new() -> Self {
+        use metrics::{counter, gauge, histogram};
         describe();
         Metrics {
-            connections: ByDoor::new(|door| metrics::gauge!("townhall_connections", "door" => door)),
-            connections_opened: ByDoor::new(
-                |door| metrics::counter!("townhall_connections_opened_total", "door" => door),
-            ),
-            rooms: metrics::gauge!("townhall_rooms"),
-            log_bytes: metrics::gauge!("townhall_log_bytes"),
-            messages_published: metrics::counter!("townhall_messages_published_total"),
-            messages_received: metrics::counter!("townhall_messages_received_total"),
-            deliveries: ByDoor::new(|door| metrics::counter!("townhall_deliveries_total", "door" => door)),
-            writes: ByDoor::new(|door| metrics::counter!("townhall_writes_total", "door" => door)),
-            sent_bytes: metrics::counter!("townhall_sent_bytes_total"),
-            received_bytes: metrics::counter!("townhall_received_bytes_total"),
-            publish_seconds: metrics::histogram!("townhall_publish_seconds"),
-            delivery_seconds: metrics::histogram!("townhall_delivery_seconds"),
-            resumes_window: metrics::counter!("townhall_resumes_total", "source" => "window"),
-            resumes_broker: metrics::counter!("townhall_resumes_total", "source" => "broker"),
-            resumes_lost: metrics::counter!("townhall_resumes_total", "source" => "lost"),
-            gaps_repaired: metrics::counter!("townhall_gaps_repaired_total"),
-            messages_lost: metrics::counter!("townhall_messages_lost_total"),
-            slow_readers: metrics::gauge!("townhall_slow_readers"),
-            draining: metrics::gauge!("townhall_draining"),
-            errors: ErrorCode::ALL.map(|code| metrics::counter!("townhall_errors_total", "code" => code.as_str())),
+            draining: gauge!("townhall_draining"),
+            connections: ByDoor::new(|door| gauge!("townhall_connections", "door" => door)),
+            connections_max: gauge!("townhall_connections_max"),
+            connections_opened: ByDoor::new(|door| counter!("townhall_connections_opened_total", "door" => door)),
+            connections_closed: ByDoor::new(|door| {
+                CloseReason::LABELS
+                    .map(|reason| counter!("townhall_connections_closed_total", "door" => door, "reason" => reason))
+            }),
+            handshakes_refused: NotIn::ALL
+                .map(|why| counter!("townhall_handshakes_refused_total", "reason" => why.label())),
+            accepts_failed: counter!("townhall_accepts_failed_total"),
+            slow_readers: gauge!("townhall_slow_readers"),
+            messages_published: counter!("townhall_messages_published_total"),
+            messages_received: counter!("townhall_messages_received_total"),
+            deliveries: ByDoor::new(|door| counter!("townhall_deliveries_total", "door" => door)),
+            writes: ByDoor::new(|door| counter!("townhall_writes_total", "door" => door)),
+            sent_bytes: counter!("townhall_sent_bytes_total"),
+            received_bytes: counter!("townhall_received_bytes_total"),
+            publish_seconds: histogram!("townhall_publish_seconds"),
+            delivery_seconds: histogram!("townhall_delivery_seconds"),
+            errors: ErrorCode::ALL.map(|code| counter!("townhall_errors_total", "code" => code.as_str())),
+            resumes_window: counter!("townhall_resumes_total", "source" => "window"),
+            resumes_broker: counter!("townhall_resumes_total", "source" => "broker"),
+            resumes_lost: counter!("townhall_resumes_total", "source" => "lost"),
+            broker_up: gauge!("townhall_broker_up"),
+            broker_reconnects: counter!("townhall_broker_reconnects_total"),
+            broker_waiting: gauge!("townhall_broker_waiting"),
+            broker_round_seconds: histogram!("townhall_broker_round_seconds"),
+            broker_probe_seconds: histogram!("townhall_broker_probe_seconds"),
+            history_reads: counter!("townhall_history_reads_total"),
+            feed_gaps: counter!("townhall_feed_gaps_total"),
+            gaps_repaired: counter!("townhall_gaps_repaired_total"),
+            messages_lost: counter!("townhall_messages_lost_total"),
+            rooms: gauge!("townhall_rooms"),
+            members: gauge!("townhall_members"),
+            presence_changes: counter!("townhall_presence_changes_total"),
+            log_bytes: gauge!("townhall_log_bytes"),
+            log_budget_bytes: gauge!("townhall_log_budget_bytes"),
+            history_bytes: gauge!("townhall_history_bytes"),
         }
     }
 
@@ -114,13 +153,12 @@ impl Metrics {
     /// A client is gone.
     pub fn closed(&self, encoding: Encoding, reason: CloseReason) {
         self.connections.at(encoding).decrement(1.0);
-        let (door, reason) = (encoding.door(), reason.label());
-        metrics::counter!("townhall_connections_closed_total", "door" => door, "reason" => reason).increment(1);
+        self.connections_closed.at(encoding)[reason.number()].increment(1);
     }
 
     /// Somebody was not let in.
-    pub fn refused(&self, reason: &'static str) {
-        metrics::counter!("townhall_handshakes_refused_total", "reason" => reason).increment(1);
+    pub fn refused(&self, why: NotIn) {
+        self.handshakes_refused[why as usize].increment(1);
     }
 
     /// Records that came from history and not from the subscription.
@@ -142,7 +180,6 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
         .install_recorder()?;
-    metrics_process::Collector::default().describe();
     metrics::gauge!("townhall_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     LazyLock::force(&METRICS);
     Ok(handle)
@@ -160,38 +197,20 @@ pub async fn keep_up(handle: PrometheusHandle) {
 
 /// The page that Prometheus reads.
 pub fn render(handle: &PrometheusHandle) -> String {
-    metrics_process::Collector::default().collect();
-    handle.run_upkeep();
-    handle.render()
+    let mut page = handle.render();
+    process::write(&mut page);
+    page
 }
 
+/// Gives every metric of the list its words; those of the process bring theirs along.
 fn describe() {
-    use metrics::{describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram};
-    gauge!("townhall_build_info", "1, with the version as a label");
-    gauge!("townhall_connections", "Clients that are connected");
-    counter!("townhall_connections_opened_total", "Clients that came in");
-    counter!("townhall_connections_closed_total", "Clients that left, and why");
-    counter!("townhall_handshakes_refused_total", "Clients that were not let in, and why");
-    gauge!("townhall_rooms", "Rooms open on this node");
-    gauge!("townhall_log_bytes", Unit::Bytes, "Memory of all rooms' windows");
-    counter!("townhall_messages_published_total", "Messages accepted from this node's clients");
-    counter!("townhall_messages_received_total", "Messages that the subscription delivered");
-    counter!("townhall_deliveries_total", "Messages handed to sockets");
-    counter!(
-        "townhall_writes_total",
-        "Writes that handed messages to sockets; deliveries / writes are the messages a write"
-    );
-    counter!("townhall_sent_bytes_total", Unit::Bytes, "Bytes handed to sockets");
-    counter!("townhall_received_bytes_total", Unit::Bytes, "Bytes read from sockets");
-    histogram!("townhall_publish_seconds", Unit::Seconds, "From say to accepted");
-    histogram!("townhall_delivery_seconds", Unit::Seconds, "From the broker's clock to the sockets");
-    counter!("townhall_resumes_total", "Clients that resumed, and where from");
-    counter!("townhall_gaps_repaired_total", "Messages that the subscription lost and history had");
-    counter!("townhall_messages_lost_total", "Messages that nobody has any more");
-    gauge!("townhall_broker_up", "1 while commands and the subscription work and messages are stored");
-    gauge!("townhall_broker_trouble", "Servers of the broker with which something is wrong, by what");
-    counter!("townhall_broker_reconnects_total", "New connections to the broker after the first");
-    gauge!("townhall_slow_readers", "Clients whose socket takes no more at the moment");
-    counter!("townhall_errors_total", "Refused commands by code");
-    gauge!("townhall_draining", "1 while this node is leaving");
+    let listed = list::ALL.iter().filter(|metric| !metric.name.starts_with("process_"));
+    for &Metric { name, kind, unit, help, .. } in listed {
+        let unit = unit.unwrap_or(metrics::Unit::Count);
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, unit, help),
+            Kind::Gauge => metrics::describe_gauge!(name, unit, help),
+            Kind::Histogram => metrics::describe_histogram!(name, unit, help),
+        }
+    }
 }

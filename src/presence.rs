@@ -468,6 +468,11 @@ impl Roll {
         }
     }
 
+    /// How many are here on this node.
+    pub fn here(&self) -> usize {
+        self.here.len()
+    }
+
     /// How many are here, whoever has just come included.
     pub fn count(&self, now: Instant) -> usize {
         let shown = self.shown(now);

@@ -118,19 +118,95 @@ impl CloseReason {
         }
     }
 
-    /// The label of `connections_closed_total`.
+    /// The labels of `connections_closed_total`; see [`CloseReason::number`].
+    pub const LABELS: [&'static str; 10] = [
+        "left",
+        "lost",
+        "bad_frame",
+        "restart",
+        "try_later",
+        "unauthorized",
+        "token_expired",
+        "no_sign_of_life",
+        "too_slow",
+        "too_many_commands",
+    ];
+
+    /// Which of the labels it has.
+    pub fn number(self) -> usize {
+        match self {
+            CloseReason::Left | CloseReason::Echoed(_) => 0,
+            CloseReason::Lost => 1,
+            CloseReason::BadFrame(..) => 2,
+            CloseReason::Restart => 3,
+            CloseReason::TryLater => 4,
+            CloseReason::Unauthorized => 5,
+            CloseReason::TokenExpired => 6,
+            CloseReason::NoSignOfLife => 7,
+            CloseReason::TooSlow => 8,
+            CloseReason::TooManyCommands => 9,
+        }
+    }
+
+    pub fn label(self) -> &'static str {
+        Self::LABELS[self.number()]
+    }
+}
+
+/// Why somebody was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotIn {
+    NoUpgrade,
+    Syntax,
+    Version,
+    Subprotocol,
+    Origin,
+    NotFound,
+    Name,
+    Room,
+    Unauthorized,
+    Unavailable,
+    Draining,
+    Broker,
+    Full,
+    Address,
+}
+
+impl NotIn {
+    pub const ALL: [NotIn; 14] = [
+        NotIn::NoUpgrade,
+        NotIn::Syntax,
+        NotIn::Version,
+        NotIn::Subprotocol,
+        NotIn::Origin,
+        NotIn::NotFound,
+        NotIn::Name,
+        NotIn::Room,
+        NotIn::Unauthorized,
+        NotIn::Unavailable,
+        NotIn::Draining,
+        NotIn::Broker,
+        NotIn::Full,
+        NotIn::Address,
+    ];
+
+    /// The label of `handshakes_refused_total`.
     pub fn label(self) -> &'static str {
         match self {
-            CloseReason::Left | CloseReason::Echoed(_) => "left",
-            CloseReason::Lost => "lost",
-            CloseReason::BadFrame(..) => "bad_frame",
-            CloseReason::Restart => "restart",
-            CloseReason::TryLater => "try_later",
-            CloseReason::Unauthorized => "unauthorized",
-            CloseReason::TokenExpired => "token_expired",
-            CloseReason::NoSignOfLife => "no_sign_of_life",
-            CloseReason::TooSlow => "too_slow",
-            CloseReason::TooManyCommands => "too_many_commands",
+            NotIn::NoUpgrade => "no_upgrade",
+            NotIn::Syntax => "syntax",
+            NotIn::Version => "version",
+            NotIn::Subprotocol => "subprotocol",
+            NotIn::Origin => "origin",
+            NotIn::NotFound => "not_found",
+            NotIn::Name => "name",
+            NotIn::Room => "room",
+            NotIn::Unauthorized => "unauthorized",
+            NotIn::Unavailable => "unavailable",
+            NotIn::Draining => "draining",
+            NotIn::Broker => "broker",
+            NotIn::Full => "full",
+            NotIn::Address => "address",
         }
     }
 }

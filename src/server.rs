@@ -36,6 +36,7 @@ use crate::log::Window;
 use crate::logging::Seldom;
 use crate::metrics::{self, METRICS};
 use crate::outgoing::Outgoing;
+use crate::protocol::NotIn;
 use crate::proxies::{self, Proxies};
 use crate::session::Rules;
 use crate::tcp::Lines;
@@ -104,6 +105,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let (depart, leaving) = staying();
     let gate = Gate::new(leaving.clone(), broker.status());
     let limits = &config.limits;
+    METRICS.connections_max.set(limits.connections as f64);
     let window = Window { bytes: limits.room_window, records: limits.room_window_messages };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let hub = Hub::start(broker, deliveries, window, limits.window_budget, workers, limits.presence_grace, &stop);
@@ -319,8 +321,8 @@ impl Doors {
     fn line(&self, socket: TcpStream, peer: SocketAddr) {
         let seat = match self.may_enter(peer) {
             Ok(seat) => seat,
-            Err((label, words, standing)) => {
-                METRICS.refused(label);
+            Err((why, words, standing)) => {
+                METRICS.refused(why);
                 let place = standing.take();
                 self.hall.clients.spawn(async move {
                     tokio::select! { () = turn_away(&socket, words) => {} () = place.gives_way() => {} }
@@ -340,11 +342,11 @@ impl Doors {
         });
     }
 
-    /// The seat at the line door; or the label and the words of the refusal, and where it is told.
-    fn may_enter(&self, peer: SocketAddr) -> Result<Seat, (&'static str, &'static str, &Arc<Standing>)> {
-        self.hall.gate.pass().map_err(|closed| (closed.label(), closed.words(), &self.standing))?;
+    /// The seat at the line door; or why there is none, in words, too, and where that is told.
+    fn may_enter(&self, peer: SocketAddr) -> Result<Seat, (NotIn, &'static str, &Arc<Standing>)> {
+        self.hall.gate.pass().map_err(|closed| (closed.why(), closed.words(), &self.standing))?;
         let seat = self.seats.take(peer.ip());
-        seat.map_err(|no_seat| (no_seat.label(), no_seat.words(), self.standing_of(no_seat)))
+        seat.map_err(|no_seat| (no_seat.why(), no_seat.words(), self.standing_of(no_seat)))
     }
 
     /// Sends everybody to the other nodes, and returns when the last has left or the time is over.
@@ -408,6 +410,7 @@ async fn accept(listener: TcpListener, closing: CancellationToken, serve: impl F
             accepted = listener.accept() => match accepted {
                 Ok((socket, peer)) => serve(socket, peer),
                 Err(error) => {
+                    METRICS.accepts_failed.increment(1);
                     // It may go on for hours, ten times a second.
                     if let Some(times) = complaints.pass(Instant::now()) {
                         warn!(%error, times, "connections have to wait: none could be accepted; is nofile too small?");

@@ -23,7 +23,7 @@ use tracing::trace;
 use crate::config::AllowedOrigins;
 use crate::gate::Closed;
 use crate::metrics::METRICS;
-use crate::protocol::SUBPROTOCOL;
+use crate::protocol::{NotIn, SUBPROTOCOL};
 use crate::proxies::ForwardedHost;
 
 pub mod frame;
@@ -40,8 +40,7 @@ const RETRY_AFTER_S: &str = "2";
 #[derive(Debug)]
 pub struct Refused {
     status: StatusCode,
-    /// The label of `handshakes_refused_total`.
-    label: &'static str,
+    why: NotIn,
     words: String,
     header: Option<(HeaderName, &'static str)>,
     /// Without the line break that is kind to terminals.
@@ -49,23 +48,23 @@ pub struct Refused {
 }
 
 impl Refused {
-    pub fn new(status: StatusCode, label: &'static str, words: impl Into<String>) -> Self {
-        Refused { status, label, words: words.into(), header: None, to_the_letter: false }
+    pub fn new(status: StatusCode, why: NotIn, words: impl Into<String>) -> Self {
+        Refused { status, why, words: words.into(), header: None, to_the_letter: false }
     }
 
     /// What the tutorial says to whoever has no right token.
     pub fn token_wrong() -> Self {
-        Refused { to_the_letter: true, ..Refused::new(StatusCode::FORBIDDEN, "unauthorized", "token wrong.") }
+        Refused { to_the_letter: true, ..Refused::new(StatusCode::FORBIDDEN, NotIn::Unauthorized, "token wrong.") }
     }
 
     /// Worth another try soon.
-    pub fn for_now(status: StatusCode, label: &'static str, words: impl Into<String>) -> Self {
-        Refused::new(status, label, words).with(header::RETRY_AFTER, RETRY_AFTER_S)
+    pub fn for_now(status: StatusCode, why: NotIn, words: impl Into<String>) -> Self {
+        Refused::new(status, why, words).with(header::RETRY_AFTER, RETRY_AFTER_S)
     }
 
     /// 503: nobody may come in at the moment.
     pub fn closed(closed: Closed) -> Self {
-        Refused::for_now(StatusCode::SERVICE_UNAVAILABLE, closed.label(), closed.words())
+        Refused::for_now(StatusCode::SERVICE_UNAVAILABLE, closed.why(), closed.words())
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -75,7 +74,7 @@ impl Refused {
 
     /// Counts it and makes the answer.
     pub fn answer(self) -> Response<Body> {
-        METRICS.refused(self.label);
+        METRICS.refused(self.why);
         let line_break = if self.to_the_letter { "" } else { "\n" };
         let mut answer = Response::new(Body::from(self.words + line_break));
         *answer.status_mut() = self.status;
@@ -118,15 +117,15 @@ impl Handshake {
         if !has_token(headers, &UPGRADE, "websocket") {
             let words =
                 "this address is for WebSockets: connect with ws:// or wss://, through proxies that pass Upgrade on";
-            let refused = Refused::new(StatusCode::UPGRADE_REQUIRED, "no_upgrade", words);
+            let refused = Refused::new(StatusCode::UPGRADE_REQUIRED, NotIn::NoUpgrade, words);
             return Err(refused.with(UPGRADE, "websocket"));
         }
         if !has_token(headers, &CONNECTION, "upgrade") {
             let words = "Upgrade without `Connection: Upgrade`; does a proxy take it away?";
-            return Err(Refused::new(StatusCode::BAD_REQUEST, "syntax", words));
+            return Err(Refused::new(StatusCode::BAD_REQUEST, NotIn::Syntax, words));
         }
         if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
-            let refused = Refused::new(StatusCode::BAD_REQUEST, "version", "Sec-WebSocket-Version must be 13");
+            let refused = Refused::new(StatusCode::BAD_REQUEST, NotIn::Version, "Sec-WebSocket-Version must be 13");
             return Err(refused.with(SEC_WEBSOCKET_VERSION, VERSION));
         }
         let accept = accept_key(headers)?;
@@ -134,7 +133,7 @@ impl Handshake {
         let json = check_subprotocol(headers)?;
         let tokens = bearer_tokens(headers);
         let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
-            return Err(Refused::new(StatusCode::BAD_REQUEST, "syntax", "an upgrade needs HTTP/1.1"));
+            return Err(Refused::new(StatusCode::BAD_REQUEST, NotIn::Syntax, "an upgrade needs HTTP/1.1"));
         };
         Ok(Handshake { accept, upgrade, json, tokens })
     }
@@ -166,7 +165,7 @@ pub async fn socket(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
 
 /// RFC 6455 §4.2.2: the answer to the client's key.
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Refused> {
-    let wrong = || Refused::new(StatusCode::BAD_REQUEST, "syntax", "Sec-WebSocket-Key must be 16 bytes in base64");
+    let wrong = || Refused::new(StatusCode::BAD_REQUEST, NotIn::Syntax, "Sec-WebSocket-Key must be 16 bytes in base64");
     let key = headers.get(SEC_WEBSOCKET_KEY).ok_or_else(wrong)?;
     if BASE64_STANDARD.decode(key.as_bytes()).map_or(true, |bytes| bytes.len() != 16) {
         return Err(wrong());
@@ -204,7 +203,7 @@ fn check_subprotocol(headers: &HeaderMap) -> Result<bool, Refused> {
     }
     if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         let words = format!("unknown subprotocol; there is {SUBPROTOCOL}, or none for plain text");
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "subprotocol", words));
+        return Err(Refused::new(StatusCode::BAD_REQUEST, NotIn::Subprotocol, words));
     }
     Ok(false)
 }
@@ -223,7 +222,7 @@ fn check_origin(headers: &HeaderMap, forwarded: Option<&ForwardedHost>, origins:
         None => "a page without a site of its own is let in by --allow-origin '*' alone".into(),
     };
     let words = format!("a page of Origin {origin:?} may not connect to Host {host:?}; {advice}");
-    Err(Refused::new(StatusCode::FORBIDDEN, "origin", words))
+    Err(Refused::new(StatusCode::FORBIDDEN, NotIn::Origin, words))
 }
 
 fn is_let_in(origin: &str, host: &str, origins: &Origins) -> bool {

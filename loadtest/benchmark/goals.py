@@ -1,15 +1,15 @@
 """The goals, one by one: what was to be reached, what was measured, and the command that prints it."""
 import statistics
 
-from . import halls, redis, summary, table
+from . import halls, redis, scrape, summary, table
 from .comparison import median
 
 HALL = summary.HALL
 UNKNOWN = "not measured"
 
 
-def goals(compared, storing, several):
-    """Rows of (what, goal, measured, whether it is reached or None, command), from three results of which any may be None."""
+def goals(compared, storing, several, scraped):
+    """Rows of (what, goal, measured, whether it is reached or None, command), from four results of which any may be None."""
     results = compared["runs"] if compared else {}
     yield from fan_out(results.get("flat out", {}))
     yield from equal_load(results)
@@ -18,6 +18,7 @@ def goals(compared, storing, several):
     yield after_a_kill(results.get("kill", {}).get(HALL, []))
     yield from publishing(storing["runs"]["flat out"] if storing else {})
     yield bystander(several["runs"]["bystander"] if several else [])
+    yield scrape.goal(scraped["runs"]["scrape"] if scraped else [])
 
 
 def ratio(what, goal, values, holds, command, against=""):

@@ -1,7 +1,7 @@
 """The pages and blocks that are made of what was measured."""
 import os
 
-from . import goals, halls, pictures, plan, redis, results, scaled, scaling, servers, summary
+from . import goals, halls, pictures, plan, redis, results, scaled, scaling, scrape, servers, summary
 
 README = os.path.join(servers.TOP, "README.md")
 LOADTEST = os.path.join(servers.TOP, "loadtest", "README.md")
@@ -9,7 +9,8 @@ SCALING = os.path.join(servers.TOP, "docs", "scaling.md")
 # The worked examples of docs/scaling.md: a room says something every ten seconds, or every second.
 LOADS = [scaling.Load(1_000_000, 100_000, joined=1, rate=rate, history=1000) for rate in (0.1, 1)]
 NODE = scaling.Machine(cores=4, memory_gib=8, network_gbit=10, share=0.5)
-PAGES = {"redis": ("Storing in one Redis", redis), "halls": ("Several halls on one Redis, and a failover", halls)}
+PAGES = {"redis": ("Storing in one Redis", redis), "halls": ("Several halls on one Redis, and a failover", halls),
+         "scrape": ("A scrape of /metrics", scrape)}
 GENERATED = "<!-- written by a program: see loadtest/README.md -->"
 
 
@@ -49,7 +50,7 @@ def is_the_projects(directory):
 
 
 def write_goals():
-    rows = goals.goals(*(results.load(name) for name in ("compare", "redis", "halls")))
+    rows = goals.goals(*(results.load(name) for name in ("compare", "redis", "halls", "scrape")))
     results.rewrite(LOADTEST, "goals", goals.markdown(rows))
 
 

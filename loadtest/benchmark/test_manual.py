@@ -14,7 +14,7 @@ EVERYTHING = {
 
 class Manuals(unittest.TestCase):
     def test_each_manual_has_its_marks(self):
-        places = [*((manual.README, mark) for mark in ("compare", "redis", "halls")), (manual.LOADTEST, "goals"),
+        places = [*((manual.README, mark) for mark in ("compare", "redis", "halls", "scrape")), (manual.LOADTEST, "goals"),
                   *((manual.SCALING, mark) for mark in ("costs", "checks", "plans"))]
         for where, mark in places:
             with open(where, encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """What is said of runs: medians, ratios, what is void, what was not carried, and which goals are reached."""
 import unittest
 
-from . import comparison, goals, summary, table
+from . import comparison, goals, scrape, summary, table
 
 
 def run(**fields):
@@ -103,18 +103,18 @@ class WhatIsSaid(unittest.TestCase):
 
 
 class Goals(unittest.TestCase):
-    def reached(self, compared_=None, storing=None, several=None):
-        found = goals.goals(*(runs and {"runs": runs} for runs in (compared_, storing, several)))
+    def reached(self, compared_=None, storing=None, several=None, scraped=None):
+        found = goals.goals(*(runs and {"runs": runs} for runs in (compared_, storing, several, scraped)))
         return {f"{what}, {goal}": (measured, reached) for what, goal, measured, reached, _ in found}
 
     def test_what_was_not_measured_is_said_not_to_be(self):
         rows = self.reached()
-        self.assertEqual(len(rows), 10)
+        self.assertEqual(len(rows), 11)
         self.assertEqual(set(rows.values()), {("not measured", None)})
 
     def test_each_is_reached_or_not(self):
         rows = list(self.reached(compared()).values())
-        self.assertEqual([reached for _, reached in rows], [True, True, True, True, True, True, True, None, None, None])
+        self.assertEqual([reached for _, reached in rows], [True, True, True, True, True, True, True, None, None, None, None])
         self.assertEqual(rows[4][0], "5.0 ms; best peer 9.0 ms (fast)")
 
     def test_a_promise_is_kept_in_every_round_or_not_at_all(self):
@@ -132,6 +132,12 @@ class Goals(unittest.TestCase):
         self.assertTrue(goals.bystander([quiet])[3])
         self.assertFalse(goals.bystander([{**quiet, "bystander_heard": 1}])[3])
         self.assertFalse(goals.bystander([{**quiet, "bystander_cpu": 0.02}])[3])
+
+    def test_a_scrape_is_held_against_its_limit_by_the_middle_round(self):
+        dear, cheap = run(scrape_ms=5.1), run(scrape_ms=4.9)
+        self.assertTrue(scrape.goal([dear, cheap, cheap])[3])
+        self.assertFalse(scrape.goal([dear, dear, cheap])[3])
+        self.assertIsNone(scrape.goal([run()])[3])
 
 
 if __name__ == "__main__":

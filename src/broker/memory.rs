@@ -26,6 +26,7 @@ use super::{
     Range, Status, Whisper,
 };
 use crate::config::HistorySettings;
+use crate::metrics::METRICS;
 use crate::names::{RoomName, UserId};
 use crate::position::{Epoch, Fork, Lineage, Offset, Position};
 
@@ -44,7 +45,7 @@ pub struct MemoryBroker {
 
 impl MemoryBroker {
     pub fn new(history: &HistorySettings, feed: Feed) -> Self {
-        metrics::gauge!("townhall_broker_up").set(1.0);
+        METRICS.broker_up.set(1.0);
         MemoryBroker {
             hall: Arc::new(Mutex::new(Hall::new(history.clone(), feed))),
             status: watch::Sender::new(Status::Up),
@@ -68,6 +69,7 @@ impl Broker for MemoryBroker {
     }
 
     fn history(&self, room: &RoomName, range: Range) -> BoxFuture<'static, Result<History, BrokerError>> {
+        METRICS.history_reads.increment(1);
         let history = self.hall().history(room, range, Instant::now());
         Box::pin(future::ready(Ok(history)))
     }
@@ -75,6 +77,7 @@ impl Broker for MemoryBroker {
     fn heads(&self, rooms: Vec<RoomName>) -> BoxFuture<'static, Result<Vec<Result<Head, BrokerError>>, BrokerError>> {
         let mut hall = self.hall();
         hall.forget_silent_rooms(Instant::now());
+        METRICS.history_bytes.set(hall.bytes as f64);
         let heads = rooms.iter().map(|room| Ok(hall.head(room))).collect();
         Box::pin(future::ready(Ok(heads)))
     }
@@ -177,6 +180,7 @@ impl Hall {
             });
         }
         self.keep_within_budget();
+        METRICS.history_bytes.set(self.bytes as f64);
         position
     }
 

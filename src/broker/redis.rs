@@ -54,6 +54,7 @@ use super::{
     Broker, BrokerError, DEADLINE, Feed, Head, History, MembersAnswers, MembersCall, Publication, Range, Status,
 };
 use crate::config::{HistorySettings, RedisSettings};
+use crate::metrics::METRICS;
 use crate::names::RoomName;
 use crate::position::Position;
 use crate::redis_url::Servers;
@@ -153,6 +154,7 @@ impl Broker for RedisBroker {
     }
 
     fn history(&self, room: &RoomName, range: Range) -> BoxFuture<'static, Result<History, BrokerError>> {
+        METRICS.history_reads.increment(1);
         let (shared, room) = (self.shared.clone(), room.clone());
         async move {
             let call = |access| shared.library.history(&room, range, access);

@@ -1,6 +1,13 @@
 //! What the operations listener says: whether the node lives, whether it should get clients, and what it has done.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures::future::join_all;
+use townhall::metrics::list;
+use townhall::protocol::{CloseReason, ErrorCode, NotIn};
 
 use crate::harness::{Json, Line, Node, Plain, RedisServer, wait_until};
 use crate::wire::Request;
@@ -62,84 +69,130 @@ async fn a_hall_whose_broker_went_away_stays_ready_and_says_so() {
     wait_until("it says so", async || node.ops("/readyz").await.expect("an answer").body == well).await;
 }
 
-/// Every metric that there is by now.
-const COUNTERS: [&str; 14] = [
-    "townhall_connections_opened_total",
-    "townhall_connections_closed_total",
-    "townhall_handshakes_refused_total",
-    "townhall_messages_published_total",
-    "townhall_messages_received_total",
-    "townhall_deliveries_total",
-    "townhall_sent_bytes_total",
-    "townhall_received_bytes_total",
-    "townhall_resumes_total",
-    "townhall_gaps_repaired_total",
-    "townhall_messages_lost_total",
-    "townhall_broker_reconnects_total",
-    "townhall_errors_total",
-    "process_cpu_seconds_total",
-];
-const GAUGES: [&str; 9] = [
-    "townhall_build_info",
-    "townhall_connections",
-    "townhall_rooms",
-    "townhall_log_bytes",
-    "townhall_broker_up",
-    "townhall_slow_readers",
-    "townhall_draining",
-    "process_resident_memory_bytes",
-    "process_open_fds",
-];
-const HISTOGRAMS: [&str; 2] = ["townhall_publish_seconds", "townhall_delivery_seconds"];
-
 #[tokio::test]
-async fn every_metric_is_there_with_its_kind_and_its_words() {
+async fn what_is_documented_is_served_and_what_is_served_is_documented() {
     let redis = RedisServer::start();
     let node = Node::start(&["--redis", &redis.url()]).await;
-    Request::new("GET", "/ws").send(node.http()).await; // refused
-    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
-    ada.join("lobby").await;
-    ada.said("lobby", "counted").await;
-    drop(ada);
-    wait_until("the close is counted", async || {
-        let page = node.ops("/metrics").await.expect("metrics").body;
-        page.contains("townhall_connections_closed_total{")
-    })
-    .await;
+    with_traffic_at_all_doors(&node).await;
 
     let answer = node.ops("/metrics").await.expect("metrics");
     let kind = answer.header("Content-Type").unwrap_or_default();
     assert!(kind.starts_with("text/plain"), "{kind}");
     let page = Page::read(&answer.body);
-    for (kind, names) in [("counter", &COUNTERS[..]), ("gauge", &GAUGES), ("histogram", &HISTOGRAMS)] {
-        for name in names {
-            assert_eq!(page.kinds.get(*name).map(String::as_str), Some(kind), "{name}");
-            assert!(page.described.contains(*name), "{name} has no HELP");
-            assert!(page.families.contains(*name), "{name} has no sample");
-        }
+    let served: BTreeMap<&str, &str> = page.kinds.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
+    let documented: BTreeMap<&str, &str> = list::ALL.iter().map(|it| (it.name, it.kind.as_str())).collect();
+    assert_eq!(served, documented, "with their kinds: left what is served, right what is documented");
+    for metric in list::ALL {
+        let name = metric.name;
+        assert_eq!(page.help.get(name).map(String::as_str), Some(metric.help), "the HELP of {name}");
+        let labels = page.labels.get(name).unwrap_or_else(|| panic!("{name} has no sample"));
+        assert_eq!(*labels, BTreeSet::from([metric.labels.join(",")]), "the labels of {name}");
+        let unit = metric.unit.map_or("", |unit| unit.as_str());
+        assert!(name.trim_end_matches("_total").ends_with(unit), "{name} is in {unit}");
     }
     let version = format!("townhall_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert_eq!(page.samples.get(&version), Some(&1.0));
+    promtool_finds_nothing(&answer.body);
+}
+
+/// Somebody speaks at every door, somebody is refused, and somebody has left.
+async fn with_traffic_at_all_doors(node: &Node) {
+    Request::new("GET", "/ws").send(node.http()).await; // refused
+    let mut plain = Plain::connect(&node.ws_url(), "?name=bea").await;
+    let mut line = Line::connect(node.tcp_addr()).await;
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    plain.say("plain").await;
+    plain.until("bea:plain").await;
+    line.say("line").await;
+    line.until(&format!("{}:line", line.address)).await;
+    ada.said("lobby", "json").await;
+    drop(ada);
+    let left = "townhall_connections_closed_total{door=\"json\"";
+    wait_until("the close is counted", async || sum(node, left).await == 1.0).await;
+}
+
+/// `promtool check metrics` reads the page as Prometheus does, and knows what names and units ought to be like.
+fn promtool_finds_nothing(page: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the tests need `promtool` (Debian's package prometheus)");
+    promtool.stdin.take().expect("piped").write_all(page.as_bytes()).expect("it reads");
+    let output = promtool.wait_with_output().expect("promtool ends");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[tokio::test]
+async fn a_closed_set_of_labels_is_there_from_the_start() {
+    let node = Node::start(&[]).await;
+    let page = Page::read(&node.ops("/metrics").await.expect("metrics").body);
+    let series = |name: &str| page.samples.keys().filter(|key| key.starts_with(&format!("{name}{{"))).count();
+    assert_eq!(series("townhall_connections_closed_total"), 3 * CloseReason::LABELS.len());
+    assert_eq!(series("townhall_handshakes_refused_total"), NotIn::ALL.len());
+    assert_eq!(series("townhall_errors_total"), ErrorCode::ALL.len());
+    assert_eq!(page.samples.get("townhall_messages_lost_total"), Some(&0.0));
+}
+
+#[tokio::test]
+async fn open_files_and_processor_time_are_those_of_the_process() {
+    let node = Node::start(&[]).await;
+    let lines = join_all((0..20).map(|_| Line::connect(node.tcp_addr()))).await;
+    wait_metric(&node, "townhall_connections{door=\"tcp\"}", 20.0).await;
+    // Whoever asks for the page has one, too.
+    let said = async || node.metric("process_open_fds").await as usize;
+    wait_until("the open files are counted", async || said().await == node.files() + 1).await;
+    drop(lines);
+    // A page costs less than a tick of the kernel's clock, and many cost several.
+    wait_until("it has taken a part of a second", async || {
+        let cpu = node.metric("process_cpu_seconds_total").await;
+        cpu > 0.0 && cpu.fract() != 0.0
+    })
+    .await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    let began = node.metric("process_start_time_seconds").await;
+    assert!(began <= now + 2.0 && began > now - 3600.0, "{began} and {now}");
+}
+
+#[tokio::test]
+async fn what_waits_and_what_is_read_is_counted() {
+    let redis = RedisServer::start();
+    let node = Node::start(&["--redis", &redis.url(), "--max-connections", "50"]).await;
+    assert_eq!(node.metric("townhall_connections_max").await, 50.0);
+    let mut ada = Json::connect(&node.ws_url(), "?name=ada").await;
+    ada.join("lobby").await;
+    ada.said("lobby", "one").await;
+    wait_metric(&node, "townhall_members", 1.0).await;
+    assert!(node.metric("townhall_history_reads_total").await >= 1.0);
+    assert!(node.metric("townhall_broker_round_seconds_count").await >= 1.0);
+    wait_until("a probe is heard", async || node.metric("townhall_broker_probe_seconds_count").await >= 1.0).await;
+    wait_metric(&node, "townhall_broker_waiting", 0.0).await;
+
+    redis.pause();
+    ada.say("lobby", "two").await;
+    wait_metric(&node, "townhall_broker_waiting", 1.0).await;
+    redis.resume();
+    wait_metric(&node, "townhall_broker_waiting", 0.0).await;
 }
 
 /// A metrics page in Prometheus' text format, every line of it understood.
 struct Page {
     kinds: HashMap<String, String>,
-    described: HashSet<String>,
-    /// Names of metrics that have a sample; a histogram's parts are its own.
-    families: HashSet<String>,
+    help: HashMap<String, String>,
+    /// Of each metric that has a sample, the labels of its samples; a histogram's parts are its own.
+    labels: HashMap<String, BTreeSet<String>>,
     samples: HashMap<String, f64>,
 }
 
 impl Page {
     /// Panics at the first line that is not as the format wants it.
     fn read(text: &str) -> Page {
-        let mut page = Page {
-            kinds: HashMap::new(),
-            described: HashSet::new(),
-            families: HashSet::new(),
-            samples: HashMap::new(),
-        };
+        let mut page =
+            Page { kinds: HashMap::new(), help: HashMap::new(), labels: HashMap::new(), samples: HashMap::new() };
         assert!(text.ends_with('\n'), "the last line ends");
         for line in text.lines().filter(|line| !line.is_empty()) {
             if let Some(comment) = line.strip_prefix("# ") {
@@ -157,7 +210,7 @@ impl Page {
         let (keyword, name, rest) = (words.next(), words.next(), words.next());
         let (Some(name), Some(rest)) = (name, rest) else { panic!("half a comment: {comment}") };
         let fresh = match keyword {
-            Some("HELP") => self.described.insert(name.into()),
+            Some("HELP") => self.help.insert(name.into(), rest.into()).is_none(),
             Some("TYPE") => self.kinds.insert(name.into(), rest.into()).is_none(),
             _ => panic!("neither HELP nor TYPE: {comment}"),
         };
@@ -170,16 +223,18 @@ impl Page {
         let (name, labels) = key.split_once('{').unwrap_or((key, "}"));
         assert!(is_name(name), "no name: {line}");
         let labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("open labels: {line}"));
+        let mut names = Vec::new();
         for label in labels.split_terminator(',') {
             let (label, text) = label.split_once('=').unwrap_or_else(|| panic!("no label: {line}"));
             let quoted = text.len() >= 2 && text.starts_with('"') && text.ends_with('"');
             assert!(is_name(label) && quoted, "no label: {line}");
+            names.extend(Some(label).filter(|label| *label != "le"));
         }
         let family = self.family(name);
         let kind = self.kinds.get(&family).unwrap_or_else(|| panic!("no TYPE before: {line}"));
         assert_eq!(kind == "counter", name.ends_with("_total"), "{kind}: {line}");
         assert_ne!(kind, "summary", "cannot be added up over nodes: {line}");
-        self.families.insert(family);
+        self.labels.entry(family).or_default().insert(names.join(","));
         assert!(self.samples.insert(key.into(), value).is_none(), "twice: {line}");
     }
 

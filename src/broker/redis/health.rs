@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use metrics::Gauge;
 use tokio::sync::watch;
 
 use super::shard::ShardId;
 use super::trouble::{Reason, Trouble};
 use crate::broker::{BrokerError, DEADLINE, Status};
+use crate::metrics::METRICS;
 
 pub(super) struct Health {
     state: Mutex<State>,
     status: watch::Sender<Status>,
+    /// How many servers have each.
+    troubles: [Gauge; Reason::ALL.len()],
 }
 
 #[derive(Default)]
@@ -24,12 +28,12 @@ struct State {
 
 impl Health {
     pub fn new() -> Self {
-        metrics::gauge!("townhall_broker_up").set(0.0);
-        metrics::counter!("townhall_broker_reconnects_total").increment(0);
-        let health =
-            Health { state: Mutex::default(), status: watch::Sender::new(Status::Never("not asked yet".into())) };
-        count(&State::default());
-        health
+        METRICS.broker_up.set(0.0);
+        Health {
+            state: Mutex::default(),
+            status: watch::Sender::new(Status::Never("not asked yet".into())),
+            troubles: Reason::ALL.map(|reason| metrics::gauge!("townhall_broker_trouble", "reason" => reason.label())),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -65,10 +69,10 @@ impl Health {
     }
 
     fn tell(&self, state: &State) {
-        count(state);
+        self.count(state);
         let why = state.servers.values().flatten().next().map(|trouble| Arc::<str>::from(trouble.words.as_str()));
         let up = !state.servers.is_empty() && why.is_none();
-        metrics::gauge!("townhall_broker_up").set(f64::from(u8::from(up)));
+        METRICS.broker_up.set(f64::from(u8::from(up)));
         let status = match why {
             None if up => Status::Up,
             None => return,
@@ -82,19 +86,19 @@ impl Health {
         });
     }
 
+    fn count(&self, state: &State) {
+        for (reason, gauge) in Reason::ALL.iter().zip(&self.troubles) {
+            let ill = state.servers.values().flatten().filter(|trouble| trouble.reason == *reason).count();
+            gauge.set(ill as f64);
+        }
+    }
+
     /// What a client is told whose command was not done in time.
     pub fn no_answer(&self) -> BrokerError {
         BrokerError::Unavailable(match &*self.status.borrow() {
             Status::Up => format!("Redis did not answer within {} s", DEADLINE.as_secs()),
             Status::Never(why) | Status::Away(why) => format!("Redis: {why}"),
         })
-    }
-}
-
-fn count(state: &State) {
-    for reason in Reason::ALL {
-        let ill = state.servers.values().flatten().filter(|trouble| trouble.reason == reason).count();
-        metrics::gauge!("townhall_broker_trouble", "reason" => reason.label()).set(ill as f64);
     }
 }
 

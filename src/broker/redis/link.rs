@@ -12,7 +12,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Client, ConnectionAddr, Pipeline, PushKind, RedisError, Value};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::functions::lacks;
 use super::routes::slot;
@@ -21,6 +21,7 @@ use super::shard::Shard;
 use super::trouble::{Reason, Trouble};
 use super::{Shared, functions};
 use crate::broker::DEADLINE;
+use crate::metrics::METRICS;
 use crate::redis_url::Host;
 
 /// Between two probes; while messages are refused, and after a command failed, that often.
@@ -240,7 +241,7 @@ impl Link {
         let troubled = self.said.take().is_some();
         if troubled && self.met {
             tracing::info!("Redis at {name} is back");
-            metrics::counter!("townhall_broker_reconnects_total").increment(1);
+            METRICS.broker_reconnects.increment(1);
         } else if !self.met {
             tracing::info!("Redis at {name} answers");
         }
@@ -457,6 +458,7 @@ async fn probe(
         }
     }
     let word = format!("{:032x}", rand::random::<u128>());
+    let began = Instant::now();
     let sent = shared.library.probe(&subscription.tag, &word).exec_async(&mut commands.clone()).await;
     match sent {
         Err(error) if is_on_its_way(shared, &error) => {
@@ -479,6 +481,7 @@ async fn probe(
     if !heard.await.is_ok_and(|heard| heard.is_ok()) {
         return Err(Trouble::new(Reason::Silent, "its subscription hears nothing"));
     }
+    METRICS.broker_probe_seconds.record(began.elapsed());
     check_replicas(shared, shard).await
 }
 

@@ -22,6 +22,7 @@ use super::Shared;
 use super::functions::{self, CallError, MessageKey};
 use super::shard::{ATTEMPT, Line, PAUSE, Shard, present};
 use crate::broker::{BrokerError, DEADLINE, Publication};
+use crate::metrics::METRICS;
 use crate::names::RoomName;
 use crate::position::Position;
 
@@ -126,6 +127,7 @@ impl Queue {
             return Err(BrokerError::Unavailable(why));
         }
         waiting.messages += 1;
+        METRICS.broker_waiting.increment(1.0);
         waiting.bytes = bytes;
         waiting.put_last(pending);
         drop(waiting);
@@ -149,6 +151,7 @@ impl Queue {
     pub fn take_over(&self, call: Call) {
         let mut waiting = self.waiting();
         waiting.messages += call.messages.len();
+        METRICS.broker_waiting.increment(call.messages.len() as f64);
         waiting.bytes += call.messages.iter().map(Pending::bytes).sum::<usize>();
         waiting.put_back(call);
         drop(waiting);
@@ -290,13 +293,17 @@ impl Waiting {
             !lane.is_empty()
         });
         self.turns.retain(|room| self.lanes.contains_key(room));
-        self.messages -= messages;
-        self.bytes -= bytes;
+        self.gone(messages, bytes);
     }
 
     fn answered(&mut self, messages: &[Pending]) {
-        self.messages -= messages.len();
-        self.bytes -= messages.iter().map(Pending::bytes).sum::<usize>();
+        self.gone(messages.len(), messages.iter().map(Pending::bytes).sum());
+    }
+
+    fn gone(&mut self, messages: usize, bytes: usize) {
+        self.messages -= messages;
+        self.bytes -= bytes;
+        METRICS.broker_waiting.decrement(messages as f64);
     }
 }
 
@@ -349,8 +356,13 @@ async fn send(shared: &Shared, shard: &Shard, round: Round, before: Vec<Done>) -
         queue.answer(before);
         Round::of(shared, queue.take_full_round(Instant::now()))
     };
-    let line = shard.line_for_messages(shared.wait);
-    let (answers, next) = join!(shard.attempt(line, &round.pipeline), meanwhile);
+    let asked = async {
+        let began = Instant::now();
+        let answers = shard.attempt(shard.line_for_messages(shared.wait), &round.pipeline).await;
+        METRICS.broker_round_seconds.record(began.elapsed());
+        answers
+    };
+    let (answers, next) = join!(asked, meanwhile);
     let Settled { done, failed, again } = match answers {
         Ok(answers) if has_replicas(&answers, shared.wait) => settle(shared, shard, round.calls, answers),
         // In doubt, or stored and not yet where it should be: the same ids ask again.
