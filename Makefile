@@ -9,7 +9,7 @@ test: ## format, lints and every test; installs what they need; the last line su
 	@tests/setup
 	@tests/run
 
-test-all: test conformance peers k6 instructions ## the same, and what takes a release build, or Go
+test-all: test conformance peers k6 instructions deploy ## the same, and what takes a release build, or Go
 
 conformance: ## the Autobahn suite's WebSocket cases 1 to 10 against /echo of a release build (or of TOWNHALL=PATH)
 	@tests/autobahn/run
@@ -26,6 +26,13 @@ k6: ## the scripts for k6, against halls and against what loses, doubles and swa
 instructions: ## what a message and a delivery cost in instructions (callgrind's), beside the baseline; RENEW=1 makes a new one
 	@tests/setup valgrind
 	@cargo run --quiet --release --package townhall-instructions -- $(if $(RENEW),renew,compare)
+
+dist: ## the one binary, static and stripped, with its SHA-256, in dist/; ARCH=arm64 or amd64 for another machine
+	@deploy/dist $(ARCH)
+
+deploy: ## what is deployed: kube-score on the manifests, and the image's files run as an image is; a release build; needs Go; deploys nothing
+	@tests/setup
+	@tests/deploy/thorough
 
 fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz
 	@fuzz/run $(or $(SECONDS),60) $(TARGET)
@@ -44,4 +51,4 @@ screenshots: ## the page in web/screenshots, with people who talk in it
 	@cargo build --quiet
 	@node tests/browser/screenshots.mjs
 
-.PHONY: help test test-all conformance peers k6 instructions fuzz compare bench scaling screenshots
+.PHONY: help test test-all conformance peers k6 instructions dist deploy fuzz compare bench scaling screenshots
