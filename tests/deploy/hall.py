@@ -27,7 +27,7 @@ GOODBYES_SECONDS = 5
 def variables():
     """Those that the binary knows."""
     told = subprocess.run([TOWNHALL, "serve", "--help"], env={}, capture_output=True, text=True, check=True)
-    return {*re.findall(r"\[env: (TOWNHALL_\w+)=\]", told.stdout), "RUST_LOG"}
+    return {*re.findall(r"\[env:\s+(TOWNHALL_\w+)", told.stdout), "RUST_LOG"}
 
 
 def seconds(duration):

@@ -13,7 +13,7 @@ UNIT = (TOP / "deploy/systemd/townhall.service").read_text()
 ENV = (TOP / "deploy/systemd/townhall.env").read_text()
 INSTALLED = "/usr/local/bin/townhall"
 
-EXPOSURE = 15
+EXPOSURE = 12
 """Of 100, as `systemd-analyze security` counts it."""
 
 
@@ -57,7 +57,7 @@ class Unit(unittest.TestCase):
 
     def test_systemd_says_what_it_does_not_know(self):
         code, said = self.analyze("verify", "--man=no", "--recursive-errors=no", unit=UNIT.replace("UMask", "UMaske"))
-        self.assertIn("Unknown key name 'UMaske'", said)
+        self.assertIn("'UMaske'", said)
 
     def test_it_exposes_little(self):
         how = ("security", "--offline=true", f"--threshold={EXPOSURE}", "--no-pager")
