@@ -27,8 +27,9 @@ def matches_anywhere(head, pattern):
 def main(directory):
     lines = (TOP / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=TOP, capture_output=True, text=True, check=True)
-    for path in filter(None, listed.stdout.split("\0")):
+    files = ["git", "-C", TOP, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(files, capture_output=True, text=True, check=True).stdout
+    for path in filter(None, listed.split("\0")):
         if let_in(path, patterns) and (TOP / path).exists():
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(TOP / path, directory / path)

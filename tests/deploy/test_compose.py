@@ -87,6 +87,17 @@ class Compose(unittest.TestCase):
     def test_a_file_that_is_not_there_is_seen(self):
         self.assertIn("./deploy/nothing is mounted", self.broken("nginx", "volumes", volumes=["./deploy/nothing:/x:ro"]))
 
+    def test_grafana_finds_prometheus_and_its_dashboards(self):
+        provisioning = TOP / "grafana/provisioning"
+        (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())["datasources"]
+        (provider,) = yaml.safe_load((provisioning / "dashboards/townhall.yaml").read_text())["providers"]
+        self.assertIn("prometheus", COMPOSE["services"])
+        self.assertEqual(source["url"], "http://prometheus:9090")
+        self.assertEqual(source["jsonData"]["timeInterval"], PROMETHEUS["global"]["scrape_interval"])
+        volumes = COMPOSE["services"]["grafana"]["volumes"]
+        self.assertIn(f"./grafana/dashboards:{provider['options']['path']}:ro", volumes)
+        self.assertIn("./grafana/provisioning:/etc/grafana/provisioning:ro", volumes)
+
     def test_nginx_s_configuration_is_the_example_s_but_for_addresses_name_and_log(self):
         example = (TOP / "examples/nginx/townhall.conf").read_text()
         for theirs, ours in (

@@ -103,7 +103,7 @@ class Rules(unittest.TestCase):
             return subprocess.run([K8S / "components/podmonitor/rules", page.name], capture_output=True, text=True)
 
     def test_alerts_become_a_prometheus_rule_unchanged(self):
-        text = "# Why\ngroups:\n  - name: hall\n    rules:\n      - alert: Away\n        expr: |\n          up\n\n          == 0\n"
+        text = "# Why\ngroups:\n  - name: hall\n    rules:\n      - alert: Away\n        expr: |\n          up\n\n          < 1\n"
         rule = yaml.safe_load(self.print(text).stdout)
         self.assertEqual((rule["kind"], rule["spec"]), ("PrometheusRule", yaml.safe_load(text)))
 

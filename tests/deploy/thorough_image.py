@@ -27,7 +27,7 @@ def assemble(image, root):
     """What of distroless/static a static program can notice, and what the last stage adds."""
     for directory in ("etc/ssl/certs", "proc", "tmp", "usr/local/bin"):
         (root / directory).mkdir(parents=True)
-    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n")
+    (root / "etc/passwd").write_text("nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n")
     (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
     for path in (BUNDLE, "etc/hosts"): # a runtime brings the latter
         shutil.copy(f"/{path}", root / path)
