@@ -49,7 +49,8 @@ def port(address):
 def status(url):
     """What a probe gets there; 0 for no answer."""
     try:
-        return urllib.request.urlopen(url, timeout=5).status
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status
     except urllib.error.HTTPError as error:
         with error:
             return error.code
