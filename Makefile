@@ -31,7 +31,7 @@ dist: ## the one binary, static and stripped, with its SHA-256, in dist/; ARCH=a
 	@deploy/dist $(ARCH)
 
 deploy: ## what is deployed: kube-score on the manifests, and the image's files run as an image is; a release build; needs Go; deploys nothing
-	@tests/setup
+	@tests/setup strace
 	@tests/deploy/thorough
 
 fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz

@@ -102,11 +102,11 @@ def guest(to_port):
     return joined
 
 
-def life(env, probes, within, guests=0):
+def life(env, probes, within, guests=0, command=(TOWNHALL, "serve")):
     """What is wrong with a hall that gets these variables and no others. It starts, probes (URLs) are answered, its page is
     there, and SIGTERM ends it `within` so many seconds, though `guests` stay until they are thrown out. The last probe says
     when it has started."""
-    with Process([TOWNHALL, "serve"], env, lambda: status(probes[-1]) == 200) as hall:
+    with Process(command, env, lambda: status(probes[-1]) == 200) as hall:
         if hall.child.poll() is not None:
             return [f"it ended with {hall.child.returncode}: {hall.said().strip()}"]
         door = port(env["TOWNHALL_LISTEN"])
