@@ -17,16 +17,22 @@ from manifests import Cluster
 
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
-RUN = """
-mount --bind "$0" "$0" && mount -t proc proc "$0/proc" && mount -o remount,bind,ro "$0" &&
-    exec setpriv --no-new-privs unshare --user --map-user="$1" --map-group="$1" --root="$0" --wd=/ "${@:2}"
+DEVICES = ("null", "zero", "random", "urandom")
+
+RUN = f"""
+mount --bind "$0" "$0" && mount -t proc proc "$0/proc" &&
+    for device in {' '.join(DEVICES)}; do mount --bind /dev/$device "$0/dev/$device" || exit; done &&
+    mount -o remount,bind,ro "$0" &&
+    exec setpriv --no-new-privs unshare --user --map-user="$1" --map-group="$1" --root="$0" --wd=/ "${{@:2}}"
 """
 
 
 def assemble(image, root):
-    """What of distroless/static a static program can notice, and what the last stage adds."""
-    for directory in ("etc/ssl/certs", "proc", "tmp", "usr/local/bin"):
+    """What of distroless/static a static program can notice, places for what a runtime mounts, and what the last stage adds."""
+    for directory in ("dev", "etc/ssl/certs", "proc", "tmp", "usr/local/bin"):
         (root / directory).mkdir(parents=True)
+    for device in DEVICES:
+        (root / "dev" / device).touch()
     (root / "etc/passwd").write_text("nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n")
     (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
     for path in (BUNDLE, "etc/hosts"): # a runtime brings the latter
