@@ -73,10 +73,11 @@ class Lives(unittest.TestCase):
             told = subprocess.run(ask, capture_output=True, text=True).stdout
             self.assertEqual(told, f"{name}\n{value}\n")
 
-    def test_the_hall_starts_is_probed_and_leaves_with_the_variables_of_each_overlay(self):
-        for name in manifests.OVERLAYS:
-            with self.subTest(name):
-                self.assertEqual(self.live(Cluster(manifests.overlay(name))), [])
+    def test_the_hall_starts_is_probed_and_leaves_with_the_variables_of_each_overlay_and_of_the_base(self):
+        for text in (*map(manifests.overlay, manifests.OVERLAYS), manifests.component("redis")):
+            cluster = Cluster(text)
+            with self.subTest(cluster.env(cluster.hall())):
+                self.assertEqual(self.live(cluster), [])
 
     def test_a_value_that_the_hall_refuses_is_seen(self):
         cluster = Cluster(manifests.overlay("dev"))
