@@ -44,10 +44,12 @@ def name_server(asked):
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as us:
-            us.sendto(b"stop", ("127.0.0.1", 53))
-        thread.join()
+        try:
+            yield
+        finally:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as us:
+                us.sendto(b"stop", ("127.0.0.1", 53))
+            thread.join()
 
 
 @contextlib.contextmanager
@@ -57,8 +59,10 @@ def in_place_of(path, text):
         page.write(text + "\n")
         page.flush()
         subprocess.run(["mount", "--bind", page.name, path], check=True)
-        yield
-        subprocess.run(["umount", path], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", path], check=True)
 
 
 class Names(unittest.TestCase):
