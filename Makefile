@@ -9,7 +9,7 @@ test: ## format, lints and every test; installs what they need; the last line su
 	@tests/setup
 	@tests/run
 
-test-all: test conformance peers k6 instructions watched ## the same, and what takes a release build, or Go
+test-all: test conformance peers k6 instructions watched deploy ## the same, and what takes a release build, or Go
 
 conformance: ## the Autobahn suite's WebSocket cases 1 to 10 against /echo of a release build (or of TOWNHALL=PATH)
 	@tests/autobahn/run
@@ -32,6 +32,13 @@ watched: ## a real Prometheus before two halls under load: every panel shows som
 	@cargo build --quiet --package townhall --package townhall-load
 	@python3 -W error -m unittest discover --verbose --start-directory tests/watched
 
+dist: ## the one binary, static and stripped, with its SHA-256, in dist/; ARCH=arm64 or amd64 for another machine
+	@deploy/dist $(ARCH)
+
+deploy: ## what is deployed: kube-score on the manifests, and the image's files run as an image is; a release build; needs Go; deploys nothing
+	@tests/setup strace
+	@tests/deploy/thorough
+
 fuzz: ## each fuzz target for a minute, or SECONDS; TARGET=NAME for one; needs a nightly compiler and cargo-fuzz
 	@fuzz/run $(or $(SECONDS),60) $(TARGET)
 
@@ -49,4 +56,4 @@ screenshots: ## the page in web/screenshots, with people who talk in it
 	@cargo build --quiet
 	@node tests/browser/screenshots.mjs
 
-.PHONY: help test test-all conformance peers k6 instructions watched fuzz compare bench scaling screenshots
+.PHONY: help test test-all conformance peers k6 instructions watched dist deploy fuzz compare bench scaling screenshots
