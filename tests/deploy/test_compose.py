@@ -1,5 +1,6 @@
 """compose.yaml and the files that it mounts go together, and the hall runs with its variables."""
 
+import collections
 import copy
 import re
 import subprocess
@@ -39,6 +40,12 @@ def complaints(compose, nginx, prometheus):
             yield f"{name}: {env['TOWNHALL_TRUSTED_PROXY']} is not nginx"
         if hall.seconds(env["TOWNHALL_DRAIN"]) + hall.GOODBYES_SECONDS >= hall.seconds(service["stop_grace_period"]):
             yield f"{name}: it is killed before everybody has left"
+    built = collections.Counter(service["image"] for service in services.values() if "build" in service)
+    for name, service in halls(compose).items():
+        if built[service["image"]] != 1:
+            yield f"{service['image']} is built by {built[service['image']]} services"
+        if "build" not in service and service.get("pull_policy") != "never":
+            yield f"{name}: a registry is asked for {service['image']}, which is built here"
     if doors != set(re.findall(r"^ +server (\S+) max_fails=0;$", nginx, re.M)):
         yield f"nginx does not pass on to {sorted(doors)}"
     if scraped != {target for job in prometheus["scrape_configs"] for one in job["static_configs"] for target in one["targets"]}:
@@ -61,7 +68,7 @@ class Compose(unittest.TestCase):
     def broken(self, service, key, **changes):
         compose = copy.deepcopy(COMPOSE)
         place = compose["services"][service]
-        place[key] = {**place[key], **changes} if isinstance(place[key], dict) else changes[key]
+        place[key] = {**place[key], **changes} if isinstance(place.get(key), dict) else changes[key]
         return self.complaints(compose)
 
     def test_its_parts_go_together(self):
@@ -78,6 +85,13 @@ class Compose(unittest.TestCase):
 
     def test_a_grace_that_is_too_short_is_seen(self):
         self.assertIn("killed before", self.broken("hall-1", "stop_grace_period", stop_grace_period="25s"))
+
+    def test_an_image_that_two_build_or_nobody_is_seen(self):
+        self.assertIn("townhall:dev is built by 2 services", self.broken("hall-2", "build", build="."))
+        self.assertIn("townhall:new is built by 0 services", self.broken("hall-2", "image", image="townhall:new"))
+
+    def test_an_image_that_a_registry_is_asked_for_is_seen(self):
+        self.assertIn("hall-2: a registry", self.broken("hall-2", "pull_policy", pull_policy="missing"))
 
     def test_a_hall_that_nginx_and_prometheus_do_not_know_is_seen(self):
         wrong = self.broken("hall-1", "environment", TOWNHALL_LISTEN="0.0.0.0:8088", TOWNHALL_OPS="0.0.0.0:8089")
