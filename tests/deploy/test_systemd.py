@@ -38,6 +38,8 @@ def complaints(unit, env):
         yield "it is killed before everybody has left"
     if found["KillSignal"] != ["SIGTERM"]:
         yield "another signal than SIGTERM sends nobody on"
+    if found["StartLimitIntervalSec"] != ["0"]:
+        yield "after a few starts systemd gives up"
     if found["ExecStart"] != [f"{INSTALLED} serve"]:
         yield f"it does not start {INSTALLED}"
     if not any(path in env for path in found["EnvironmentFile"][0].split("-")[1:]):
@@ -74,6 +76,7 @@ class Unit(unittest.TestCase):
             ("TOWNHALL_REDIS=", "TOWNHALL_REDDIS=", "TOWNHALL_REDDIS is no variable"),
             ("TimeoutStopSec=40", "TimeoutStopSec=25", "killed before"),
             ("KillSignal=SIGTERM", "KillSignal=SIGQUIT", "another signal"),
+            ("StartLimitIntervalSec=0", "StartLimitIntervalSec=10", "gives up"),
             ("townhall serve", "townhall --serve", "does not start"),
             ("EnvironmentFile=-/etc/townhall/townhall.env", "EnvironmentFile=-/etc/townhall.env", "file of options"),
         ):
