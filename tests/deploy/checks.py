@@ -64,6 +64,16 @@ def ports_are_those_that_the_hall_opens(cluster: Cluster):
             yield f"{variable} is {address}, and the container's port {name} is {workload.ports[name]}"
 
 
+def probes_ask_what_they_are_for(cluster: Cluster):
+    """One that lives is not killed for what others lack, and one that is leaving, or never heard Redis, gets no new clients."""
+    probes = cluster.hall().probes
+    for kind, path in (("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")):
+        if kind not in probes:
+            yield f"there is no {kind} probe"
+        elif probes[kind]["httpGet"]["path"] != path:
+            yield f"the {kind} probe asks {probes[kind]['httpGet']['path']}, and not {path}"
+
+
 def operations_are_not_for_the_public(cluster: Cluster):
     workload = cluster.hall()
     for service in cluster.of("Service"):
@@ -116,12 +126,24 @@ def variables_are_the_hall_s(cluster: Cluster):
             yield f"{variable['name']}: nobody makes {variable.get('valueFrom')}"
 
 
-def leaving_ends_before_the_grace(cluster: Cluster):
+def leaving_seconds(cluster):
+    """preStop, drain and the last goodbyes."""
     workload = cluster.hall()
     drain = hall.seconds(cluster.env(workload)["TOWNHALL_DRAIN"])
-    takes, grace = workload.pre_stop_seconds() + drain + hall.GOODBYES_SECONDS, workload.grace_seconds()
+    return workload.pre_stop_seconds() + drain + hall.GOODBYES_SECONDS
+
+
+def leaving_ends_before_the_grace(cluster: Cluster):
+    takes, grace = leaving_seconds(cluster), cluster.hall().grace_seconds()
     if takes >= grace:
         yield f"preStop, drain and the last goodbyes take {takes} s, and the grace is {grace} s"
+
+
+def one_has_left_before_the_next_leaves(cluster: Cluster):
+    """A Deployment does not count pods that are leaving: only what it waits for a new one keeps them from leaving together."""
+    takes, waits = leaving_seconds(cluster), cluster.hall().manifest["spec"].get("minReadySeconds", 0)
+    if waits < takes:
+        yield f"leaving takes {takes} s, and after {waits} s (minReadySeconds) an update lets the next one leave"
 
 
 def several_replicas_have_a_redis(cluster: Cluster):
@@ -174,25 +196,32 @@ def metric_is_there(cluster, workload, metric):
 
 def the_network_lets_through_what_must_pass(cluster: Cluster):
     workload, env = cluster.hall(), cluster.env(cluster.hall())
-    policies = [one for one in cluster.of("NetworkPolicy") if workload.matches(one["spec"]["podSelector"]["matchLabels"])]
+    chosen = [one["spec"] for one in cluster.of("NetworkPolicy") if workload.matches(one["spec"]["podSelector"]["matchLabels"])]
     trusts = "TOWNHALL_TRUSTED_PROXY" in env
-    if trusts and not policies:
+    if trusts and not chosen:
         yield "a proxy is believed, and anybody in the cluster can say to be one"
-    for policy in policies:
-        yield from lets_in(workload, policy["spec"]["ingress"], trusts)
-        yield from lets_out(env, policy["spec"]["egress"])
+    if chosen:  # policies add up
+        yield from lets_in(workload, [rule for policy in chosen for rule in policy.get("ingress", [])], trusts)
+        yield from lets_out(env, [rule for policy in chosen for rule in policy.get("egress", [])])
     yield from redis_lets_in(cluster, workload, env)
 
 
 def lets_in(workload, rules, trusts):
-    admitted = {workload.port(port["port"]): rule.get("from") for rule in rules for port in rule["ports"]}
-    for name, number in workload.ports.items():
-        if number not in admitted:
+    for name in workload.ports:
+        leading = [rule for rule in rules if leads_to(rule, workload, name)]
+        everybody = not all(rule.get("from") for rule in leading)
+        if not leading:
             yield f"the policy lets nobody to port {name}"
-    if admitted.get(workload.ports["ops"], ()) is None:
-        yield "the policy lets everybody to the operations port"
-    if trusts and admitted.get(workload.ports["public"], ()) is None:
-        yield "a proxy is believed, and the policy lets in others, who can say to be one"
+        if everybody and name == "ops":
+            yield "the policy lets everybody to the operations port"
+        if everybody and name == "public" and trusts:
+            yield "a proxy is believed, and the policy lets in others, who can say to be one"
+
+
+def leads_to(rule, workload, name):
+    """A rule without ports leads to all of them."""
+    ports = rule.get("ports")
+    return not ports or workload.ports[name] in [workload.port(port["port"]) for port in ports]
 
 
 def lets_out(env, rules):
@@ -206,7 +235,9 @@ def lets_out(env, rules):
 
 def redis_lets_in(cluster, workload, env):
     """Where Redis is one of the manifests: its Service has the name and the port of the URL, and its policy admits the hall."""
-    for server in (one for one in cluster.workloads() if "redis" in one.ports):
+    if "TOWNHALL_REDIS" not in env:
+        return  # which another check complains of
+    for server in (one for one in cluster.workloads() if one.is_redis()):
         host, port = host_and_port(env["TOWNHALL_REDIS"])
         service = cluster.named("Service", host)
         if not service or [one["port"] for one in service["spec"]["ports"]] != [port]:
@@ -262,11 +293,13 @@ CHECKS = [
     selectors_choose_one_workload,
     ports_are_there,
     ports_are_those_that_the_hall_opens,
+    probes_ask_what_they_are_for,
     operations_are_not_for_the_public,
     routes_lead_to_a_service,
     clients_may_come_to_any_replica,
     variables_are_the_hall_s,
     leaving_ends_before_the_grace,
+    one_has_left_before_the_next_leaves,
     several_replicas_have_a_redis,
     replicas_are_replaced_one_by_one,
     something_can_be_evicted,

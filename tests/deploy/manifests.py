@@ -21,7 +21,8 @@ OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
 
 MADE_BY_HAND = {("townhall-redis", "url"): "redis://townhall-redis:6379"}
-"""Secrets that no manifest makes where Redis is somebody's own: k8s/README.md says how to make them. The value is a stand-in."""
+"""Secrets that no manifest makes where Redis is somebody's own: k8s/README.md says how to make them. The value is a stand-in, and
+none where the manifests bring a Redis, since they must bring its Secret, too."""
 
 
 @functools.cache
@@ -83,6 +84,9 @@ class Workload:
     def pre_stop_seconds(self):
         return self.container["lifecycle"]["preStop"]["sleep"]["seconds"]
 
+    def is_redis(self):
+        return "redis" in self.ports
+
 
 class Cluster:
     """Manifests that are applied together."""
@@ -134,6 +138,8 @@ class Cluster:
         secret = self.named("Secret", reference["name"])
         if secret and reference["key"] in secret.get("data", {}):
             return base64.b64decode(secret["data"][reference["key"]]).decode()
+        if any(workload.is_redis() for workload in self.workloads()):
+            return None
         return MADE_BY_HAND.get((reference["name"], reference["key"]))
 
 

@@ -8,6 +8,9 @@ from manifests import Cluster
 
 GONE = object()
 DEPLOYMENT, CONTAINER = "Deployment townhall", "spec template spec containers 0"
+EVERYBODY = {"ports": [{"port": "public"}]}
+PROXY = {"from": [{"podSelector": {}}], "ports": [{"port": "public"}, {"port": "ops"}]}
+HALLS = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "hall"}}, "policyTypes": ["Ingress"]}
 
 # Which check; the overlay or component; the manifest, the place in it, and what is put there; what is complained of.
 BREAKS = [
@@ -27,6 +30,9 @@ BREAKS = [
     ("ports_are_those_that_the_hall_opens", "dev", DEPLOYMENT, f"{CONTAINER} ports 0 containerPort", 80, "public is 80"),
     ("operations_are_not_for_the_public", "dev", "Service townhall", "spec ports 0 targetPort", "ops", "leads to the operations port"),
     ("operations_are_not_for_the_public", "dev", DEPLOYMENT, f"{CONTAINER} livenessProbe httpGet port", "public", "liveness probes"),
+    ("probes_ask_what_they_are_for", "dev", DEPLOYMENT, f"{CONTAINER} livenessProbe httpGet path", "/readyz", "the liveness probe asks /readyz"),
+    ("probes_ask_what_they_are_for", "dev", DEPLOYMENT, f"{CONTAINER} readinessProbe httpGet path", "/healthz", "the readiness probe asks /healthz"),
+    ("probes_ask_what_they_are_for", "dev", DEPLOYMENT, f"{CONTAINER} readinessProbe", GONE, "no readiness probe"),
     ("routes_lead_to_a_service", "production", "HTTPRoute townhall", "spec rules 0 backendRefs 0 port", 8080, "no port 8080"),
     ("routes_lead_to_a_service", "ingress", "Ingress townhall", "spec rules 0 http paths 0 backend service name", "hall", "of a Service hall"),
     ("clients_may_come_to_any_replica", "dev", "Service townhall", "spec sessionAffinity", "ClientIP", "keeps clients"),
@@ -34,9 +40,12 @@ BREAKS = [
     ("variables_are_the_hall_s", "dev", "ConfigMap", "data TOWNHALL_DRIAN", "5s", "TOWNHALL_DRIAN is no variable"),
     ("variables_are_the_hall_s", "dev", DEPLOYMENT, f"{CONTAINER} envFrom 0 configMapRef name", "hall", "no ConfigMap hall"),
     ("variables_are_the_hall_s", "dev", DEPLOYMENT, f"{CONTAINER} env 0 valueFrom secretKeyRef key", "uri", "TOWNHALL_REDIS: nobody makes"),
+    ("variables_are_the_hall_s", "dev", "Secret", "metadata name", "somebody-s", "TOWNHALL_REDIS: nobody makes"),
     ("leaving_ends_before_the_grace", "dev", "ConfigMap", "data TOWNHALL_DRAIN", "10s", "take 20 s, and the grace is 20 s"),
     ("leaving_ends_before_the_grace", "production", DEPLOYMENT, "spec template spec terminationGracePeriodSeconds", 30, "the grace is 30 s"),
     ("leaving_ends_before_the_grace", "production", DEPLOYMENT, f"{CONTAINER} lifecycle preStop sleep seconds", 40, "take 105"),
+    ("one_has_left_before_the_next_leaves", "dev", DEPLOYMENT, "spec minReadySeconds", GONE, "after 0 s"),
+    ("one_has_left_before_the_next_leaves", "production", DEPLOYMENT, "spec minReadySeconds", 69, "leaving takes 70 s, and after 69 s"),
     ("several_replicas_have_a_redis", "production", DEPLOYMENT, f"{CONTAINER} env", [], "20 replicas"),
     ("replicas_are_replaced_one_by_one", "dev", DEPLOYMENT, "spec strategy rollingUpdate maxUnavailable", 1, "takes pods away"),
     ("something_can_be_evicted", "dev", "PodDisruptionBudget townhall", "spec maxUnavailable", 0, "none of 2 pods"),
@@ -52,6 +61,9 @@ BREAKS = [
     ("the_network_lets_through_what_must_pass", "dev", "NetworkPolicy townhall", "spec egress 0 ports 0 protocol", "TCP", "to UDP port 53"),
     ("the_network_lets_through_what_must_pass", "dev", "NetworkPolicy townhall", "spec egress 1 ports 0 port", 6380, "to TCP port 6379"),
     ("the_network_lets_through_what_must_pass", "production", "NetworkPolicy townhall", "spec ingress 0 from", GONE, "lets in others"),
+    ("the_network_lets_through_what_must_pass", "production", "NetworkPolicy townhall", "spec ingress", [EVERYBODY, PROXY], "lets in others"),
+    ("the_network_lets_through_what_must_pass", "dev", "NetworkPolicy townhall", "spec ingress", [{}], "everybody to the operations port"),
+    ("the_network_lets_through_what_must_pass", "dev", "NetworkPolicy townhall-redis", "spec", {**HALLS, "ingress": [{"ports": [{"port": "ops"}]}]}, "everybody to the operations port"),
     ("the_network_lets_through_what_must_pass", "dev", "NetworkPolicy townhall-redis", "spec ingress 0 from 0 podSelector matchLabels app.kubernetes.io/component", "redis", "does not let the hall in"),
     ("the_network_lets_through_what_must_pass", "dev", "Service townhall-redis", "spec ports 0 port", 6380, "where no Service is"),
     ("pods_are_restricted", "dev", DEPLOYMENT, f"{CONTAINER} securityContext readOnlyRootFilesystem", GONE, "readOnlyRootFilesystem"),

@@ -57,14 +57,13 @@ class Lives(unittest.TestCase):
     def setUpClass(cls):
         directory = cls.enterClassContext(tempfile.TemporaryDirectory())
         server = Cluster(manifests.component("redis")).named("StatefulSet", "townhall-redis")
-        arguments = manifests.Workload(server).container["args"]
-        cls.redis = cls.enterClassContext(hall.redis(arguments, directory))
+        cls.server = manifests.Workload(server)
+        cls.redis = cls.enterClassContext(hall.redis(cls.server.container["args"], directory))
 
     def live(self, cluster, **changes):
         workload = cluster.hall()
         within = workload.grace_seconds() - workload.pre_stop_seconds()
-        guests = 1 if hall.seconds(cluster.env(workload)["TOWNHALL_DRAIN"]) <= 5 else 0
-        return hall.life({**cluster.env(workload), **changes}, workload.probe_urls(), within, guests)
+        return hall.life({**cluster.env(workload), **changes}, workload.probe_urls(), within)
 
     def test_redis_takes_what_the_manifest_tells_it(self):
         self.assertIsNone(self.redis.child.poll(), self.redis.said())
@@ -72,6 +71,14 @@ class Lives(unittest.TestCase):
             ask = ["redis-cli", "-h", "127.0.0.1", "config", "get", name]
             told = subprocess.run(ask, capture_output=True, text=True).stdout
             self.assertEqual(told, f"{name}\n{value}\n")
+
+    def test_redis_probes_pass_and_fail_when_it_answers_with_an_error(self):
+        for kind in ("startup", "readiness"):
+            command = self.server.probes[kind]["exec"]["command"]
+            self.assertEqual(subprocess.run(command, capture_output=True).returncode, 0, kind)
+            wrong = subprocess.run([*command, "one", "too many"], capture_output=True, text=True)
+            self.assertIn("ERR wrong number of arguments", wrong.stdout + wrong.stderr)
+            self.assertNotEqual(wrong.returncode, 0, kind)
 
     def test_the_hall_starts_is_probed_and_leaves_with_the_variables_of_each_overlay_and_of_the_base(self):
         for text in (*map(manifests.overlay, manifests.OVERLAYS), manifests.component("redis")):
@@ -108,6 +115,12 @@ class Rules(unittest.TestCase):
         text = "# Why\ngroups:\n  - name: hall\n    rules:\n      - alert: Away\n        expr: |\n          up\n\n          < 1\n"
         rule = yaml.safe_load(self.print(text).stdout)
         self.assertEqual((rule["kind"], rule["spec"]), ("PrometheusRule", yaml.safe_load(text)))
+
+    def test_the_operator_finds_alerts_and_pods_by_the_same_label(self):
+        rule = yaml.safe_load(self.print("groups: []\n").stdout)
+        monitor = Cluster(manifests.overlay("production")).named("PodMonitor", "townhall")
+        self.assertIn("release", rule["metadata"]["labels"])
+        self.assertEqual(rule["metadata"]["labels"], monitor["metadata"]["labels"])
 
     def test_what_has_no_rules_is_refused(self):
         told = self.print("alerts: []\n")

@@ -76,5 +76,5 @@ class Names(unittest.TestCase):
             for line in LOOKED_UP:
                 with self.subTest(line), in_place_of("/etc/nsswitch.conf", line):
                     asked.clear()
-                    self.assertEqual(hall.life(env, ["http://127.0.0.1:8081/readyz"], 30), [])
+                    self.assertEqual(hall.life(env, ["http://127.0.0.1:8081/readyz"], 30, 0), [])
                     self.assertNotEqual(asked, [])
