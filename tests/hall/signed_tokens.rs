@@ -243,7 +243,7 @@ async fn an_expired_token_ends_its_connection_and_with_a_new_one_the_client_goes
     let mut speaker = Json::connect(&node.ws_url(), &format!("?token={lasting}")).await;
     speaker.join("lobby").await;
 
-    let short = || token(json!({"sub": "2", "name": "Short", "exp": soon(3)}));
+    let short = || token(json!({"sub": "2", "name": "Short", "exp": soon(8)}));
     let mut json = Json::connect(&node.ws_url(), &format!("?token={}", short())).await;
     json.join("lobby").await;
     let mut plain = Plain::connect(&node.ws_url(), &format!("?token={}", short())).await;
@@ -279,7 +279,7 @@ async fn at_the_line_door_a_new_token_before_the_old_one_expires_keeps_one_in() 
     let node = hall(&["--jwt-leeway", "0"]).await;
     let mut line = Line::connect(node.tcp_addr()).await;
     line.expect_notice("unauthorized").await;
-    let first = token(json!({"sub": "1", "name": "Ada", "exp": soon(3)}));
+    let first = token(json!({"sub": "1", "name": "Ada", "exp": soon(8)}));
     line.say(&format!("/login {first}")).await;
     line.expect("! login you are Ada").await;
     line.say(&format!("/login {}", token(json!({"sub": "1", "name": "Ada"})))).await;
